@@ -1,5 +1,16 @@
 """narrow_jax: train and understand narrow neural networks, on JAX."""
 
-from narrow_jax import activations
+from narrow_jax import activations, constraints, initializers, losses, models, projections
+from narrow_jax.training import FitResult, fit, sweep
 
-__all__ = ["activations"]
+__all__ = [
+    "FitResult",
+    "activations",
+    "constraints",
+    "fit",
+    "initializers",
+    "losses",
+    "models",
+    "projections",
+    "sweep",
+]

@@ -64,7 +64,7 @@ def kappa(value: Any) -> None:
     number = _scalar("kappa", value)
     if number is not None and not number >= 1:
         raise ValueError(
-            f"kappa is {number}; expected max|v|/min|v| ≥ 1 (1 makes all entries equal, infinity sets no bound)"
+            f"kappa is {number}; expected max|v|/min|v| ≥ 1 (1: all entries equal, infinity: no bound)"
         )
 
 
@@ -127,4 +127,15 @@ def samples(x: Any, y: Any) -> None:
     if jnp.ndim(y) == 0 or jnp.shape(x)[0] != jnp.shape(y)[0]:
         raise ValueError(
             f"x has {jnp.shape(x)[0]} samples and y has shape {jnp.shape(y)}; expected one row of y a sample"
+        )
+
+
+def same_dtype(what: str, array: Any, params: Any) -> None:
+    """Require floating data in a dtype that the params have: nothing is cast silently."""
+    have = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    if jnp.issubdtype(array.dtype, jnp.floating) and have and array.dtype not in have:
+        names = " and ".join(sorted(map(str, have)))
+        raise TypeError(
+            f"{what} is {array.dtype} and the params are {names}; nothing is cast silently: "
+            f"pass {what}.astype({names!r}) or draw the params with dtype={str(array.dtype)!r}"
         )

@@ -1,0 +1,238 @@
+"""The compiled training loop: one step, one block, one chunk, for one run or many.
+
+``Problem`` is static, ``State`` moves. Everything here is traced; the host's side is in ``training``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from narrow_jax import constraints
+from narrow_jax._typing import ApplyFn, Array, Key, Params
+from narrow_jax.losses import Loss
+from narrow_jax.monitors import Monitor
+
+Batch = tuple[Array, Array]
+Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
+
+
+class Forward(Protocol):
+    """A model in the loop's form: outputs and new variables from params, variables, samples, mode."""
+
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+        """Return ``(outputs, state)``."""
+
+
+class Problem(NamedTuple):
+    """The static half of a run: pure functions and the batch size."""
+
+    forward: Forward
+    tx: optax.GradientTransformation
+    loss: Loss
+    accuracy: Loss | None
+    monitors: tuple[Monitor, ...]
+    batch_size: int | None
+
+
+class State(NamedTuple):
+    """The moving half: everything that a step or a block changes."""
+
+    params: Params
+    model_state: Any
+    opt_state: optax.OptState
+    monitors: tuple[Any, ...]
+    order: Array | None
+    steps_taken: Array
+    alive: Array
+
+
+@dataclass(frozen=True)
+class Stateless:
+    """A model without variables in the form of one with them; equal for equal functions, for jit's cache."""
+
+    apply_fn: ApplyFn
+
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+        """Return the outputs and the state as it came."""
+        return self.apply_fn(params, x), state
+
+
+def _init(problem: Problem, params: Params, model_state: Any, data: Batch) -> State:
+    x, _ = data
+    return State(
+        params,
+        model_state,
+        problem.tx.init(params),
+        tuple(monitor.init(params, x) for monitor in problem.monitors),
+        None if problem.batch_size is None else jnp.arange(x.shape[0]),
+        jnp.zeros((), jnp.int32),
+        jnp.ones((), bool),
+    )
+
+
+def init_one(problem: Problem, params: Params, model_state: Any, data: Batch) -> State:
+    """Return the state at step 0, a copy: chunks donate their state. Eager, so that init sees values."""
+    return jax.tree.map(jnp.copy, _init(problem, params, model_state, data))
+
+
+@partial(jax.jit, static_argnames=("problem", "setup"))
+def init_sweep(problem: Problem, setup: Setup, points: dict[str, Array], data: Batch) -> State:
+    """Return the states of all runs at step 0, stacked along the first axis."""
+
+    def one(point: dict[str, Array]) -> State:
+        params, tx = setup(**point)
+        return _init(problem._replace(tx=tx), params, None, data)
+
+    return jax.vmap(one)(points)
+
+
+def _batch(
+    state: State, step: Array, data: Batch, key: Key[Array, ""] | None, size: int | None
+) -> tuple[Array | None, Batch]:
+    """Return the order of this epoch and this step's samples, a function of key and step alone."""
+    if size is None or key is None:
+        return state.order, data
+    n = data[0].shape[0]
+    epoch, position = jnp.divmod(step, n // size)
+    order = jax.lax.cond(
+        position == 0,
+        lambda order: jax.random.permutation(jax.random.fold_in(key, epoch), order.shape[0]).astype(
+            order.dtype
+        ),
+        lambda order: order,
+        state.order,
+    )
+    chosen = jax.lax.dynamic_slice_in_dim(order, position * size, size)
+    return order, (data[0][chosen], data[1][chosen])
+
+
+def _step(problem: Problem, data: Batch, key: Key[Array, ""] | None, step: Array, state: State) -> State:
+    order, (x, y) = _batch(state, step, data, key, problem.batch_size)
+
+    def objective(params: Params) -> tuple[Array, Any]:
+        outputs, model_state = problem.forward(params, state.model_state, x, train=True)
+        return problem.loss(outputs, y), model_state
+
+    (value, model_state), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, opt_state = optax.with_extra_args_support(problem.tx).update(
+        grads,
+        state.opt_state,
+        state.params,
+        value=value,
+        grad=grads,
+        value_fn=lambda params: objective(params)[0],
+    )
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, model_state=model_state, opt_state=opt_state, order=order)
+
+
+def _predict(problem: Problem, state: State, x: Array) -> Array:
+    """Return the outputs for all samples, batch by batch where training goes by batches."""
+
+    def outputs(block: Array) -> Array:
+        return problem.forward(state.params, state.model_state, block, train=False)[0]
+
+    n, size = x.shape[0], problem.batch_size
+    if size is None or size == n:
+        return outputs(x)
+    whole = n // size * size
+    blocks = jax.lax.map(outputs, x[:whole].reshape(-1, size, *x.shape[1:]))
+    blocks = blocks.reshape(whole, *blocks.shape[2:])
+    return blocks if whole == n else jnp.concatenate([blocks, outputs(x[whole:])])
+
+
+def _measure(problem: Problem, data: Batch, state: State) -> tuple[State, dict[str, Array]]:
+    x, y = data
+    outputs = _predict(problem, state, x)
+    values = {"loss": problem.loss(outputs, y)}
+    if problem.accuracy is not None:
+        values["accuracy"] = problem.accuracy(outputs, y)
+    values |= constraints.report(state.opt_state)
+    states = []
+    for monitor, monitor_state in zip(problem.monitors, state.monitors, strict=True):
+        monitor_state, values[monitor.name] = monitor.update(monitor_state, state.params, x)
+        states.append(monitor_state)
+    return state._replace(monitors=tuple(states)), values
+
+
+def _finite(params: Params, values: dict[str, Array]) -> Array:
+    leaves = [values["loss"], *jax.tree.leaves(params)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _chunk(
+    problem: Problem,
+    state: State,
+    data: Batch,
+    key: Key[Array, ""] | None,
+    begin: Array,
+    steps: Array,
+    every: Array,
+    records: int,
+) -> tuple[State, dict[str, Array]]:
+    """Run blocks of ``every`` steps from step ``begin``, clipped to 0 … steps; measure after each.
+
+    A block that ends in a non-finite loss or weight is undone: the state of the block before stays, dead.
+    The check is made once a block, since a guard in every step would cost as much as the step.
+    """
+
+    def one_block(state: State, index: Array) -> tuple[State, dict[str, Array]]:
+        first, last = (jnp.clip(begin + (index + i) * every, 0, steps) for i in (0, 1))
+        after = jax.lax.fori_loop(first, last, partial(_step, problem, data, key), state)
+        after, values = _measure(problem, data, after)
+        alive = state.alive & _finite(after.params, values)
+        after = after._replace(steps_taken=last, alive=alive)
+        state = jax.tree.map(lambda a, b: jnp.where(alive, a, b), after, state._replace(alive=alive))
+        return state, {name: _or_nan(alive, value) for name, value in values.items()}
+
+    return jax.lax.scan(one_block, state, jnp.arange(records, dtype=jnp.int32))
+
+
+def _or_nan(alive: Array, value: Array) -> Array:
+    return jnp.where(alive, value, jnp.nan) if jnp.issubdtype(value.dtype, jnp.floating) else value
+
+
+@partial(jax.jit, static_argnames=("problem", "records"), donate_argnames=("state",))
+def run_chunk(
+    problem: Problem,
+    state: State,
+    begin: Array,
+    steps: Array,
+    every: Array,
+    *,
+    records: int,
+    data: Batch,
+    key: Key[Array, ""] | None,
+) -> tuple[State, dict[str, Array]]:
+    """Run one chunk of one run."""
+    return _chunk(problem, state, data, key, begin, steps, every, records)
+
+
+@partial(jax.jit, static_argnames=("problem", "setup", "records"), donate_argnames=("state",))
+def sweep_chunk(
+    problem: Problem,
+    setup: Setup,
+    state: State,
+    begin: Array,
+    steps: Array,
+    every: Array,
+    *,
+    records: int,
+    points: dict[str, Array],
+    data: Batch,
+    keys: Key[Array, " runs"] | None,
+) -> tuple[State, dict[str, Array]]:
+    """Run one chunk of every run; the values have the blocks first, then the runs."""
+
+    def one(point: dict[str, Array], state: State, key: Any) -> tuple[State, dict[str, Array]]:
+        tx = setup(**point)[1]  # the params of this call are not used: they are compiled away
+        return _chunk(problem._replace(tx=tx), state, data, key, begin, steps, every, records)
+
+    return jax.vmap(one, out_axes=(0, 1))(points, state, keys)

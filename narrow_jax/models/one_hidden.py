@@ -1,0 +1,114 @@
+"""One-hidden-layer nets without biases: pure functions, and the Flax modules that wrap them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from narrow_jax import activations, initializers
+from narrow_jax._typing import Array, Float, Params
+from narrow_jax.activations import Activation
+
+
+def standard_apply(
+    params: Params, x: Float[Array, "n d"], activation: str | Activation = "tanh"
+) -> Float[Array, "n k"]:
+    """Return f(x) = Σ_j v_j σ(w_jᵀx) for ``{"w": (d, m), "v": (m, k)}``.
+
+    Example:
+        >>> params = initializers.lecun(jax.random.key(0), inputs=3, width=4, outputs=2)
+        >>> standard_apply(params, jnp.ones((5, 3))).shape
+        (5, 2)
+
+    Reference:
+        "When Expressivity Meets Trainability", equation (1).
+    """
+    sigma = activations.get(activation)
+    _check_shapes(params, x, units_per_output_row=1)
+    return sigma(x @ params["w"]) @ params["v"]
+
+
+def pairwise_apply(
+    params: Params, x: Float[Array, "n d"], activation: str | Activation = "tanh"
+) -> Float[Array, "n k"]:
+    """Return f(x) = Σ_j v_j (σ(w_{j+}ᵀx) − σ(w_{j−}ᵀx)) for ``{"w": (d, m), "v": (h, k)}``.
+
+    Columns 0 … h−1 of w are the "+" half, h … m−1 the "−" half: at a mirrored start the output is exactly 0.
+
+    Example:
+        >>> params = initializers.mirrored_lecun(jax.random.key(0), inputs=3, width=4)
+        >>> float(jnp.abs(pairwise_apply(params, jnp.ones((5, 3)))).max())
+        0.0
+
+    Reference:
+        "When Expressivity Meets Trainability", equation (6).
+    """
+    sigma = activations.get(activation)
+    _check_shapes(params, x, units_per_output_row=2)
+    plus, minus = jnp.split(params["w"], 2, axis=1)
+    # equal columns of x @ w may round apart, x @ 0 cannot: exact at the mirrored start, accurate near it
+    z, gap = jnp.split(x @ jnp.concatenate([plus, minus - plus], axis=1), 2, axis=1)
+    return (sigma(z) - sigma(z + gap)) @ params["v"]
+
+
+def _check_shapes(params: Params, x: Array, units_per_output_row: int) -> None:
+    w, v = params["w"], params["v"]
+    if x.ndim != 2 or w.shape[0] != x.shape[1] or w.shape[1] != units_per_output_row * v.shape[0]:
+        net = (
+            "pairwise net: w (d, 2h), v (h, k)"
+            if units_per_output_row == 2
+            else "standard net: w (d, m), v (m, k)"
+        )
+        raise ValueError(
+            f"x has shape {x.shape}, w {w.shape}, v {v.shape}; expected x (n, d) and, for the {net}"
+        )
+
+
+class StandardNet(nn.Module):
+    """The standard net as a Flax module, ``{"w": (d, m), "v": (m, k)}`` drawn by ``lecun``.
+
+    Example:
+        >>> net = StandardNet(width=4)
+        >>> variables = net.init(jax.random.key(0), jnp.ones((5, 3)))
+        >>> net.apply(variables, jnp.ones((5, 3))).shape
+        (5, 1)
+    """
+
+    width: int
+    outputs: int = 1
+    activation: str | Activation = "tanh"
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        """Return f(x)."""
+        return standard_apply(_declare(self, initializers.lecun, x), x, self.activation)
+
+
+class PairwiseNet(nn.Module):
+    """The pairwise net as a Flax module, ``{"w": (d, m), "v": (h, k)}`` drawn by ``mirrored_lecun``.
+
+    Example:
+        >>> net = PairwiseNet(width=4, outputs=2)
+        >>> variables = net.init(jax.random.key(0), jnp.ones((5, 3)))
+        >>> {name: leaf.shape for name, leaf in variables["params"].items()}
+        {'w': (3, 4), 'v': (2, 2)}
+    """
+
+    width: int
+    outputs: int = 1
+    activation: str | Activation = "tanh"
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+        """Return f(x)."""
+        return pairwise_apply(_declare(self, initializers.mirrored_lecun, x), x, self.activation)
+
+
+def _declare(net: StandardNet | PairwiseNet, draw: Callable[..., Params], x: Array) -> Params:
+    sizes = {"inputs": x.shape[-1], "width": net.width, "outputs": net.outputs, "dtype": net.param_dtype}
+    return {name: net.param(name, lambda key, name=name: draw(key, **sizes)[name]) for name in ("w", "v")}

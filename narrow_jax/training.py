@@ -1,0 +1,284 @@
+"""Training: ``fit`` for one run, ``sweep`` for many in one compiled call.
+
+The loop is a ``lax.scan`` over blocks of ``every`` steps, each ending in a record, run in chunks: between
+chunks the host logs, shows progress and stops what has diverged. Model, optimizer, loss and monitors are
+passed in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from narrow_jax import _checks, _loop, _progress, losses
+from narrow_jax._loop import Forward, Problem, Setup, State, Stateless
+from narrow_jax._typing import Array, HostArray, Key, Params
+from narrow_jax.losses import Loss
+from narrow_jax.monitors import Monitor
+
+Data = tuple[HostArray, HostArray]
+Run = Callable[..., tuple[State, dict[str, Array]]]
+
+
+class FitResult(NamedTuple):
+    """What a run leaves. For a ``sweep`` every array has the grid's axes in front.
+
+    Fields:
+        params: the weights after the last step whose loss and weights were finite.
+        model_state: the model's other variables (BatchNorm statistics), None if it has none.
+        opt_state: the optimizer's state; ``nj.constraints.report`` reads the constraints from it.
+        history: "step", "loss", "accuracy" where the targets have one, "distance", "relative_distance",
+            "ball_active", "cone_active" where the optimizer projects, and one entry a monitor: arrays over
+            the records, the first at step 0, the last at the end.
+        steps_taken: finite steps; fewer than asked for if the run diverged (in a sweep: up to the last
+            finite record, after which the history is NaN).
+        diverged: whether it did.
+    """
+
+    params: Params
+    model_state: Any
+    opt_state: optax.OptState
+    history: dict[str, np.ndarray]
+    steps_taken: int | np.ndarray
+    diverged: bool | np.ndarray
+
+
+def fit(
+    apply_fn: Callable[..., Any],
+    params: Params,
+    tx: optax.GradientTransformation,
+    data: Data,
+    *,
+    steps: int,
+    loss: str | Loss = "squared",
+    batch_size: int | None = None,
+    key: Key[Array, ""] | None = None,
+    every: int | None = None,
+    model_state: Any = None,
+    monitors: Sequence[Monitor] = (),
+    progress: bool | None = None,
+    record: str | Path | None = None,
+) -> FitResult:
+    """Train a model with an optax optimizer.
+
+    Args:
+        apply_fn: ``apply_fn(params, x) -> (n, k)``; with ``model_state``
+            ``apply_fn(params, state, x, train) -> ((n, k), state)``. Pass the same function object again to
+            reuse the compiled loop.
+        params: the start, a pytree; copied, never donated.
+        tx: any optax transformation, such as ``nj.constraints.regime(optax.adam(1e-2), radius=0.1)``.
+        data: ``(x, y)`` with n rows each.
+        steps: number of updates.
+        loss: "squared" (½ Σ (y − f)², equation (2)), "mean_squared", "cross_entropy" (integer labels), or
+            ``loss(outputs, y) -> scalar``.
+        batch_size: samples an update, drawn without replacement, a new order every epoch (the n mod
+            batch_size last of an order wait for another epoch); None for the full batch.
+        key: random key of the batches; needed with ``batch_size``.
+        every: steps between records of the history, by default a hundredth of ``steps``. Loss, accuracy
+            and monitors are evaluated on all data there.
+        model_state: other variables of the model, such as BatchNorm statistics.
+        monitors: quantities to record, such as ``nj.monitors.sigma_min(nj.jacobian.pairwise)``.
+        progress: show a progress bar; by default where the standard error is a terminal.
+        record: a file that gets one JSON line a record.
+
+    Raises:
+        ValueError, TypeError: data, loss or batch size that do not fit; each message says what would.
+
+    Returns:
+        A ``FitResult``. A step with a non-finite loss or weight ends the run: the state before it is
+        returned, ``diverged`` is set and ``steps_taken`` is its number.
+
+    Example:
+        >>> import narrow_jax as nj
+        >>> x, y = jnp.eye(4), jnp.array([[1.0], [-1.0], [1.0], [-1.0]])
+        >>> params = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=4)
+        >>> tx = nj.constraints.regime(optax.adam(0.1), radius=0.1)
+        >>> result = fit(nj.models.pairwise_apply, params, tx, (x, y), steps=200)
+        >>> float(result.history["loss"][0]), float(result.history["accuracy"][-1])
+        (2.0, 1.0)
+    """
+    _checks.count("steps", steps)
+    every = max(1, steps // 100) if every is None else every
+    _checks.count("every", every)
+    problem, data, key = _prepare(apply_fn, params, tx, data, loss, batch_size, key, model_state, monitors)
+    state = _loop.init_one(problem, params, model_state, data)
+    run = partial(_loop.run_chunk, problem, data=data, key=key)
+    with open(record, "w") if record else nullcontext() as file:
+        state, history = _drive(run, state, steps, every, progress, file)
+    diverged = not state.alive
+    if diverged:
+        state = _locate(run, state, every, steps)
+    taken = int(state.steps_taken)
+    kept = history["step"] <= taken
+    return FitResult(
+        state.params,
+        state.model_state,
+        state.opt_state,
+        {name: values[kept] for name, values in history.items()},
+        taken,
+        diverged,
+    )
+
+
+def sweep(
+    apply_fn: Callable[..., Any],
+    setup: Setup,
+    data: Data,
+    *,
+    grid: Mapping[str, Sequence[float] | np.ndarray],
+    steps: int,
+    loss: str | Loss = "squared",
+    batch_size: int | None = None,
+    key: Key[Array, ""] | None = None,
+    every: int | None = None,
+    monitors: Sequence[Monitor] = (),
+    progress: bool | None = None,
+) -> FitResult:
+    """Train one run for every point of a grid, all in one ``vmap``ped, once compiled call.
+
+    Args:
+        apply_fn: ``apply_fn(params, x) -> (n, k)``.
+        setup: ``setup(**point) -> (params, tx)``, called under ``vmap`` with one scalar an axis of the
+            grid; shapes may not depend on the point. Before that every value of an axis is tried once, so
+            that bad ones are refused.
+        data: ``(x, y)``, shared by all runs.
+        grid: the values of each axis, such as ``{"radius": [0.1, 1.0], "seed": [0, 1, 2]}``.
+        steps, loss, batch_size, key, every, monitors, progress: as in ``fit``; every run draws batches of
+            its own.
+
+    Returns:
+        A ``FitResult`` whose arrays have the grid's axes in front: ``history["loss"][i, j]`` is the loss
+        over the records of the run with the i-th value of the first axis and the j-th of the second.
+
+    Example:
+        >>> import narrow_jax as nj
+        >>> x, y = jnp.eye(4), jnp.array([[1.0], [-1.0], [1.0], [-1.0]])
+        >>> def setup(radius, seed):
+        ...     params = nj.initializers.mirrored_lecun(jax.random.key(seed), inputs=4, width=4)
+        ...     return params, nj.constraints.regime(optax.adam(0.1), radius=radius)
+        >>> result = sweep(nj.models.pairwise_apply, setup, (x, y), steps=100,
+        ...                grid={"radius": [0.1, 1.0], "seed": [0, 1, 2]})
+        >>> result.history["loss"].shape
+        (2, 3, 101)
+    """
+    _checks.count("steps", steps)
+    every = max(1, steps // 100) if every is None else every
+    _checks.count("every", every)
+    axes = {name: np.asarray(values) for name, values in grid.items()}
+    params, tx = _try_every_value(setup, axes)
+    problem, data, key = _prepare(apply_fn, params, tx, data, loss, batch_size, key, None, monitors)
+    shape = tuple(values.size for values in axes.values())
+    mesh = np.meshgrid(*axes.values(), indexing="ij")
+    points = {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
+    keys = None if key is None else jax.random.split(key, int(np.prod(shape)))
+    problem = problem._replace(tx=None)
+    state = _loop.init_sweep(problem, setup, points, data)
+    run = partial(_loop.sweep_chunk, problem, setup, points=points, data=data, keys=keys)
+    state, history = _drive(run, state, steps, every, progress, None)
+
+    def unravel(leaf: Any) -> Any:
+        return leaf.reshape(*shape, *leaf.shape[1:])
+
+    params, _, opt_state = jax.tree.map(unravel, state[:3])
+    taken = np.asarray(state.steps_taken).reshape(shape)
+    history = {name: v if name == "step" else unravel(v.T) for name, v in history.items()}
+    return FitResult(params, None, opt_state, history, taken, ~np.asarray(state.alive).reshape(shape))
+
+
+def _prepare(
+    apply_fn: Callable[..., Any],
+    params: Params,
+    tx: optax.GradientTransformation,
+    data: Data,
+    loss: str | Loss,
+    batch_size: int | None,
+    key: Key[Array, ""] | None,
+    model_state: Any,
+    monitors: Sequence[Monitor],
+) -> tuple[Problem, tuple[Array, Array], Key[Array, ""] | None]:
+    """Check everything that can be wrong before anything is compiled."""
+    x, y = data
+    _checks.samples(x, y)
+    _checks.finite("x", x)
+    _checks.finite("y", y)
+    _checks.same_dtype("x", x, params)
+    if batch_size is not None:
+        _checks.count("batch_size", batch_size)
+        if batch_size > len(x):
+            raise ValueError(
+                f"batch_size is {batch_size} and there are {len(x)} samples; use at most {len(x)}"
+            )
+        if key is None:
+            raise ValueError("minibatches are drawn at random: pass key=jax.random.key(seed)")
+    forward: Forward = Stateless(apply_fn) if model_state is None else apply_fn
+    outputs, _ = jax.eval_shape(partial(forward, train=False), params, model_state, x)
+    loss = losses.get(loss)
+    losses.check_targets(loss, outputs, y)
+    problem = Problem(forward, tx, loss, losses.accuracy_for(y), tuple(monitors), batch_size)
+    return problem, (jnp.asarray(x), jnp.asarray(y)), key if batch_size else None
+
+
+def _try_every_value(
+    setup: Setup, axes: Mapping[str, np.ndarray]
+) -> tuple[Params, optax.GradientTransformation]:
+    for name, values in axes.items():
+        if values.ndim != 1 or not values.size:
+            raise ValueError(f"grid axis {name!r} has shape {values.shape}; expected a list of values")
+    first = {name: values[0] for name, values in axes.items()}
+    for name, values in axes.items():
+        for value in values:
+            params, tx = setup(**(first | {name: value}))
+            tx.init(params)
+    return setup(**first)
+
+
+def _drive(
+    run: Run, state: State, steps: int, every: int, progress: bool | None, file: IO[str] | None
+) -> tuple[State, dict[str, np.ndarray]]:
+    """Run chunk after chunk until all steps are done or nothing is alive, and gather the history."""
+    total = -(-steps // every) + 1  # the first record, at step 0, ends a block of no steps
+    records = min(total, max(2, -(-total // 25)))
+    parts: list[dict[str, np.ndarray]] = []
+    with _progress.bar(steps, progress) as advance:
+        for first in range(0, total, records):
+            begin = np.int32((first - 1) * every)
+            state, values = run(state, begin, np.int32(steps), np.int32(every), records=records)
+            done = min(records, total - first)
+            part = {name: np.asarray(value[:done]) for name, value in values.items()}
+            part["step"] = np.minimum((first + np.arange(done)) * every, steps)
+            parts.append(part)
+            _write(file, part)
+            advance(min((first + records - 1) * every, steps), float(np.mean(part["loss"][-1])))
+            if not np.any(state.alive):
+                break
+    return state, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _locate(run: Run, state: State, every: int, steps: int) -> State:
+    """Repeat the block that ended in non-finite numbers step by step, up to the last finite state."""
+    start = int(state.steps_taken)
+    end = np.int32(min(start + every, steps))
+    state = state._replace(alive=jnp.ones((), bool))
+    records = min(every, 32)
+    for first in range(start, int(end), records):
+        state, _ = run(state, np.int32(first), end, np.int32(1), records=records)
+        if not state.alive:
+            break
+    return state
+
+
+def _write(file: IO[str] | None, part: dict[str, np.ndarray]) -> None:
+    if file is not None:
+        names = sorted(part, key=lambda name: name != "step")
+        for values in zip(*(part[name].tolist() for name in names), strict=True):
+            file.write(json.dumps(dict(zip(names, values, strict=True))) + "\n")
+        file.flush()
