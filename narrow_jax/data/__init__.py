@@ -1,0 +1,7 @@
+"""Data sets as arrays: ``load`` gives a ``Dataset`` with true or random labels, normalised on request."""
+
+from narrow_jax.data.dataset import Dataset
+from narrow_jax.data.loading import NAMES, load
+from narrow_jax.data.normalizers import Normalizer, standardize, whiten
+
+__all__ = ["NAMES", "Dataset", "Normalizer", "load", "standardize", "whiten"]
