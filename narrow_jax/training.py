@@ -134,7 +134,7 @@ def sweep(
     setup: Setup,
     data: Data,
     *,
-    grid: Mapping[str, Sequence[float] | np.ndarray],
+    grid: Mapping[str, Any],
     steps: int,
     loss: str | Loss = "squared",
     batch_size: int | None = None,

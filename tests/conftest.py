@@ -1,20 +1,25 @@
-"""Strict settings for the whole suite: no silent promotion, float64 on request only, shapes checked."""
+"""Strict settings for every test here: no silent promotion, float64 on request only, shapes checked."""
 
 import importlib.util
-import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
-
+import hypothesis
 import jax
 import pytest
-
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
 
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
     install_import_hook("narrow_jax", "beartype.beartype")
+
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("reproducible")
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """No implicit promotion of dtypes or ranks in anything that a test calls."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 @pytest.fixture

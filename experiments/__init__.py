@@ -1,0 +1,1 @@
+"""One module a figure; each runs as ``python -m experiments.NAME``."""

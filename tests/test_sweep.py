@@ -1,0 +1,106 @@
+"""`sweep`: many runs in one call equal the same runs one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import narrow_jax as nj
+
+GRID = {"radius": [0.1, 1.0, jnp.inf], "learning_rate": [0.003, 0.01], "seed": [0, 1]}
+ROUNDING = 1e-5  # float32, 30 steps: batched and single products round differently
+
+
+@pytest.fixture(scope="module")
+def data():
+    key_x, key_y = jax.random.split(jax.random.key(0))
+    return jax.random.normal(key_x, (12, 5)), jax.random.normal(key_y, (12, 1))
+
+
+def setup(radius, learning_rate, seed):
+    params = nj.initializers.mirrored_lecun(jax.random.key(seed), inputs=5, width=8)
+    return params, nj.constraints.regime(optax.sgd(learning_rate), radius=radius)
+
+
+def test_equals_single_runs(data):
+    swept = nj.sweep(nj.models.pairwise_apply, setup, data, grid=GRID, steps=30, every=10)
+    assert swept.history["loss"].shape == (3, 2, 2, 4)
+    assert swept.history["step"].tolist() == [0, 10, 20, 30]
+    assert swept.params["w"].shape == (3, 2, 2, 5, 8)
+    for (i, radius), (j, rate), (k, seed) in [
+        ((i, r), (j, a), (k, s))
+        for i, r in enumerate(GRID["radius"])
+        for j, a in enumerate(GRID["learning_rate"])
+        for k, s in enumerate(GRID["seed"])
+    ]:
+        params, tx = setup(radius, rate, seed)
+        single = nj.fit(nj.models.pairwise_apply, params, tx, data, steps=30, every=10)
+        np.testing.assert_allclose(
+            swept.params["w"][i, j, k], single.params["w"], rtol=ROUNDING, atol=ROUNDING
+        )
+        np.testing.assert_allclose(
+            swept.history["relative_distance"][i, j, k],
+            single.history["relative_distance"],
+            rtol=1e-3,
+            atol=1e-6,
+        )
+
+
+def test_one_compilation(data):
+    traced = []
+
+    def apply_fn(params, x):
+        traced.append(x.shape)
+        return nj.models.pairwise_apply(params, x)
+
+    nj.sweep(apply_fn, setup, data, grid=GRID, steps=300, every=3)
+    nj.sweep(apply_fn, setup, data, grid={**GRID, "radius": [0.2, 0.3, 0.4]}, steps=200, every=2)
+    # first call: one look at the output's shape, then one trace of a step and one of a record
+    assert len(traced) <= 5
+
+
+def test_runs_draw_their_own_batches(data):
+    def same_start(seed):
+        params = nj.initializers.mirrored_lecun(jax.random.key(7), inputs=5, width=8)
+        return params, optax.sgd(0.1)
+
+    swept = nj.sweep(
+        nj.models.pairwise_apply,
+        same_start,
+        data,
+        grid={"seed": [0, 1]},
+        steps=5,
+        batch_size=4,
+        key=jax.random.key(0),
+    )
+    assert not np.allclose(swept.params["w"][0], swept.params["w"][1])
+
+
+def test_one_diverged_run_leaves_the_others_alone(data):
+    def plain(learning_rate):
+        params = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8)
+        return params, optax.sgd(learning_rate)
+
+    swept = nj.sweep(
+        nj.models.pairwise_apply, plain, data, grid={"learning_rate": [0.01, 1e4]}, steps=200, every=5
+    )
+    assert swept.diverged.tolist() == [False, True]
+    assert swept.steps_taken[0] == 200
+    assert swept.steps_taken[1] < 200
+    assert np.isfinite(swept.history["loss"][0]).all()
+    assert np.isnan(swept.history["loss"][1, -1])
+    assert np.isfinite(swept.params["w"]).all()
+    single = nj.fit(nj.models.pairwise_apply, *plain(0.01), data, steps=200, every=5)
+    np.testing.assert_allclose(swept.history["loss"][0], single.history["loss"], rtol=ROUNDING)
+
+
+def test_bad_value_anywhere_on_an_axis_is_refused(data):
+    with pytest.raises(ValueError, match="radius is -1"):
+        nj.sweep(nj.models.pairwise_apply, setup, data, grid={**GRID, "radius": [0.1, -1.0]}, steps=3)
+
+
+@pytest.mark.parametrize("axis", [[], 0.1, [[0.1]]])
+def test_axis_must_be_a_list(data, axis):
+    with pytest.raises(ValueError, match="grid axis 'radius' has shape"):
+        nj.sweep(nj.models.pairwise_apply, setup, data, grid={**GRID, "radius": axis}, steps=3)
