@@ -128,3 +128,15 @@ def samples(x: Any, y: Any) -> None:
         raise ValueError(
             f"x has {jnp.shape(x)[0]} samples and y has shape {jnp.shape(y)}; expected one row of y a sample"
         )
+
+
+def real_matrix(what: str, array: Any) -> Any:
+    """Return the array if it is a matrix of real floating numbers; NumPy and JAX arrays stay as they are."""
+    array = array if hasattr(array, "dtype") else np.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{what} has dtype {array.dtype}; expected real floating numbers: convert it with .astype(float) first"
+        )
+    if array.ndim != 2:
+        raise ValueError(f"{what} has shape {array.shape}; expected a matrix (two axes)")
+    return array
