@@ -18,6 +18,9 @@ class Products(Protocol):
     def outer(self, a: Any, /) -> Any:
         """Return aaᵀ: the lower triangle, with anything above it."""
 
+    def total(self, term: Any, count: int, /) -> Any:
+        """Return Σ term(i)."""
+
     def lower_norm(self, a: Any, /) -> Any:
         """Return an upper bound of the Frobenius norm of the symmetric matrix with this lower triangle."""
 

@@ -8,6 +8,7 @@ exact value by a factor within 1 ± 31u, and SLACK = 32u.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,11 @@ def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"
 def outer(a: Float[Array, "a k"]) -> Float[Array, "a a"]:
     """Return aaᵀ."""
     return matmul(a, a.T)
+
+
+def total(term: Callable[[Array], Array], count: int) -> Array:
+    """Return Σ term(i)."""
+    return jax.lax.fori_loop(1, count, lambda i, partial: partial + term(i), term(jnp.array(0)))
 
 
 def lower_norm(a: Float[Array, "a a"]) -> Float[Array, ""]:

@@ -9,21 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax import _rounding as fl
-from narrow_jax._rounding import lower_norm, matmul, outer
+from narrow_jax._rounding import lower_norm, matmul, outer, total
 from narrow_jax._typing import Array, Float
 from narrow_jax.spectra import lanczos
 
-__all__ = ["lower_norm", "matmul", "outer"]
+__all__ = ["lower_norm", "matmul", "outer", "total"]
 
 
 def cond(predicate: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     """Return yes() or no(), chosen while running."""
     return jax.lax.cond(predicate, yes, no)
-
-
-def total(term: Callable[[Array], Array], count: int) -> Array:
-    """Return Σ term(i)."""
-    return jax.lax.fori_loop(1, count, lambda i, partial: partial + term(i), term(0))
 
 
 def shifted(k: Float[Array, "n n"], c: Array, u: Float[Array, " n"], beta: Array) -> Float[Array, "n n"]:

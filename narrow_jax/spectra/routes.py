@@ -14,7 +14,7 @@ from narrow_jax._typing import Array, Float
 from narrow_jax.spectra import enclosure
 from narrow_jax.spectra.result import DENSE, GRAM, QR
 
-TOLERANCE = 1e-12
+TOLERANCE = 1e-14
 """Lanczos stops here: the value is then exact to rounding, and one more inverse step does the same for C."""
 
 EXCESS = 2e-14
