@@ -139,3 +139,15 @@ def same_dtype(what: str, array: Any, params: Any) -> None:
             f"{what} is {array.dtype} and the params are {names}; nothing is cast silently: "
             f"pass {what}.astype({names!r}) or draw the params with dtype={str(array.dtype)!r}"
         )
+
+
+def real_matrix(what: str, array: Any) -> Any:
+    """Return the array if it is a matrix of real floating numbers; NumPy and JAX arrays stay as they are."""
+    array = array if hasattr(array, "dtype") else np.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{what} has dtype {array.dtype}; expected real floating numbers: convert it with .astype(float) first"
+        )
+    if array.ndim != 2:
+        raise ValueError(f"{what} has shape {array.shape}; expected a matrix (two axes)")
+    return array

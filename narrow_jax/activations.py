@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _elementary
 from narrow_jax._typing import Array
 
 Elementwise = Callable[[Array], Array]
@@ -31,8 +31,10 @@ class Activation:
         lipschitz: sup |σ'|.
         min_derivative: inf σ'.
         sup_second_derivative: sup |σ''|; infinity where σ' jumps.
-        derivative_error: bound of the relative error of ``derivative`` in float64, in units of 2⁻⁵³;
-            None if it is not known, and then nothing that depends on it is certified.
+        derivative_error: c with |computed σ'(z) − σ'(z)| ≤ c·2⁻⁵³|σ'(z)| + 2⁻⁹⁰ in float64; None if none is known,
+            and then nothing that depends on it is certified.
+        derivative_range: the |z| below which ``derivative_error`` holds.
+        log_derivative_lipschitz: sup |σ''/σ'|; infinity where σ' vanishes. It makes bounds tight where σ saturates.
         analytic: σ is real analytic with infinitely many non-zero Taylor coefficients at 0.
         zero_only_at_zero: σ(z) = 0 exactly at z = 0.
 
@@ -51,6 +53,8 @@ class Activation:
     min_derivative: float
     sup_second_derivative: float
     derivative_error: float | None = None
+    derivative_range: float = math.inf
+    log_derivative_lipschitz: float = math.inf
     analytic: bool = False
     zero_only_at_zero: bool = False
 
@@ -59,14 +63,30 @@ class Activation:
         return self.fn(z)
 
 
+# The errors of the derivatives below, in units of 2⁻⁵³: e carries EXP_ERROR = 4, and log e ↦ log(e/(1 + e)²) has slope
+# in [0, 1]; 1 + e, its square and the quotient add 2 + 1 + 1: 8, stated as 9. For the sigmoid: 4 + 1 + 1, stated as 7.
+
+
 def _tanh_derivative(z: Array) -> Array:
-    e = jnp.exp(-2 * jnp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
+    e = _elementary.exp_negative(2 * jnp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
     return 4 * e / (1 + e) ** 2
 
 
 def _sigmoid_derivative(z: Array) -> Array:
-    e = jnp.exp(-jnp.abs(z))
+    e = _elementary.exp_negative(jnp.abs(z))
     return e / (1 + e) ** 2
+
+
+@jax.custom_jvp
+def _sigmoid(z: Array) -> Array:
+    e = _elementary.exp_negative(jnp.abs(z))
+    return jnp.where(z >= 0, 1.0, e) / (1 + e)
+
+
+@_sigmoid.defjvp
+def _sigmoid_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # differentiated through |z| it would be 0 at z = 0
+    return _sigmoid(*primals), _sigmoid_derivative(*primals) * tangents[0]
 
 
 def _normal_pdf(z: Array) -> Array:
@@ -84,6 +104,7 @@ _STOCK = {
             min_derivative=0.0,
             sup_second_derivative=4 / (3 * math.sqrt(3)),
             derivative_error=9.0,
+            log_derivative_lipschitz=2.0,
             analytic=True,
             zero_only_at_zero=True,
         ),
@@ -94,15 +115,19 @@ _STOCK = {
             lipschitz=0.25,
             min_derivative=0.0,
             sup_second_derivative=1 / (6 * math.sqrt(3)),
+            derivative_error=9.0,
+            log_derivative_lipschitz=1.0,
             analytic=True,
         ),
         Activation(
             "softplus",
             jax.nn.softplus,
-            jax.nn.sigmoid,
+            _sigmoid,
             lipschitz=1.0,
             min_derivative=0.0,
             sup_second_derivative=0.25,
+            derivative_error=7.0,
+            log_derivative_lipschitz=1.0,
             analytic=True,
         ),
         Activation(
@@ -119,10 +144,12 @@ _STOCK = {
         Activation(
             "sin",
             jnp.sin,
-            jnp.cos,
+            _elementary.cos,
             lipschitz=1.0,
             min_derivative=-1.0,
             sup_second_derivative=1.0,
+            derivative_error=_elementary.COS_ERROR,
+            derivative_range=_elementary.COS_RANGE,
             analytic=True,
         ),
         Activation(

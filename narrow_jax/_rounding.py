@@ -1,0 +1,148 @@
+"""Floating-point error bounds and products with a known error, all in float64.
+
+Notation of docs/enclosure.md: u = 2⁻⁵³, γ_k = ku/(1 − ku). Every bound is rounded outward by ``up`` or
+``down``: an expression of non-negative numbers with +, ×, ÷ and √ of at most 30 operations deep differs from its
+exact value by a factor within 1 ± 31u, and SLACK = 32u.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from narrow_jax._typing import Array, Float
+
+UNIT = 2.0**-53
+SLACK = 2.0**-48
+TINY = 2.0**-500
+"""Larger than everything that underflow can lose in a problem scaled to entries of size one."""
+
+
+def gamma(terms: float) -> float:
+    """Return γ_k = ku/(1 − ku), rounded up: the relative error bound of k roundings.
+
+    Example:
+        >>> gamma(1) > 2.0**-53
+        True
+    """
+    return terms * UNIT / (1 - terms * UNIT) * (1 + SLACK)
+
+
+def up(value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return an upper bound of the exact value of a non-negative expression."""
+    return value * (1 + SLACK) + TINY
+
+
+def down(value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return a lower bound, not below 0, of the exact value of a non-negative expression."""
+    return jnp.maximum(value * (1 - SLACK) - TINY, 0.0)
+
+
+def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"]:
+    """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def outer(a: Float[Array, "a k"]) -> Float[Array, "a a"]:
+    """Return aaᵀ."""
+    return matmul(a, a.T)
+
+
+def total(term: Callable[[Array], Array], count: int) -> Array:
+    """Return Σ term(i)."""
+    return jax.lax.fori_loop(1, count, lambda i, partial: partial + term(i), term(jnp.array(0)))
+
+
+def lower_norm(a: Float[Array, "a a"]) -> Float[Array, ""]:
+    """Return an upper bound of the Frobenius norm of the symmetric matrix with the lower triangle of a."""
+    return up(norm_up(jnp.tril(a) + jnp.tril(a, -1).T))
+
+
+def sum_terms(size: int) -> int:
+    """Return the number of roundings in ``stable_sum`` of that many terms."""
+    return 3 * _side(size)
+
+
+def _side(size: int) -> int:
+    return max(1, math.ceil(max(size, 1) ** (1 / 3) + 1e-9))
+
+
+def stable_sum(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Return the sum in three stages of N^⅓ terms: relative error γ of ``sum_terms`` if no term is negative.
+
+    The barriers keep XLA from merging the stages into one sum of N terms, whose bound would be γ_N.
+    """
+    side = _side(values.size)
+    flat = jnp.pad(values.reshape(-1), (0, side**3 - values.size))
+    stage = jax.lax.optimization_barrier(jnp.sum(flat.reshape(side, side, side), axis=2))
+    stage = jax.lax.optimization_barrier(jnp.sum(stage, axis=1))
+    return jnp.sum(stage)
+
+
+def norm(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Return the Frobenius norm with relative error at most ``norm_error(values.size)``, after scaling."""
+    _, e = jnp.frexp(jnp.max(jnp.abs(values), initial=0.0))
+    return jnp.ldexp(jnp.sqrt(stable_sum(jnp.square(jnp.ldexp(values, -e)))), e)
+
+
+def norm_error(size: int) -> float:
+    """Return the relative error bound of ``norm``: √ halves γ of the sum, and adds its own rounding."""
+    return gamma(0.5 * (sum_terms(size) + 2) + 2)
+
+
+def norm_up(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """Return an upper bound of the Frobenius norm."""
+    return up(norm(values) * (1 + norm_error(values.size)))
+
+
+def power_of_two(values: Float[Array, "..."], axis: int | None = None) -> Array:
+    """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0."""
+    return jnp.frexp(jnp.max(jnp.abs(values), axis=axis, initial=0.0))[1]
+
+
+def two_product(a: Float[Array, "..."], b: Float[Array, "..."]) -> tuple[Array, Array]:
+    """Return (h, l) with |ab − (h + l)| ≤ 2⁻⁷⁴|ab|, h = fl(ab).
+
+    The halves come from a mask, not from Veltkamp's subtraction, so that neither contraction to FMA nor
+    algebraic simplification by the compiler can change them; hi(a)·hi(b) has 52 bits and is exact.
+    """
+    high_a, high_b = _high_half(a), _high_half(b)
+    low_a, low_b = a - high_a, b - high_b
+    product = a * b
+    return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
+
+
+def _high_half(a: Float[Array, "..."]) -> Array:
+    bits = jax.lax.bitcast_convert_type(a, jnp.int64)
+    return jax.lax.bitcast_convert_type(bits & jnp.int64(-(1 << 27)), jnp.float64)
+
+
+def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array, Array]:
+    """Return (C, E) with |ab − C| ≤ E: the leading bits are multiplied exactly.
+
+    a = A₁ + A₂ by rows and b = B₁ + B₂ by columns, with q = ⌊(53 − ⌈log₂ k⌉)/2⌋ leading bits: A₁B₁ is a sum of k
+    integers below 2^2q and exact in any order. |A₂| ≤ τ, |B₂| ≤ τ with τ = 2^−(q+1) of the largest entry, so
+    E = u|C| + γ_{2k+4}(rowsum|A₁| τ + τ colsum|B|).
+
+    Args:
+        a: left factor.
+        b: right factor.
+
+    Returns:
+        The product and its elementwise error bound.
+    """
+    inner = a.shape[1]
+    bits = (53 - math.ceil(math.log2(max(inner, 2)))) // 2
+    rows, columns = power_of_two(a, axis=1), power_of_two(b, axis=0)
+    a, b = jnp.ldexp(a, -rows[:, None]), jnp.ldexp(b, -columns[None, :])
+    # rounding to integers, not (a + c) − c: XLA folds the latter to a
+    a1, b1 = jnp.round(a * 2.0**bits) * 2.0**-bits, jnp.round(b * 2.0**bits) * 2.0**-bits
+    product = matmul(a1, b1) + (matmul(a1, b - b1) + matmul(a - a1, b))
+    tau = 2.0 ** -(bits + 1)
+    rest = jnp.sum(jnp.abs(a1), axis=1)[:, None] * tau + tau * jnp.sum(jnp.abs(b), axis=0)[None, :]
+    error = up(UNIT * jnp.abs(product) + gamma(2 * inner + 4) * rest)
+    scale = rows[:, None] + columns[None, :]
+    return jnp.ldexp(product, scale), jnp.ldexp(error, scale)

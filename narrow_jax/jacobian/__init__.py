@@ -1,0 +1,24 @@
+"""Jacobian operators: what ``sigma_min`` and ``singular_values`` take.
+
+``pairwise``, ``standard``  one-hidden-layer nets, from X and D; the matrix itself never exists
+``autodiff``                any function, by forward or reverse mode, in chunks
+``explicit``                a matrix as it is
+``admissible_width``, ``check_width``  how wide a pairwise net has to be for its Jacobian to have full rank
+"""
+
+from narrow_jax.jacobian.autodiff import AutodiffJacobian, autodiff
+from narrow_jax.jacobian.explicit import ExplicitJacobian, explicit
+from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
+from narrow_jax.jacobian.widths import admissible_width, check_width
+
+__all__ = [
+    "AutodiffJacobian",
+    "ExplicitJacobian",
+    "OneHiddenJacobian",
+    "admissible_width",
+    "autodiff",
+    "check_width",
+    "explicit",
+    "pairwise",
+    "standard",
+]

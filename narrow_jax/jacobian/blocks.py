@@ -1,0 +1,186 @@
+"""Matrices that come in column blocks: stored ones, and those that are computed anew for each pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from narrow_jax import _rounding as fl
+from narrow_jax._operators import Gram, Products
+from narrow_jax._typing import Array, Float
+from narrow_jax.jacobian.khatri_rao import collatz_wielandt
+
+
+class Blocked:
+    """Products, Gram matrix and bounds of Ĵ from ``block(i)``; no more than a block is held at once.
+
+    Ĵ is the matrix as computed, so the perturbation is 0: ``block(i)`` has to give the same bits each time.
+    """
+
+    exponent: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, columns)."""
+        raise NotImplementedError
+
+    @property
+    def block_width(self) -> int:
+        """Return the columns in a block."""
+        raise NotImplementedError
+
+    def block(self, index: Any) -> Float[Array, "r b"]:
+        """Return a column block; the last is filled up with columns of 0."""
+        raise NotImplementedError
+
+    @property
+    def block_count(self) -> int:
+        """Return the number of column blocks."""
+        return math.ceil(self.shape[1] / self.block_width)
+
+    def gram(self, products: Products) -> Gram:
+        """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
+        matrix = products.total(lambda i: products.outer(_block(self, i)), self.block_count)
+        majorant, trace = _majorant(self)
+        error = fl.up(fl.gamma(self.block_width + self.block_count) * majorant)
+        return Gram(matrix, majorant, trace, error, jnp.zeros_like(error))
+
+    def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
+        """Return Ĵp."""
+        return _mv(self, p)[0]
+
+    def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
+        """Return Ĵᵀu."""
+        parts = jax.lax.map(
+            lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], jnp.arange(self.block_count)
+        )
+        return parts.reshape(-1)[: self.shape[1]]
+
+    def mv_bounded(self, p: Float[Array, " p"]) -> tuple[Array, Array]:
+        """Return y and a bound of ‖y − Ĵp‖: γ of the product of absolute values."""
+        y, absolute = _mv(self, p)
+        terms = fl.gamma(self.block_width + self.block_count + 1)
+        return y, fl.up(terms * (1 + terms) * fl.norm_up(absolute))
+
+    def rmv_bounded(self, u: Float[Array, " r"]) -> tuple[Array, Array]:
+        """Return S and a bound of ‖S − Ĵᵀu‖, the leading bits multiplied exactly."""
+
+        def part(i: Array) -> tuple[Array, Array]:
+            product, error = fl.split_product(self.block(i).T, u[:, None])
+            return product[:, 0], error[:, 0]
+
+        products, errors = jax.lax.map(part, jnp.arange(self.block_count))
+        return products.reshape(-1)[: self.shape[1]], fl.norm_up(errors)
+
+
+@jax.jit
+def _block(j: Blocked, index: Any) -> Array:
+    return j.block(index)
+
+
+def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
+    """Return Ĵp and |Ĵ||p|."""
+    width, count = j.block_width, j.block_count
+    parts = jnp.pad(p, (0, count * width - p.size)).reshape(count, width)
+
+    def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
+        block, part = j.block(i), parts[i][:, None]
+        return (
+            total[0] + fl.matmul(block, part)[:, 0],
+            total[1] + fl.matmul(jnp.abs(block), jnp.abs(part))[:, 0],
+        )
+
+    zero = jnp.zeros(j.shape[0], p.dtype)
+    return jax.lax.fori_loop(0, count, add, (zero, zero))
+
+
+@jax.jit
+def _majorant(j: Blocked) -> tuple[Array, Array]:
+    rows, width, count = j.shape[0], j.block_width, j.block_count
+    dtype = j.entry_dtype
+
+    def apply(y: Array) -> Array:
+        def add(i: Array, total: Array) -> Array:
+            block = jnp.abs(j.block(i))
+            return total + fl.matmul(block, fl.matmul(block.T, y[:, None]))[:, 0]
+
+        return jax.lax.fori_loop(0, count, add, jnp.zeros(rows, dtype))
+
+    def squares(i: Array, total: Array) -> Array:
+        return total + jnp.sum(j.block(i) ** 2, axis=1)
+
+    sizes = jax.lax.fori_loop(0, count, squares, jnp.zeros(rows, dtype))
+    trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
+    return jnp.minimum(trace, collatz_wielandt(apply, rows, rows + width + count + 2)), trace
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stored(Blocked):
+    """A matrix in memory, scaled to entries of size one."""
+
+    matrix: Float[Array, "r p"]
+    exponent: Array
+
+    @property
+    def entry_dtype(self) -> Any:
+        """Return the dtype of the entries."""
+        return self.matrix.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, columns)."""
+        rows, columns = self.matrix.shape
+        return rows, columns
+
+    @property
+    def block_width(self) -> int:
+        """Return the columns in a block: about 3 a row."""
+        return min(self.matrix.shape[1], max(3 * self.matrix.shape[0], 256))
+
+    def block(self, index: Any) -> Float[Array, "r b"]:
+        """Return a column block; the last is filled up with columns of 0."""
+        padding = self.block_count * self.block_width - self.matrix.shape[1]
+        padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
+        return jax.lax.dynamic_slice_in_dim(padded, index * self.block_width, self.block_width, axis=1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Recomputed(Blocked):
+    """A matrix too large to store: ``columns(data, i)`` computes a block from the data each time.
+
+    Args:
+        data: what ``columns`` takes.
+        exponent: 0; the matrix is used as it comes.
+        columns: (data, i) ↦ block i.
+        size: (rows, columns).
+        width: columns in a block.
+        entry_dtype: dtype of the entries.
+    """
+
+    data: Any
+    exponent: Array
+    columns: Callable[[Any, Any], Any] = field(metadata={"static": True})
+    size: tuple[int, int] = field(metadata={"static": True})
+    width: int = field(metadata={"static": True})
+    entry_dtype: str = field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, columns)."""
+        return self.size
+
+    @property
+    def block_width(self) -> int:
+        """Return the columns in a block."""
+        return self.width
+
+    def block(self, index: Any) -> Float[Array, "r b"]:
+        """Return a column block; the last is filled up with columns of 0."""
+        return self.columns(self.data, index)

@@ -1,0 +1,201 @@
+"""Jacobians of one-hidden-layer networks with respect to the hidden weights, from X and D alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks
+from narrow_jax import _rounding as fl
+from narrow_jax.activations import Activation
+from narrow_jax.activations import get as get_activation
+from narrow_jax.jacobian.khatri_rao import KhatriRao
+from narrow_jax.jacobian.operator import Evaluating
+
+_SMALLEST = 2.0**-900
+"""Below this largest entry denormals may carry the matrix, and nothing is proven."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OneHiddenJacobian(Evaluating):
+    """∂f/∂w of f(x) = Σ_j s_j v_jc σ(w_jᵀx): J[(i, c), (a, j)] = s_j v_jc σ'(w_jᵀx_i) x_ia.
+
+    Rows are ordered (sample, output), columns as ``ravel_pytree`` lays out w of shape (d, m): the units interleave.
+    Made by ``pairwise`` and ``standard``.
+    """
+
+    x: Any
+    w: Any
+    v: Any
+    activation: Activation = field(metadata={"static": True})
+    paired: bool = field(metadata={"static": True})
+
+    encloses = "the Jacobian"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n·k, d·m)."""
+        return jnp.shape(self.x)[0] * jnp.shape(self.v)[1], int(np.prod(jnp.shape(self.w)))
+
+    @property
+    def dtype(self) -> Any:
+        """Return the dtype of the weights, in which traced results come."""
+        return jnp.result_type(self.w)
+
+    def evaluate(self, dtype: str = "float64") -> KhatriRao:
+        """Return the matrix, D computed once, with its distance from the exact Jacobian (float64 only)."""
+        x, w, v = (jnp.asarray(leaf, dtype) for leaf in (self.x, self.w, self.v))
+        return _evaluate(x, w, v, self.activation, self.paired)
+
+    def bilinear(self, u: Any, p: Any) -> Any:
+        """Return uᵀJp in the dtype at hand, differentiable in x, w and v."""
+        v = jnp.asarray(self.v, self.dtype)
+        signed = jnp.concatenate([v, -v]) if self.paired else v
+        x, w = jnp.asarray(self.x, self.dtype), jnp.asarray(self.w)
+        slopes = self.activation.derivative(fl.matmul(x, w)) * fl.matmul(x, p.reshape(w.shape))
+        return jnp.sum(u.reshape(x.shape[0], -1) * fl.matmul(slopes, signed))
+
+    def column_blocks(self) -> Iterator[Any]:
+        """Yield J in blocks of consecutive columns, at most about 3 columns a row each."""
+        return self._column_blocks()
+
+
+def pairwise(params: Any, x: Any, activation: str | Activation = "tanh") -> OneHiddenJacobian:
+    """Return the Jacobian of the pairwise net with respect to w.
+
+    f(x) = Σ_{j<h} v_j (σ(w_jᵀx) − σ(w_{h+j}ᵀx)); J Jᵀ = (XXᵀ) ∘ (DDᵀ) with D_ij = ±v_j σ'(w_jᵀx_i).
+
+    Args:
+        params: {"w": (d, m), "v": (m/2, k)}.
+        x: data, (n, d).
+        activation: name or ``Activation``.
+
+    Returns:
+        An operator of shape (n·k, d·m): rows (sample, output), columns as ``ravel_pytree`` orders w.
+
+    Raises:
+        ValueError: shapes that do not fit, no sample, non-finite values.
+        TypeError: params or data that are not real floating numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> params = {"w": np.ones((3, 4)), "v": np.ones((2, 1))}
+        >>> pairwise(params, np.ones((5, 3))).shape
+        (5, 12)
+
+    Reference:
+        Equation (6) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
+    """
+    w, v, x = _leaves(params, x)
+    _checks.even_width(w.shape[1])
+    if v.shape[0] * 2 != w.shape[1]:
+        raise ValueError(
+            f"v has {v.shape[0]} rows and w has {w.shape[1]} columns; a pairwise net has v of shape (m/2, k): "
+            f"expected {w.shape[1] // 2} rows. For one v a unit use jacobian.standard"
+        )
+    return OneHiddenJacobian(x, w, v, get_activation(activation), paired=True)
+
+
+def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneHiddenJacobian:
+    """Return the Jacobian of the standard net f(x) = Σ_{j<m} v_j σ(w_jᵀx) with respect to w.
+
+    Args:
+        params: {"w": (d, m), "v": (m, k)}.
+        x: data, (n, d).
+        activation: name or ``Activation``.
+
+    Returns:
+        An operator of shape (n·k, d·m): rows (sample, output), columns as ``ravel_pytree`` orders w.
+
+    Raises:
+        ValueError: shapes that do not fit, no sample, non-finite values.
+        TypeError: params or data that are not real floating numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> standard({"w": np.ones((3, 4)), "v": np.ones((4, 2))}, np.ones((5, 3))).shape
+        (10, 12)
+
+    Reference:
+        Equation (1) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
+    """
+    w, v, x = _leaves(params, x)
+    if v.shape[0] != w.shape[1]:
+        raise ValueError(
+            f"v has {v.shape[0]} rows and w has {w.shape[1]} columns; a standard net has v of shape (m, k): "
+            f"expected {w.shape[1]} rows. For v of shape (m/2, k) use jacobian.pairwise"
+        )
+    return OneHiddenJacobian(x, w, v, get_activation(activation), paired=False)
+
+
+def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(params, dict) or not {"w", "v"} <= set(params):
+        found = sorted(params) if isinstance(params, dict) else type(params).__name__
+        raise ValueError(f"params is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
+    w, v, x = (
+        _checks.real_matrix(what, leaf) for what, leaf in (("w", params["w"]), ("v", params["v"]), ("x", x))
+    )
+    if x.shape[0] == 0:
+        raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1")
+    if 0 in w.shape or 0 in v.shape:
+        raise ValueError(f"w has shape {w.shape} and v {v.shape}; expected at least one input, unit and output")
+    if x.shape[1] != w.shape[0]:
+        raise ValueError(
+            f"x has {x.shape[1]} columns and w has {w.shape[0]} rows; expected x (n, d) and w (d, m) of the same d"
+        )
+    for what, leaf in (("w", w), ("v", v), ("x", x)):
+        _checks.finite(what, leaf)
+    return w, v, x
+
+
+def _unit(values: Any) -> tuple[Any, Any]:
+    exponent = fl.power_of_two(values)
+    return jnp.ldexp(values, -exponent), exponent
+
+
+@jax.jit(static_argnames=("activation", "paired"))
+def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> KhatriRao:
+    """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
+    exact = x.dtype == jnp.float64
+    carried = jnp.minimum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(v))) >= _SMALLEST
+    z, z_error = fl.split_product(x, w) if exact else (fl.matmul(x, w), jnp.full(x.shape[:1] + w.shape[1:], jnp.inf, x.dtype))
+    # without barriers XLA fuses, and so recomputes, everything below into every use: minutes of compilation
+    z, z_error = jax.lax.optimization_barrier((z, z_error))
+    x, x_exponent = _unit(x)
+    v, v_exponent = _unit(v)
+    v = jnp.concatenate([v, -v]) if paired else v
+    slope = jax.lax.optimization_barrier(activation.derivative(z))
+    slope_error = jax.lax.optimization_barrier(_slope_error(activation, z, z_error, slope))
+    rows = x.shape[0] * v.shape[1]
+    d = (slope[:, None, :] * v.T[None, :, :]).reshape(rows, -1)
+    error = (slope_error[:, None, :] * jnp.abs(v.T)[None, :, :]).reshape(rows, -1)
+    error = fl.up(error + fl.UNIT * jnp.abs(d))
+    d, d_exponent = _unit(jax.lax.optimization_barrier(d))
+    error = jnp.where(carried & (d_exponent > -900), jnp.ldexp(error, -d_exponent), jnp.inf)
+    return KhatriRao(
+        jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent
+    )
+
+
+def _slope_error(activation: Activation, z: Any, z_error: Any, slope: Any) -> Any:
+    """Return a bound of |σ'(z) − computed σ'(ẑ)|: S₂ e_z, or relative where (log σ')' is bounded, and c·u|σ'|."""
+    if activation.derivative_error is None:
+        return jnp.full_like(z, jnp.inf)
+    # |σ'(ẑ)| ≤ (|computed| + 2⁻⁹⁰)(1 + 2cu)
+    size = (jnp.abs(slope) + 2.0**-90) * (1 + 2 * activation.derivative_error * fl.UNIT)
+    drift = activation.lipschitz - activation.min_derivative  # the whole range of σ', where nothing better is known
+    moved = jnp.minimum(activation.sup_second_derivative * z_error, drift)
+    if activation.log_derivative_lipschitz < jnp.inf:
+        exponent = activation.log_derivative_lipschitz * z_error
+        # e^a − 1 ≤ a(1 + a) for a ≤ 1
+        relative = jnp.where(exponent <= 1, size * exponent * (1 + exponent), jnp.inf)
+        moved = jnp.minimum(moved, relative)
+    error = fl.up(moved + activation.derivative_error * fl.UNIT * size + 2.0**-90)
+    outside = ~(jnp.abs(z) < activation.derivative_range)
+    return jnp.where(outside, activation.lipschitz + jnp.abs(slope), error)

@@ -1,0 +1,118 @@
+"""Linear algebra in JAX, for traced arrays and for accelerators: the same names as ``host``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from narrow_jax import _rounding as fl
+from narrow_jax._rounding import lower_norm, matmul, outer, total
+from narrow_jax._typing import Array, Float
+from narrow_jax.spectra import lanczos
+
+__all__ = ["lower_norm", "matmul", "outer", "total"]
+
+
+def cond(predicate: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """Return yes() or no(), chosen while running."""
+    return jax.lax.cond(predicate, yes, no)
+
+
+def shifted(k: Float[Array, "n n"], c: Array, u: Float[Array, " n"], beta: Array) -> Float[Array, "n n"]:
+    """Return K + c uuᵀ − βI: two roundings an entry for the update, one more on the diagonal."""
+    return k + c * (u[:, None] * u[None, :]) - beta * jnp.eye(k.shape[0], dtype=k.dtype)
+
+
+def complement(t: Float[Array, "n n"], mu: Array) -> Float[Array, "n n"]:
+    """Return μI − T."""
+    return mu * jnp.eye(t.shape[0], dtype=t.dtype) - t
+
+
+def cholesky(a: Float[Array, "n n"]) -> tuple[Array, Array]:
+    """Return L and whether the factorisation completed."""
+    lower = jnp.tril(a)
+    factor = jax.lax.linalg.cholesky(lower + jnp.tril(a, -1).T, symmetrize_input=False)
+    ok = jnp.all(jnp.isfinite(factor))
+    return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
+
+
+def cholesky_defect(a: Float[Array, "n n"], factor: Float[Array, "n n"], trace: Array) -> Array:
+    """Return a bound of ‖A − LLᵀ‖₂ by computing it: an accelerator's Cholesky need not be a conventional one."""
+    rows = a.shape[0]
+    lower = jnp.tril(factor)
+    residual = fl.lower_norm(a - outer(lower))
+    return residual + fl.gamma(rows + 2) * fl.up(fl.norm_up(lower) ** 2 + trace)
+
+
+def _inverse(factor: Array) -> Callable[[Array], Array]:
+    def solve(v: Array, transpose: bool) -> Array:
+        return jax.lax.linalg.triangular_solve(
+            factor, v[:, None], left_side=True, lower=True, transpose_a=transpose
+        )[:, 0]
+
+    return lambda v: solve(solve(v, False), True)
+
+
+def smallest(factor: Float[Array, "n n"], tolerance: float) -> lanczos.Ritz:
+    """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
+    apply = _inverse(factor)
+    ritz = lanczos.device(apply, _start(factor), tolerance)
+    vector = apply(ritz.vector)
+    return ritz._replace(vector=vector / jnp.linalg.norm(vector))
+
+
+def largest(a: Float[Array, "n n"], tolerance: float) -> lanczos.Ritz:
+    """Return the largest eigenpair of a symmetric matrix."""
+    full = jnp.tril(a) + jnp.tril(a, -1).T
+    return lanczos.device(
+        lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), _start(a), tolerance
+    )
+
+
+def _start(a: Array) -> Array:
+    return jnp.asarray(lanczos.start_vector(a.shape[0]), a.dtype)
+
+
+def triangle(j: Any, block: Any) -> tuple[Array, Array]:
+    """Return L = Rᵀ of the QR factorisation of Jᵀ, by column blocks of J, and whether R is invertible."""
+    rows = j.shape[0]
+
+    def step(r: Array, index: Array) -> tuple[Array, None]:
+        stacked = jnp.concatenate([r, block(j, index).T])
+        return jnp.linalg.qr(stacked, mode="r")[:rows], None
+
+    dtype = jax.eval_shape(lambda: block(j, 0)).dtype
+    r, _ = jax.lax.scan(step, jnp.zeros((rows, rows), dtype), jnp.arange(j.block_count))
+    pivots = jnp.abs(jnp.diag(r))
+    return r.T, jnp.min(pivots) > 2.0**-60 * jnp.max(pivots)
+
+
+def singular(factor: Float[Array, "n n"]) -> lanczos.Ritz:
+    """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""
+    vectors, values, _ = jax.lax.linalg.svd(
+        factor, full_matrices=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
+    )
+    inverse = 1 / jnp.maximum(values, 2.0**-300) ** 2
+    second = inverse[-2] if values.size > 1 else jnp.zeros((), factor.dtype)
+    return lanczos.Ritz(vectors[:, -1], inverse[-1], second, jnp.array(True))
+
+
+def invert(factor: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Return fl(L⁻¹), lower triangular; any error in it is measured afterwards."""
+    eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
+    return jnp.tril(jax.lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True))
+
+
+def singular_values(factor: Float[Array, "n n"]) -> Float[Array, " n"]:
+    """Return all singular values, descending, by the QR iteration."""
+    return jax.lax.linalg.svd(
+        factor, full_matrices=False, compute_uv=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
+    )
+
+
+def scalar(value: Any) -> Any:
+    """Return the number as it is."""
+    return value

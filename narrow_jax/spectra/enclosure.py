@@ -1,0 +1,209 @@
+"""Proven bounds of the smallest singular value from an approximate singular pair.
+
+docs/enclosure.md derives every line; the numbers of the steps are those there. Ĵ is the evaluated float64 matrix, J the
+exact Jacobian, ‖J − Ĵ‖₂ ≤ δ. Nothing here relies on the pair or on a factor being accurate: they only make
+the bounds good.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from narrow_jax import _rounding as fl
+from narrow_jax._operators import EvaluatedJacobian, Gram
+from narrow_jax._typing import Array, Float
+
+NO_COMPLEMENT = 2.0**200
+"""β where u has no orthogonal complement (one row): any number above ν² serves."""
+
+
+class Pair(NamedTuple):
+    """An approximate singular pair and what is proven of it.
+
+    Args:
+        vector: u, unit to rounding.
+        right: P = fl(Ĵᵀu)/ν.
+        value: ‖Ĵᵀu‖/‖u‖, the estimate.
+        nu: ν₋ ≤ PᵀĴᵀu for the normalised vectors.
+        upper: an upper bound of ‖Ĵᵀu‖/‖u‖ ≥ σ_min(Ĵ).
+        b: B ≥ the part of Ĵᵀu orthogonal to P.
+        c: C ≥ the part of ĴP orthogonal to u.
+        residual: the computed ‖ĴP − νu‖, without its error bound.
+    """
+
+    vector: Float[Array, " n"]
+    right: Float[Array, " p"]
+    value: Float[Array, ""]
+    nu: Float[Array, ""]
+    upper: Float[Array, ""]
+    b: Float[Array, ""]
+    c: Float[Array, ""]
+    residual: Float[Array, ""]
+
+
+@jax.jit
+def measure(j: EvaluatedJacobian, u: Float[Array, " n"]) -> Pair:
+    """Return the pair of the direction u with its bounds B, C, ν₋ and the upper bound (step 2)."""
+    if u.dtype != jnp.float64:
+        return _measure_roughly(j, u)
+    u = u / fl.norm(u)
+    s, s_error = j.rmv_bounded(u)
+    nu = fl.norm(s)
+    p = s / jnp.maximum(nu, fl.TINY)
+    y, y_error = j.mv_bounded(p)
+    e_b = _distance(s, nu, p, s_error)
+    e_c = _distance(y, nu, u, y_error)
+    o_u, o_p = _unit_defect(u), _unit_defect(p)
+    b = fl.up(e_b / jnp.sqrt(fl.down(1 - o_u)))
+    root = fl.down(nu * jnp.sqrt(fl.down(1 - o_p) / fl.up(1 + o_u)))
+    upper = fl.up((fl.norm_up(s) + s_error) / jnp.sqrt(fl.down(1 - o_u)))
+    # P of unit length is only needed where ν > 0; elsewhere C is infinite and so no lower bound arises
+    c = jnp.where(o_p < 0.5, fl.up(e_c / jnp.sqrt(jnp.maximum(fl.down(1 - o_p), 0.25))), jnp.inf)
+    return Pair(u, p, nu / fl.norm(u), fl.down(fl.down(root) - b), upper, b, c, fl.norm(y - nu * u))
+
+
+def _measure_roughly(j: EvaluatedJacobian, u: Array) -> Pair:
+    u = u / jnp.linalg.norm(u)
+    s = j.rmv(u)
+    nu = jnp.linalg.norm(s)
+    p = s / jnp.where(nu > 0, nu, 1.0)
+    residual = jnp.linalg.norm(j.mv(p) - nu * u)
+    zero, infinity = jnp.zeros_like(nu), jnp.full_like(nu, jnp.inf)
+    return Pair(u, p, nu, zero, infinity, infinity, infinity, residual)
+
+
+def _distance(y: Array, nu: Array, v: Array, error: Array) -> Array:
+    """Return a bound of ‖exact y − νv‖: the computed residual, its two roundings an entry, and the error of y."""
+    residual = y - nu * v
+    rounding = fl.UNIT * (1.01 * nu * fl.norm_up(v) + fl.norm_up(residual))
+    return fl.up(fl.norm_up(residual) + rounding + error)
+
+
+def _unit_defect(v: Array) -> Array:
+    """Return a bound of |‖v‖² − 1|."""
+    square = fl.stable_sum(v * v)
+    return fl.up(jnp.abs(square - 1) + 2 * fl.gamma(fl.sum_terms(v.size) + 2) * square)
+
+
+@jax.jit
+def lower_bound(pair: Pair, beta: Float[Array, ""]) -> Float[Array, ""]:
+    """Return ν'√(1 − C²/(β − ν'²)) − B, the best over ν' ≤ ν₋ (step 4); 0 where β = 0.
+
+    Theorem: if yᵀĴĴᵀy ≥ β‖y‖² for all y ⟂ u, this is at most σ_min(Ĵ). The maximum over ν'² is at β − C√β.
+    """
+    c = jnp.where(beta >= NO_COMPLEMENT, 0.0, pair.c)
+    best = beta - c * jnp.sqrt(beta)
+    nu = jnp.minimum(pair.nu, jnp.sqrt(jnp.maximum(best, 0.0)) * (1 - fl.SLACK))
+    gap = fl.down(beta - fl.up(nu * nu))
+    ratio = jnp.where(gap > 0, fl.up(c * c / jnp.where(gap > 0, gap, 1.0)), 1.0)
+    sigma = fl.down(nu * fl.down(jnp.sqrt(fl.down(1 - jnp.minimum(ratio, 1.0)))))
+    lower = fl.down(sigma - pair.b)
+    return jnp.where((beta > 0) & jnp.isfinite(lower), lower, 0.0)
+
+
+def separation(
+    algebra: ModuleType, gram: Gram, u: Array, first: Any, second: Any, rows: int
+) -> Float[Array, ""]:
+    """Return β > 0 with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u by one Cholesky factorisation, or 0 (step 3).
+
+    The shift lies halfway between the two smallest Ritz values; if they are closer than the error of K̂, or a
+    multiple eigenvalue hid from the iteration, just below the first.
+    """
+    if rows == 1:
+        return jnp.full((), NO_COMPLEMENT)
+    margin = 4 * (fl.gamma(rows + 3) * gram.majorant + gram.error)
+    middle = jnp.maximum((first + second) / 2, jnp.minimum(second, first) - margin)
+    beta = _shifted_bound(algebra, gram, u, jnp.minimum(middle, second - margin), rows)
+    return algebra.cond(
+        beta > 0, lambda: beta, lambda: _shifted_bound(algebra, gram, u, first - margin, rows)
+    )
+
+
+def _shifted_bound(algebra: ModuleType, gram: Gram, u: Array, shift: Any, rows: int) -> Array:
+    """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
+    # c is a power of 4: c·u_i is exact
+    c = jnp.ldexp(jnp.ones(()), 2 * jnp.frexp(jnp.sqrt(jnp.maximum(shift, fl.TINY)))[1] + 2)
+    a = algebra.shifted(gram.matrix, c, u, shift)
+    factor, ok = algebra.cholesky(a)
+    largest = jnp.max(jnp.abs(jnp.diag(jnp.asarray(a))))
+    weight = c * (1 + 1e-6)  # c‖u‖², u being a unit vector to rounding
+    trace = fl.up(gram.trace * (1 + fl.gamma(rows + 4)) + weight)
+    defect = algebra.cholesky_defect(a, factor, trace)
+    return _certified_shift(shift, ok, defect, weight, gram, largest)
+
+
+@jax.jit
+def _certified_shift(
+    shift: Array, ok: Array, defect: Array, weight: Array, gram_: Any, largest: Array
+) -> Array:
+    forming = fl.gamma(3) * weight + fl.gamma(2) * (gram_.majorant + weight) + 2 * fl.UNIT * largest
+    beta = fl.down(shift - fl.up(defect + gram_.error + forming))
+    return jnp.where(ok & (beta > 0), beta, 0.0)
+
+
+def preconditioned(
+    algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, factor: Any, u: Array, block: Any
+) -> Float[Array, ""]:
+    """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u from G = ZĴ ≈ orthogonal, Z = fl(L⁻¹), or 0 (step 5).
+
+    √β = σ_min(G)/‖Z − f hᵀ‖₂, f = Zu/‖Zu‖, h = Zᵀf: linear in the condition number, where step 3 is quadratic.
+    """
+    z = algebra.invert(factor)
+    total = algebra.total(lambda index: algebra.outer(algebra.matmul(z, block(j, index))), j.block_count)
+    sigma = _preconditioned_sigma(total, z, gram.majorant, j.block_width, j.block_count)
+    if j.shape[0] == 1:
+        return jnp.where(sigma > 0, NO_COMPLEMENT, 0.0)
+    deflated, rest = _deflate(z, u)
+    bound = _norm_bound(algebra, deflated)
+    beta = _squared_ratio(sigma, bound, rest)
+    return jnp.where(jnp.isfinite(beta), beta, 0.0)
+
+
+@jax.jit(static_argnames=("width", "count"))
+def _preconditioned_sigma(n: Array, z: Array, majorant: Array, width: int, count: int) -> Array:
+    """σ_min(ZĴ) ≥ √(1 − ‖I − N̂‖_F − γ_{p'} tr N̂) − (γ_{n+2} + 1.01u)√g‖Z‖_F, p' = block width + count + 2."""
+    rows = n.shape[0]
+    trace = jnp.trace(n) * (1 + 4 * fl.gamma(rows + width + count + 2))
+    defect = fl.up(fl.lower_norm(jnp.eye(rows) - n) + fl.UNIT * rows)
+    square = fl.down(1 - fl.up(defect + fl.gamma(width + count + 2) * trace))
+    loss = fl.up((fl.gamma(rows + 2) + 1.01 * fl.UNIT) * jnp.sqrt(majorant) * fl.norm_up(z))
+    sigma = fl.down(fl.down(jnp.sqrt(square)) - loss)
+    return jnp.where(jnp.isfinite(sigma), sigma, 0.0)
+
+
+@jax.jit
+def _deflate(z: Array, u: Array) -> tuple[Array, Array]:
+    """Return Z_d = fl(Z − f̂ĥᵀ) and a bound of ‖ĥ‖·dist(f̂, span Zu) + the rounding of Z_d."""
+    rows = u.size
+    image = fl.matmul(z, u[:, None])[:, 0]
+    size = fl.norm(image)
+    f = image / size
+    h = fl.matmul(z.T, f[:, None])[:, 0]
+    deflated = z - f[:, None] * h[None, :]
+    f_norm, h_norm = fl.norm_up(f), fl.norm_up(h)
+    tilt = fl.gamma(rows + 2) * fl.norm_up(z) * fl.norm_up(u) / fl.down(size) + fl.UNIT * f_norm
+    rounding = fl.UNIT * (1.01 * f_norm * h_norm + fl.norm_up(deflated))
+    return deflated, fl.up(h_norm * fl.up(tilt) + rounding)
+
+
+def _norm_bound(algebra: ModuleType, a: Array) -> Array:
+    """Return an upper bound of ‖A‖₂: μI − fl(AAᵀ) has a Cholesky factor."""
+    rows = a.shape[0]
+    square = algebra.outer(a)
+    size = algebra.largest(square, 1e-12).first
+    total = fl.norm_up(jnp.asarray(a)) ** 2
+    mu = algebra.scalar(size * (1 + 1e-9) + 8 * rows * fl.gamma(rows + 8) * size)
+    shifted = algebra.complement(square, mu)
+    factor, ok = algebra.cholesky(shifted)
+    defect = algebra.cholesky_defect(shifted, factor, rows * mu)
+    bound = fl.up(mu + defect + fl.gamma(rows) * total + 4 * fl.UNIT * mu)
+    return jnp.where(ok, fl.up(jnp.sqrt(bound)), jnp.inf)
+
+
+@jax.jit
+def _squared_ratio(sigma: Array, bound: Array, rest: Array) -> Array:
+    return fl.down(fl.down(sigma / fl.up(bound + rest)) ** 2)

@@ -1,0 +1,80 @@
+"""What a spectral computation returns, and what its status means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from narrow_jax import _checks
+from narrow_jax._typing import Array
+
+STATUSES = {
+    "certified": "lower ≤ σ_min ≤ upper is proven, rounding included, and lower > 0",
+    "numerically_zero": "σ_min is not above the rounding of the matrix: treat the Jacobian as rank-deficient",
+    "rank_deficient_by_shape": "more rows than columns: σ_min over the rows is 0; widen the network",
+    "estimate": "the value is accurate to rounding but its lower bound is not proven: use certify=True and float64 on "
+    "CPU or GPU; a condition number above 1e10 is beyond proof in float64",
+    "not_converged": "the Gram matrix cannot resolve σ_min, or an iteration stopped early: use method='qr' outside vmap",
+}
+METHODS = ("gram", "qr", "dense", "shape")
+CERTIFIED, ZERO, SHAPE, ESTIMATE, NOT_CONVERGED = range(5)
+GRAM, QR, DENSE, BY_SHAPE = range(4)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SigmaMin:
+    """The smallest singular value of a Jacobian, over its rows.
+
+    lower ≤ σ_min ≤ upper holds for every status; where nothing is proven it is [0, ∞] or [0, upper].
+    A pytree: it passes through ``jit`` and ``vmap``, where ``status_code`` is the form of ``status`` to compute with.
+
+    Args:
+        value: the best estimate, ‖Jᵀu‖ for the unit ``vector`` u.
+        lower: proven lower bound.
+        upper: proven upper bound.
+        sigma_max: the largest singular value, an estimate to about 1e-6 or better.
+        vector: the left singular vector u, one entry a row (sample, output).
+        status_code: index into ``STATUSES``.
+        method_code: index into ``METHODS``.
+        encloses: the matrix that the interval speaks of.
+    """
+
+    value: Any
+    lower: Any
+    upper: Any
+    sigma_max: Any
+    vector: Any
+    status_code: Any
+    method_code: Any
+    encloses: str = field(metadata={"static": True})
+
+    @property
+    def status(self) -> Any:
+        """Return the status by name; an array of names for a batch. Under ``jit`` use ``status_code``."""
+        return _named(self.status_code, tuple(STATUSES), "status_code")
+
+    @property
+    def method(self) -> Any:
+        """Return the method that gave the value, by name."""
+        return _named(self.method_code, METHODS, "method_code")
+
+    @property
+    def certified(self) -> Array:
+        """Return whether the interval is proven with lower > 0; also inside ``jit``."""
+        return self.status_code == CERTIFIED
+
+    @property
+    def message(self) -> str:
+        """Return what the status means and what to do."""
+        return STATUSES[str(self.status)]
+
+
+def _named(code: Any, names: tuple[str, ...], instead: str) -> Any:
+    codes = _checks.concrete(code)
+    if codes is None:
+        raise TypeError(f"the name is not known while traced: compare {instead} or use .certified inside jit and vmap")
+    return np.array(names)[codes] if codes.ndim else names[int(codes)]

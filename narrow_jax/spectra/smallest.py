@@ -1,0 +1,243 @@
+"""The smallest singular value of a Jacobian operator, with its enclosure: the public function."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks
+from narrow_jax import _rounding as fl
+from narrow_jax._memory import require
+from narrow_jax._operators import EvaluatedJacobian, Jacobian
+from narrow_jax._typing import Array
+from narrow_jax.spectra import device, host, result, routes
+from narrow_jax.spectra.result import SigmaMin
+
+METHODS = ("auto", "gram", "qr", "dense")
+_NORMAL = 2.0**-1021
+"""The smallest float64 that no backend flushes to 0."""
+
+
+def sigma_min(
+    J: Jacobian,
+    method: str = "auto",
+    certify: bool = True,
+    dtype: Any = "float64",
+    memory_budget: int | None = None,
+) -> SigmaMin:
+    """Return the smallest singular value of J over its rows, and an interval that contains it.
+
+    σ_min(J) = min ‖Jᵀu‖ over unit u. The vector u comes from a Cholesky factor of JJᵀ ("gram") or from a QR factor of Jᵀ
+    ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap allow, else the second.
+
+    The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy float64;
+    inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds rounded
+    outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along, ``vector`` is a
+    constant. Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
+
+    Args:
+        J: an operator of ``narrow_jax.jacobian``.
+        method: "auto", "gram", "qr" (J by column blocks), or "dense" (J as one matrix, for reference).
+        certify: prove the bounds; without, the interval is [0, ∞] and the status ``estimate``.
+        dtype: "float64", or "float32" for hardware without it (an estimate).
+        memory_budget: bytes that may be used; None sets no limit.
+
+    Returns:
+        ``SigmaMin``; see its ``status`` before using the bounds.
+
+    Raises:
+        ValueError: unknown method or dtype.
+        TypeError: J is no operator.
+        MemoryBudgetError: the plan exceeds ``memory_budget``.
+
+    Example:
+        >>> import numpy as np
+        >>> from narrow_jax import jacobian
+        >>> rng = np.random.default_rng(0)
+        >>> params = {"w": rng.normal(size=(4, 6)), "v": rng.normal(size=(3, 1))}
+        >>> s = sigma_min(jacobian.pairwise(params, rng.normal(size=(5, 4))))
+        >>> bool(s.lower <= s.value <= s.upper), s.status, s.method
+        (True, 'certified', 'gram')
+
+    Reference:
+        docs/enclosure.md.
+    """
+    if not isinstance(J, Jacobian):
+        raise TypeError(
+            f"J is a {type(J).__name__}; expected a Jacobian operator: make one with nj.jacobian.pairwise, standard, "
+            "autodiff or explicit"
+        )
+    _checks.choice("method", method, METHODS)
+    dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
+    require(memory_budget, plan(*J.shape), method, "sigma_min")
+    if jax.default_backend() == "tpu":
+        dtype = "float32"  # no native float64 there
+    certify = certify and dtype == "float64"
+    if J.shape[0] > J.shape[1]:
+        return _by_shape(J)
+    if _traced(J):
+        return _attach(J, *_in_trace(method, certify, dtype)(jax.lax.stop_gradient(J)))
+    if dtype == "float64" and _on_cpu(J):
+        return _on_host(J, method, certify)
+    return jax.tree.map(np.asarray, _compiled(method, certify, dtype)(J)[0])
+
+
+def plan(rows: int, columns: int) -> dict[str, int]:
+    """Return the bytes that each method needs beside the operator's own, with "auto" as the largest it may take."""
+    square = 8 * rows * rows
+    gram = 4 * square + 8 * 12 * columns
+    qr = gram + 8 * 8 * rows * min(3 * rows + 256, columns)
+    return {"auto": qr, "gram": gram, "qr": qr, "dense": qr + 3 * 8 * rows * columns}
+
+
+def _leaves(J: Jacobian) -> list[Any]:
+    return jax.tree.leaves(J)
+
+
+def _traced(J: Jacobian) -> bool:
+    return any(_checks.concrete(leaf) is None for leaf in _leaves(J))
+
+
+def _on_cpu(J: Jacobian) -> bool:
+    platforms = {device.platform for leaf in _leaves(J) if isinstance(leaf, jax.Array) for device in leaf.devices()}
+    return (platforms or {jax.default_backend()}) == {"cpu"}
+
+
+def _run(
+    algebra: ModuleType, j: EvaluatedJacobian, method: str, certify: bool, encloses: str
+) -> tuple[SigmaMin, Array, Array]:
+    """Return the result in true scale, the right singular vector, and the vector of σ_max."""
+    gram = j.gram(algebra)
+    top = algebra.largest(gram.matrix, 1e-12)
+    sigma_max = jnp.sqrt(jnp.asarray(top.first))
+    found = routes.find(algebra, j, gram, sigma_max, method, certify)
+    return _assemble(found, sigma_max, gram.perturbation, j.exponent, j.shape, encloses), found.right, top.vector
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "encloses"))
+def _assemble(
+    found: routes.Found,
+    sigma_max: Array,
+    perturbation: Array,
+    exponent: Array,
+    shape: tuple[int, int],
+    encloses: str,
+) -> SigmaMin:
+    """Add δ, judge, and scale back by the power of two, bounds rounded outward where denormals begin."""
+    lower = fl.down(found.lower - perturbation)
+    lower = jnp.where(jnp.isfinite(lower), lower, 0.0)
+    upper = fl.up(found.upper + perturbation)
+    noise = max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
+    status = jnp.where(found.value <= noise, result.ZERO, result.ESTIMATE)
+    status = jnp.where(lower > 0, result.CERTIFIED, status)
+    status = jnp.where(found.reliable, status, result.NOT_CONVERGED).astype(jnp.int32)
+    value, lower, upper, sigma_max = (
+        jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
+    )
+    smallest_normal = jnp.maximum(_NORMAL, jnp.finfo(value.dtype).tiny)
+    lower = jnp.where(lower > smallest_normal, lower, 0.0)
+    upper = jnp.where(jnp.isnan(upper), jnp.inf, jnp.maximum(upper, smallest_normal))
+    return SigmaMin(value, lower, upper, sigma_max, found.vector, status, found.method_code, encloses)
+
+
+def _on_host(J: Jacobian, method: str, certify: bool) -> SigmaMin:
+    with jax.enable_x64(True):
+        s, _, _ = _run(host, J.evaluate("float64"), method, certify, J.encloses)
+        return jax.tree.map(np.asarray, s)
+
+
+@functools.cache
+def _compiled(method: str, certify: bool, dtype: str) -> Any:
+    return jax.jit(_in_trace(method, certify, dtype))
+
+
+@functools.cache
+def _in_trace(method: str, certify: bool, dtype: str) -> Any:
+    """Return J ↦ (result, right vector, vector of σ_max) in JAX; under ``vmap`` "auto" becomes "gram"."""
+
+    def run(J: Jacobian, method: str) -> Any:
+        with jax.enable_x64(dtype == "float64"):
+            j = J.evaluate(dtype)
+            s, right, u_max = _run(device, j, method, certify, J.encloses)
+            p_max = j.rmv(u_max) / jnp.sqrt(jnp.sum(j.rmv(u_max) ** 2))
+        return _cast((s, right, (u_max, p_max)), jnp.zeros((), float).dtype)
+
+    if method != "auto":
+        return functools.partial(run, method=method)
+    auto = jax.custom_batching.custom_vmap(functools.partial(run, method="auto"))
+
+    @auto.def_vmap
+    def _batched(axis_size: int, in_batched: Any, J: Jacobian) -> Any:
+        del axis_size
+        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched[0])
+        out = jax.vmap(functools.partial(run, method="gram"), in_axes=(axes,))(J)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return auto
+
+
+def _cast(out: Any, dtype: Any) -> Any:
+    """Return the floats in the dtype that outlives the float64 context, the bounds rounded outward."""
+    s, right, top = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, out
+    )
+    if dtype != out[0].lower.dtype and dtype == jnp.float32:
+        lower = jnp.maximum(jnp.nextafter(s.lower, jnp.zeros_like(s.lower)), 0.0)
+        s = _replace(s, lower=lower, upper=jnp.nextafter(s.upper, jnp.full_like(s.upper, jnp.inf)))
+    return s, right, top
+
+
+def _replace(s: SigmaMin, **fields: Any) -> SigmaMin:
+    return SigmaMin(**{**s.__dict__, **fields})
+
+
+def _attach(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:
+    """Return the result with derivatives: value, lower and upper follow uᵀ dJ v, σ_max its own vectors."""
+    
+    u_max, p_max = top
+    return _replace(
+        s,
+        value=_follow(J, s.value, s.vector, right),
+        lower=_follow(J, s.lower, s.vector, right),
+        upper=_follow(J, s.upper, s.vector, right),
+        sigma_max=_follow(J, s.sigma_max, u_max, p_max),
+    )
+
+
+@jax.custom_jvp
+def _follow(J: Any, number: Array, u: Array, p: Array) -> Array:
+    """Return ``number``, whose derivative is that of uᵀJp with u and p held fixed."""
+    return number
+
+
+@_follow.defjvp
+def _follow_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    J, number, u, p = primals
+    # in the dtype of the weights, outside any float64 context: a transpose would run outside it anyway
+    u, p = u.astype(J.dtype), p.astype(J.dtype)
+    slope = jax.jvp(lambda J: J.bilinear(u, p), (J,), (tangents[0],))[1]
+    return number, slope.astype(number.dtype)
+
+
+def _by_shape(J: Jacobian) -> SigmaMin:
+    """More rows than columns: σ_min over the rows is 0, whatever the entries."""
+    traced = _traced(J)
+    with jax.enable_x64(True):
+        s = _rank_deficient(J.evaluate("float64"), J.encloses)
+    return _cast((s, s.vector, s.vector), jnp.zeros((), float).dtype)[0] if traced else jax.tree.map(np.asarray, s)
+
+
+@functools.partial(jax.jit, static_argnames="encloses")
+def _rank_deficient(j: EvaluatedJacobian, encloses: str) -> SigmaMin:
+    lower = jnp.tril(j.gram(device).matrix)
+    values, vectors = jnp.linalg.eigh(lower + jnp.tril(lower, -1).T)
+    zero = jnp.zeros(())
+    sigma_max = jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent)
+    codes = jnp.asarray(result.SHAPE, jnp.int32), jnp.asarray(result.BY_SHAPE, jnp.int32)
+    return SigmaMin(zero, zero, zero, sigma_max, vectors[:, 0], *codes, encloses)
