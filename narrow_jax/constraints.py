@@ -74,7 +74,7 @@ def project(
     radius: Radius = jnp.inf,
     zeta: ArrayLike | None = None,
     kappa: ArrayLike = jnp.inf,
-    labels: Labels = by_name,
+    labels: Labels | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Project the params that an update leads to: w onto the ball, v onto the cone. Last in a chain.
 
@@ -84,7 +84,7 @@ def project(
         radius: ε ≥ 0, or a schedule; infinity for no ball, 0 freezes w.
         zeta: ζ > 0, or None to leave v free.
         kappa: κ ≥ 1.
-        labels: which leaves are "w" and "v".
+        labels: which leaves are "w" and "v"; None for ``by_name``.
 
     Returns:
         A transformation whose state reports distance and active constraints; ``report`` reads it.
@@ -165,7 +165,8 @@ def _into_cone(
     feasible = _at_labelled(lambda s, v: projections.ratio_cone(v, zeta, kappa, s), signs, target)
 
     def pull(_: Array, u: Array, p: Array, v: Array, q: Array) -> Array:
-        return jnp.where(q == v, u, (q - working(p)).astype(u.dtype))
+        # −∞ would project to ±ζ: what diverged must not look feasible
+        return jnp.where((q == v) | ~jnp.isfinite(v), u, (q - working(p)).astype(u.dtype))
 
     changed = jax.tree.map(lambda v, q: jnp.any(v != q), target, feasible)
     active = [jnp.zeros((), bool), *jax.tree.leaves(_drop_unlabelled(signs, changed))]
@@ -181,7 +182,7 @@ class BallCoordinatesState(NamedTuple):
 
 
 def ball_coordinates(
-    tx: optax.GradientTransformation, radius: Radius, labels: Labels = by_name
+    tx: optax.GradientTransformation, radius: Radius, labels: Labels | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Run an optimizer in the coordinates ŵ = (w − w⁰)/s, v̂ = s·v with s = min(ε, 1).
 
@@ -193,7 +194,7 @@ def ball_coordinates(
     Args:
         tx: any optax optimizer.
         radius: ε ≥ 0, or a schedule; s = 1 for ε = 0 and without a ball.
-        labels: which leaves are "w" and "v".
+        labels: which leaves are "w" and "v"; None for ``by_name``.
 
     Raises:
         ValueError: bad ε; in ``update``: params missing or unlike those of ``init``.
@@ -267,7 +268,7 @@ def regime(
     radius: Radius,
     zeta: ArrayLike | None = 1e-3,
     kappa: ArrayLike = jnp.inf,
-    labels: Labels = by_name,
+    labels: Labels | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Put an optimizer under the constraints of the narrow regime: ball coordinates, then the projection.
 
@@ -276,7 +277,7 @@ def regime(
         radius: ε ≥ 0, or a schedule; infinity for no ball.
         zeta: ζ > 0, or None to leave v free (the standard net with a ball).
         kappa: κ ≥ 1.
-        labels: which leaves are "w" and "v".
+        labels: which leaves are "w" and "v"; None for ``by_name``.
 
     Raises:
         ValueError: as ``project`` and ``ball_coordinates``.
@@ -307,6 +308,8 @@ def _current(radius: Radius, step: Array) -> ArrayLike:
 
 
 def _label_tree(labels: Labels, params: Params) -> Any:
+    # None and not by_name in the signatures: inject_hyperparams takes a callable default for a schedule
+    labels = by_name if labels is None else labels
     tree = labels(params) if callable(labels) else labels
     if operator.ne(jax.tree.structure(tree), jax.tree.structure(params)):
         raise ValueError(

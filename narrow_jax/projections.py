@@ -36,18 +36,27 @@ def l2_norm(tree: Params) -> Float[Array, ""]:
     if not leaves:
         return jnp.zeros(())
     largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
+    # capped: the reciprocal of a number near the largest float is subnormal, and XLA may flush it to 0
+    scale = jnp.minimum(largest, jnp.finfo(largest.dtype).max / 2**20)
     # constant under differentiation: the value does not depend on the scale
-    scale = jax.lax.stop_gradient(jnp.where(largest > 0, largest, jnp.ones_like(largest)))
+    scale = jax.lax.stop_gradient(jnp.where(scale > 0, scale, jnp.ones_like(scale)))
     total = functools.reduce(operator.add, [jnp.sum((leaf / scale) ** 2) for leaf in leaves])
     return jnp.where(largest == 0, jnp.zeros_like(total), scale * jnp.sqrt(jnp.where(largest == 0, 1, total)))
 
 
 def ball_shrinkage(norm: Float[Array, ""], radius: ArrayLike) -> Float[Array, ""]:
-    """Return the factor min(1, radius/norm) that brings a displacement of that norm into the ball."""
+    """Return the factor min(1, radius/norm) that brings a displacement of that norm into the ball.
+
+    NaN for a NaN norm and for a traced radius that is NaN or negative.
+    """
     radius = jnp.asarray(radius, norm.dtype)
     outside = (norm > radius) | (radius == 0)
-    factor = jnp.where(outside, radius / jnp.where(norm > 0, norm, jnp.ones_like(norm)), jnp.ones_like(norm))
-    return jnp.where(jnp.isnan(norm), norm, factor)  # a NaN stays visible
+    unit = jax.lax.stop_gradient(jnp.where((norm > 0) & jnp.isfinite(norm), norm, jnp.ones_like(norm)))
+    # the derivative of radius/norm would hold norm⁻², which overflows; an infinite radius is set apart: 0·∞ is NaN
+    relative = jnp.where(norm > 0, norm, jnp.ones_like(norm)) / unit
+    factor = jnp.where(outside, radius, jnp.zeros_like(radius)) / unit / relative
+    factor = jnp.where(outside, factor, jnp.ones_like(norm))
+    return jnp.where(jnp.isnan(norm) | ~(radius >= 0), jnp.full_like(norm, jnp.nan), factor)
 
 
 def l2_ball(tree: Params, center: Params, radius: ArrayLike) -> Params:

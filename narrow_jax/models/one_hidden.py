@@ -56,7 +56,8 @@ def pairwise_apply(
 
 def _check_shapes(params: Params, x: Array, units_per_output_row: int) -> None:
     w, v = params["w"], params["v"]
-    if x.ndim != 2 or w.shape[0] != x.shape[1] or w.shape[1] != units_per_output_row * v.shape[0]:
+    matrices = x.ndim == w.ndim == v.ndim == 2
+    if not matrices or w.shape != (x.shape[1], units_per_output_row * v.shape[0]):
         net = (
             "pairwise net: w (d, 2h), v (h, k)"
             if units_per_output_row == 2
