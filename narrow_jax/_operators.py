@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from narrow_jax._typing import Array, Float
 
+@runtime_checkable
 class Products(Protocol):
     """The two large operations of a Gram matrix, on the host or on the device."""
 
@@ -43,6 +44,7 @@ class Gram(NamedTuple):
     perturbation: Float[Array, ""]
 
 
+@runtime_checkable
 class EvaluatedJacobian(Protocol):
     """Ĵ·2^exponent: one fixed float64 matrix of shape (rows, columns)."""
 

@@ -47,9 +47,9 @@ class TrainConfig:
     kappa: float = math.inf
     loss: str = "squared"
     optimizer: str = "adam"
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     schedule: str = "cosine"
-    steps: int = 8000
+    steps: int = 5000
     batch_size: int | None = None
     seed: int = 0
 

@@ -1,0 +1,235 @@
+"""The one-hidden-layer nets against a loop over samples and units, and the Flax modules around them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrow_jax import activations, initializers, models
+
+# a float64 sum of at most 60 products of numbers of order 1, taken in another order; measured 4e-15
+SUM_ORDER = 5e-14
+# units in the last place lost in x @ w, in σ (slope ≤ 1) and in the sum over units, for numbers of order 1
+ULPS = 16
+# gradients in float32 through products of numbers of order 1
+FLOAT32 = 2e-5
+
+ACTIVATIONS = {
+    "tanh": math.tanh,
+    "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "softplus": lambda z: math.log1p(math.exp(z)),
+    "gelu": lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2,
+    "sin": math.sin,
+    "erf": math.erf,
+    "relu": lambda z: max(z, 0.0),
+}
+
+
+def loop(params, x, sigma, pairwise):
+    """Return f(x) one product at a time, in float64."""
+    w, v, x = (np.asarray(a, float) for a in (params["w"], params["v"], x))
+    h, outputs = v.shape
+    f = np.zeros((len(x), outputs))
+    for i, row in enumerate(x):
+        for j in range(h):
+            unit = sigma(sum(a * b for a, b in zip(row, w[:, j], strict=True)))
+            if pairwise:
+                unit -= sigma(sum(a * b for a, b in zip(row, w[:, h + j], strict=True)))
+            for c in range(outputs):
+                f[i, c] += v[j, c] * unit
+    return f
+
+
+def draw(seed, n, d, m, k, rows, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=(d, m)) / math.sqrt(d)
+    v = rng.normal(size=(rows, k)) / math.sqrt(m)
+    return {"w": jnp.asarray(w, dtype), "v": jnp.asarray(v, dtype)}, jnp.asarray(
+        rng.normal(size=(n, d)), dtype
+    )
+
+
+NETS = {"pairwise": (models.pairwise_apply, 2), "standard": (models.standard_apply, 1)}
+each_net = pytest.mark.parametrize("net", NETS)
+
+
+@each_net
+@pytest.mark.parametrize("activation", activations.names())
+@pytest.mark.parametrize(("n", "d", "m", "k"), [(1, 1, 2, 1), (4, 5, 6, 1), (3, 7, 10, 4)])
+def test_value_is_the_sum_over_units(net, activation, n, d, m, k, x64):
+    apply, per_row = NETS[net]
+    params, x = draw(0, n, d, m, k, m // per_row)
+    expected = loop(params, x, ACTIVATIONS[activation], net == "pairwise")
+    np.testing.assert_allclose(apply(params, x, activation), expected, rtol=0, atol=SUM_ORDER)
+
+
+@each_net
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_dtype_is_kept_and_error_is_a_few_of_its_ulps(net, dtype, x64):
+    apply, per_row = NETS[net]
+    params, x = draw(1, 6, 8, 12, 3, 12 // per_row, dtype)
+    outputs = apply(params, x)
+    assert outputs.dtype == jnp.dtype(dtype)
+    error = np.abs(np.asarray(outputs, float) - loop(params, x, math.tanh, net == "pairwise")).max()
+    assert error <= ULPS * float(jnp.finfo(dtype).eps)
+
+
+@each_net
+def test_default_activation_is_tanh(net):
+    apply, per_row = NETS[net]
+    params, x = draw(2, 4, 3, 6, 2, 6 // per_row, np.float32)
+    np.testing.assert_array_equal(apply(params, x), apply(params, x, "tanh"))
+    assert not np.array_equal(apply(params, x), apply(params, x, "sin"))
+
+
+@each_net
+def test_jit_and_vmap_over_params_agree_with_single_calls(net, x64):
+    apply, per_row = NETS[net]
+    draws = [draw(seed, 5, 3, 6, 2, 6 // per_row) for seed in range(3)]
+    x = draws[0][1]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for params, _ in draws))
+    together = jax.jit(jax.vmap(apply, (0, None)))(stacked, x)
+    for (params, _), outputs in zip(draws, together, strict=True):
+        np.testing.assert_allclose(outputs, loop(params, x, math.tanh, net == "pairwise"), atol=SUM_ORDER)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_gradient_in_w_and_v_is_that_of_the_formula(mirrored):
+    params = initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8, outputs=2)
+    if not mirrored:
+        params["w"] += 0.3 * jax.random.normal(jax.random.key(1), params["w"].shape)
+    x = jax.random.normal(jax.random.key(2), (6, 5))
+    weights = jax.random.normal(jax.random.key(3), (6, 2))
+    found = jax.grad(lambda p: jnp.sum(weights * models.pairwise_apply(p, x)))(params)
+
+    w, v, rows, r = (np.asarray(a, float) for a in (params["w"], params["v"], x, weights))
+    z = rows @ w
+    signed = np.concatenate([v, -v])
+    np.testing.assert_allclose(found["w"], rows.T @ ((r @ signed.T) / np.cosh(z) ** 2), atol=FLOAT32)
+    np.testing.assert_allclose(found["v"], (np.tanh(z[:, :4]) - np.tanh(z[:, 4:])).T @ r, atol=FLOAT32)
+
+
+SHAPES = [(1, 1, 2), (3, 1, 130), (200, 1, 44), (1, 784, 130), (3, 50, 2), (3, 3, 66), (200, 20, 40)]
+SHAPES += [(200, 784, 130), (200, 61, 120), (1, 784, 2), (3, 255, 38), (17, 33, 98)]
+
+
+@pytest.mark.parametrize(("n", "d", "m"), SHAPES)
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+def test_output_is_exactly_zero_at_the_mirrored_start(n, d, m, jitted):
+    params = initializers.mirrored_lecun(jax.random.key(n * d * m), inputs=d, width=m, outputs=2)
+    x = 3 * jax.random.normal(jax.random.key(1), (n, d))
+    apply = jax.jit(models.pairwise_apply) if jitted else models.pairwise_apply
+    np.testing.assert_array_equal(apply(params, x), np.zeros((n, 2)))
+    # the zero is the mirror's: one perturbed entry, and it is gone
+    broken = params | {"w": params["w"].at[0, 0].add(0.1)}
+    assert np.all(np.abs(apply(broken, x)).max(axis=1) > 0)
+
+
+PERMUTED = jax.jit(models.pairwise_apply)
+
+
+@given(st.permutations(range(5)), st.integers(0, 1000))
+def test_permuting_pairs_leaves_the_output_unchanged(order, seed):
+    with jax.enable_x64(True):
+        params, x = draw(seed, 4, 3, 10, 2, 5)
+        order = np.array(order)
+        permuted = {"w": params["w"][:, np.concatenate([order, 5 + order])], "v": params["v"][order]}
+        np.testing.assert_allclose(PERMUTED(permuted, x), PERMUTED(params, x), rtol=0, atol=SUM_ORDER)
+
+
+def test_permuting_only_one_half_changes_the_output(x64):
+    params, x = draw(0, 4, 3, 10, 2, 5)
+    order = np.array([1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
+    wrong = models.pairwise_apply(params | {"w": params["w"][:, order]}, x)
+    assert np.abs(np.asarray(wrong - models.pairwise_apply(params, x))).max() > 1e-3
+
+
+def test_swapping_the_halves_changes_the_sign(x64):
+    params, x = draw(0, 4, 3, 10, 2, 5)
+    swapped = params | {"w": jnp.roll(params["w"], 5, axis=1)}
+    np.testing.assert_allclose(
+        models.pairwise_apply(swapped, x), -models.pairwise_apply(params, x), rtol=0, atol=SUM_ORDER
+    )
+
+
+WRONG_SHAPES = {
+    "pairwise": [((3, 5), (2, 1), (4, 3)), ((3, 4), (4, 1), (4, 3)), ((3, 4), (2, 1), (4, 2))],
+    "standard": [((3, 4), (2, 1), (4, 3)), ((3, 4), (4, 1), (4, 2))],
+}
+for rows, shapes in ((2, WRONG_SHAPES["pairwise"]), (4, WRONG_SHAPES["standard"])):
+    shapes += [((3, 4), (rows,), (4, 3)), ((3, 4), (), (4, 3)), ((3,), (rows, 1), (4, 3))]
+
+
+@pytest.mark.parametrize(
+    ("net", "w", "v", "x"), [(net, *shapes) for net, cases in WRONG_SHAPES.items() for shapes in cases]
+)
+def test_wrong_shapes_are_named_with_the_expected_ones(net, w, v, x):
+    expected = {"pairwise": r"w \(d, 2h\), v \(h, k\)", "standard": r"w \(d, m\), v \(m, k\)"}[net]
+    with pytest.raises(
+        ValueError, match=rf"expected x \(n, d\) and, for the {net} net: {expected}"
+    ) as raised:
+        NETS[net][0]({"w": jnp.ones(w), "v": jnp.ones(v)}, jnp.ones(x))
+    assert f"x has shape {x}, w {w}, v {v}" in str(raised.value)
+
+
+MODULES = {"pairwise": models.PairwiseNet, "standard": models.StandardNet}
+
+
+@each_net
+@pytest.mark.parametrize(("outputs", "dtype"), [(1, "float32"), (3, "bfloat16")])
+def test_module_declares_exactly_w_and_v(net, outputs, dtype):
+    apply, per_row = NETS[net]
+    module = MODULES[net](width=6, outputs=outputs, activation="sin", param_dtype=dtype)
+    x = jax.random.normal(jax.random.key(1), (5, 4), dtype)
+    variables = module.init(jax.random.key(0), x)
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), variables)
+    rows = 6 // per_row
+    assert shapes == {"params": {"w": ((4, 6), dtype), "v": ((rows, outputs), dtype)}}
+    shifted = jax.tree.map(
+        lambda leaf: leaf + jnp.arange(leaf.size, dtype=dtype).reshape(leaf.shape), variables
+    )
+    np.testing.assert_array_equal(module.apply(shifted, x), apply(shifted["params"], x, "sin"))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_pairwise_module_starts_mirrored_and_feasible(outputs):
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    net = models.PairwiseNet(width=200, outputs=outputs)
+    variables = net.init(jax.random.key(0), x)
+    w, v = variables["params"]["w"], variables["params"]["v"]
+    np.testing.assert_array_equal(w[:, :100], w[:, 100:])
+    assert np.abs(v).min() >= np.float32(1e-3)
+    assert (np.asarray(v) > 0).all() == (outputs == 1)
+    np.testing.assert_array_equal(net.apply(variables, x), np.zeros((5, outputs)))
+
+
+def test_standard_module_starts_unmirrored():
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    net = models.StandardNet(width=8)
+    variables = net.init(jax.random.key(0), x)
+    assert not np.array_equal(variables["params"]["w"][:, :4], variables["params"]["w"][:, 4:])
+    assert np.abs(net.apply(variables, x)).min() > 0
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_module_draws_differ_with_the_key(outputs):
+    net, x = models.PairwiseNet(width=6, outputs=outputs), jnp.ones((2, 3))
+    first, again, other = (net.init(jax.random.key(seed), x)["params"] for seed in (0, 0, 1))
+    for name in ("w", "v"):
+        np.testing.assert_array_equal(first[name], again[name])
+        assert not np.array_equal(first[name], other[name])
+
+
+def test_pairwise_module_refuses_an_odd_width():
+    with pytest.raises(ValueError, match="width is 5; expected an even number.*use 4 or 6"):
+        models.PairwiseNet(width=5).init(jax.random.key(0), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("module", MODULES.values())
+def test_module_refuses_an_unknown_activation(module):
+    with pytest.raises(ValueError, match="unknown activation 'tahn': did you mean 'tanh'"):
+        module(width=4, activation="tahn").init(jax.random.key(0), jnp.ones((2, 3)))
