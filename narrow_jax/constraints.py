@@ -41,7 +41,7 @@ def by_name(params: Params) -> Any:
         {'hidden': {'bias': 'free', 'w': 'w'}, 'v': 'v'}
     """
 
-    def label(path: tuple[Any, ...], _: Array) -> str:
+    def label(path: tuple[Any, ...], _: Any) -> str:
         name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
         return name if name in ("w", "v") else "free"
 
