@@ -132,7 +132,7 @@ def test_radius_zero_freezes_w_where_a_ball_is_kept_and_infinity_is_no_ball(name
         "ball_coordinates": lambda r: ball_coordinates(optax.sgd(1.0), r),
     }[name]
     p = params_of()
-    gradient = random_like(p, 0, 100.0)
+    gradient = jax.tree.map(jnp.asarray, random_like(p, 0, 100.0))
     for radius in (0.0, np.inf):
         tx = make(radius)
         emitted, state = tx.update(gradient, tx.init(p), p)
@@ -209,7 +209,7 @@ def test_labels_choose_the_leaves_and_leave_the_others_alone(kind):
     labels = {"hidden": {"w": "free", "bias": "w"}, "v": "free"}
     p = params_of()
     tx = project(RADIUS, ZETA, KAPPA, labels if kind == "tree" else lambda _: labels)
-    u = random_like(p, 0, 9.0)
+    u = jax.tree.map(jnp.asarray, random_like(p, 0, 9.0))
     emitted, _ = tx.update(u, tx.init(p), p)
     np.testing.assert_array_equal(emitted["hidden"]["w"], u["hidden"]["w"])
     np.testing.assert_array_equal(emitted["v"], u["v"])

@@ -115,7 +115,7 @@ def test_gradient_in_w_and_v_is_that_of_the_formula(mirrored):
     np.testing.assert_allclose(found["v"], (np.tanh(z[:, :4]) - np.tanh(z[:, 4:])).T @ r, atol=FLOAT32)
 
 
-SHAPES = [(1, 1, 2), (3, 1, 130), (1, 784, 130), (3, 50, 2), (200, 20, 40), (200, 784, 130), (17, 33, 98)]
+SHAPES = [(1, 1, 2), (3, 50, 2), (200, 20, 40), (200, 784, 130), (17, 33, 98)]
 
 
 @pytest.mark.parametrize(("n", "d", "m"), SHAPES)

@@ -13,9 +13,8 @@ from jax.test_util import check_grads
 
 from narrow_jax.projections import l2_ball, l2_norm, ratio_cone, sign_pattern
 
-EPS = 2.0**-52
-# float64: a norm, a quotient and a product of at most 12 numbers; measured 3·EPS relative to the point
-ROUNDING = 32 * EPS
+# float64: a norm, a quotient and a product of at most 12 numbers; measured 3·2⁻⁵² relative to the point
+ROUNDING = 32 * 2.0**-52
 # SLSQP stops when the objective changes by less than 1e-15: the point is good to the square root of that
 SOLVER = 2e-7
 # central differences in float64 with step 1e-6
