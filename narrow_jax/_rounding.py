@@ -21,7 +21,7 @@ TINY = 2.0**-500
 """Larger than everything that underflow can lose in a problem scaled to entries of size one."""
 
 
-def gamma(terms: float) -> float:
+def gamma(terms: int | float) -> float:
     """Return γ_k = ku/(1 − ku), rounded up: the relative error bound of k roundings.
 
     Example:
@@ -61,9 +61,13 @@ def lower_norm(a: Float[Array, "a a"]) -> Float[Array, ""]:
     return up(norm_up(jnp.tril(a) + jnp.tril(a, -1).T))
 
 
+_FEW = 64
+"""Sums this short are taken in one stage."""
+
+
 def sum_terms(size: int) -> int:
     """Return the number of roundings in ``stable_sum`` of that many terms."""
-    return 3 * _side(size)
+    return size if size <= _FEW else 3 * _side(size)
 
 
 def _side(size: int) -> int:
@@ -75,6 +79,8 @@ def stable_sum(values: Float[Array, "..."]) -> Float[Array, ""]:
 
     The barriers keep XLA from merging the stages into one sum of N terms, whose bound would be γ_N.
     """
+    if values.size <= _FEW:
+        return jnp.sum(values)
     side = _side(values.size)
     flat = jnp.pad(values.reshape(-1), (0, side**3 - values.size))
     stage = jax.lax.optimization_barrier(jnp.sum(flat.reshape(side, side, side), axis=2))

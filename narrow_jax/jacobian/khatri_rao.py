@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ class KhatriRao:
         error = fl.up(fl.gamma(sum(self._terms) + 1) * majorant)
         return Gram(inputs * units, majorant, trace, error, self.perturbation(products.lower_norm(inputs)))
 
-    def perturbation(self, inputs_norm: Float[Array, ""]) -> Float[Array, ""]:
+    def perturbation(self, inputs_norm: Any) -> Float[Array, ""]:
         """Return δ = min{(Σ‖x_r‖²‖E_r‖²)^½, max‖E_r‖ ‖XXᵀ‖_F^½} and the allowance for underflow.
 
         (J − Ĵ)(J − Ĵ)ᵀ = XXᵀ ∘ EEᵀ for signed E; the second form is Schur's bound of a Hadamard product.
@@ -132,7 +133,7 @@ def collatz_wielandt(apply, rows: int, terms: int) -> Float[Array, ""]:  # type:
         terms: as above.
     """
 
-    def step(_: int, y: Array) -> Array:
+    def step(_: Array, y: Array) -> Array:
         my = apply(y)
         # a floor keeps y positive where a row of M vanishes
         return my / jnp.maximum(jnp.max(my), fl.TINY) + 2.0**-20

@@ -47,20 +47,16 @@ def cholesky_defect(a: Float[Array, "n n"], factor: Float[Array, "n n"], trace: 
     return residual + fl.gamma(rows + 2) * fl.up(fl.norm_up(lower) ** 2 + trace)
 
 
-def _inverse(factor: Array) -> Callable[[Array], Array]:
-    def solve(v: Array, transpose: bool) -> Array:
-        return jax.lax.linalg.triangular_solve(
-            factor, v[:, None], left_side=True, lower=True, transpose_a=transpose
-        )[:, 0]
-
-    return lambda v: solve(solve(v, False), True)
+def solve(factor: Float[Array, "n n"], v: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return (LLᵀ)⁻¹v."""
+    half = jax.lax.linalg.triangular_solve(factor, v[:, None], left_side=True, lower=True)
+    return jax.lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)[:, 0]
 
 
 def smallest(factor: Float[Array, "n n"], tolerance: float) -> lanczos.Ritz:
     """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
-    apply = _inverse(factor)
-    ritz = lanczos.device(apply, _start(factor), tolerance)
-    vector = apply(ritz.vector)
+    ritz = lanczos.device(lambda v: solve(factor, v), _start(factor), tolerance)
+    vector = solve(factor, ritz.vector)
     return ritz._replace(vector=vector / jnp.linalg.norm(vector))
 
 
@@ -112,7 +108,3 @@ def singular_values(factor: Float[Array, "n n"]) -> Float[Array, " n"]:
         factor, full_matrices=False, compute_uv=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
     )
 
-
-def scalar(value: Any) -> Any:
-    """Return the number as it is."""
-    return value

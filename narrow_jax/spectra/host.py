@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 from scipy.linalg import blas, lapack
@@ -47,14 +46,14 @@ def matmul(a: Any, b: Any) -> np.ndarray:
     return blas.dgemm(1.0, np.asarray(b).T, np.asarray(a).T).T
 
 
-def shifted(k: np.ndarray, c: float, u: Any, beta: float) -> np.ndarray:
+def shifted(k: np.ndarray, c: Any, u: Any, beta: Any) -> np.ndarray:
     """Return K + c uuᵀ − βI: two roundings an entry for the update, one more on the diagonal."""
     result = blas.dsyr(float(c), np.asarray(u), lower=1, a=k.copy(order="F"), overwrite_a=1)
     result[np.diag_indices_from(result)] -= float(beta)
     return result
 
 
-def complement(t: np.ndarray, mu: float) -> np.ndarray:
+def complement(t: np.ndarray, mu: Any) -> np.ndarray:
     """Return μI − T."""
     result = -t
     result[np.diag_indices_from(result)] += float(mu)
@@ -74,14 +73,16 @@ def cholesky_defect(a: np.ndarray, factor: np.ndarray, trace: Any) -> Any:
     return fl.gamma(rows + 3) * trace * (1 + 4 * fl.gamma(rows + 3))
 
 
+def solve(factor: np.ndarray, v: Any) -> np.ndarray:
+    """Return (LLᵀ)⁻¹v."""
+    return blas.dtrsv(factor, blas.dtrsv(factor, np.asarray(v), lower=1), lower=1, trans=1)
+
+
 def smallest(factor: np.ndarray, tolerance: float) -> lanczos.Ritz:
     """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
 
-    def inverse(v: np.ndarray) -> np.ndarray:
-        return blas.dtrsv(factor, blas.dtrsv(factor, v, lower=1), lower=1, trans=1)
-
-    ritz = lanczos.host(inverse, lanczos.start_vector(factor.shape[0]), tolerance)
-    vector = inverse(ritz.vector)
+    ritz = lanczos.host(lambda v: solve(factor, v), lanczos.start_vector(factor.shape[0]), tolerance)
+    vector = solve(factor, ritz.vector)
     return ritz._replace(vector=vector / blas.dnrm2(vector))
 
 
@@ -103,9 +104,9 @@ def triangle(j: Any, block: Any) -> tuple[np.ndarray, bool]:
     return np.asfortranarray(r.T), bool(np.min(pivots) > 2.0**-60 * np.max(pivots))
 
 
-def singular(factor: np.ndarray) -> lanczos.Ritz:
+def singular(factor: Any) -> lanczos.Ritz:
     """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""
-    vectors, values, _ = linalg.svd(factor, lapack_driver="gesvd")
+    vectors, values, _ = linalg.svd(np.asarray(factor), full_matrices=False, lapack_driver="gesvd")
     return lanczos.Ritz(vectors[:, -1], _inverse_square(values[-1]), _next(values), True)
 
 
@@ -122,11 +123,7 @@ def invert(factor: np.ndarray) -> np.ndarray:
     return np.tril(lapack.dtrtri(factor, lower=1)[0])
 
 
-def singular_values(factor: np.ndarray) -> np.ndarray:
+def singular_values(factor: Any) -> np.ndarray:
     """Return all singular values, descending, by the QR iteration."""
-    return linalg.svd(factor, compute_uv=False, lapack_driver="gesvd")
+    return linalg.svd(np.asarray(factor), compute_uv=False, lapack_driver="gesvd")
 
-
-def scalar(value: Any) -> Any:
-    """Return the number as a jitted function takes it."""
-    return jnp.asarray(value, jnp.float64)

@@ -80,20 +80,22 @@ def gram_route(algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, sigma_max:
     first, second = _eigenvalues(ritz)
     pair = enclosure.measure(j, ritz.vector)
     beta = jnp.zeros_like(pair.value)
+    lower = beta
     if certify:
         beta = algebra.cond(
             completed,
             lambda: enclosure.separation(algebra, gram, pair.vector, first, second, rows),
             lambda: beta,
         )
+        lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, rounds=1)
     trusted = jnp.asarray(completed & ritz.converged)
-    return _judge(pair, beta, gram.majorant, gram.error, first, second, sigma_max, trusted)
+    return _judge(pair, lower, gram.majorant, gram.error, first, second, sigma_max, trusted)
 
 
 @jax.jit
 def _judge(
     pair: enclosure.Pair,
-    beta: Array,
+    lower: Array,
     majorant: Array,
     error: Array,
     first: Array,
@@ -109,9 +111,8 @@ def _judge(
     error = (error + fl.gamma(rows + 3) * majorant) * (unit / fl.UNIT)
     allowed = unit * sigma_max / jnp.maximum(pair.value, jnp.finfo(pair.value.dtype).tiny)
     gap = second - first
-    isolated = (error <= 0.1 * gap) & (pair.residual**2 <= 2 * allowed * gap) if rows > 1 else True
+    isolated = (error <= 0.1 * gap) & (jnp.sum(pair.residual**2) <= 2 * allowed * gap) if rows > 1 else True
     reliable = trusted & (isolated | (error <= 2 * allowed * first)) & jnp.isfinite(pair.value)
-    lower = enclosure.lower_bound(pair, beta)
     sharp = (lower > 0) & (pair.upper - lower <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
     method = jnp.asarray(GRAM, jnp.int32)
     return Found(
@@ -138,8 +139,13 @@ def triangular_route(
         worthwhile = jnp.asarray(regular) & (pair.value > 1e-13 * sigma_max)
         lower = algebra.cond(
             worthwhile,
-            lambda: enclosure.lower_bound(
-                pair, enclosure.preconditioned(algebra, j, gram, factor, pair.vector, block)
+            lambda: enclosure.best_lower_bound(
+                algebra,
+                j,
+                factor,
+                pair,
+                enclosure.preconditioned(algebra, j, gram, factor, pair.vector, block),
+                rounds=2,
             ),
             lambda: lower,
         )

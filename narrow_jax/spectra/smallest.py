@@ -111,7 +111,7 @@ def _on_cpu(J: Jacobian) -> bool:
 
 def _run(
     algebra: ModuleType, j: EvaluatedJacobian, method: str, certify: bool, encloses: str
-) -> tuple[SigmaMin, Array, Array]:
+) -> tuple[SigmaMin, Any, Any]:
     """Return the result in true scale, the right singular vector, and the vector of σ_max."""
     gram = j.gram(algebra)
     top = algebra.largest(gram.matrix, 1e-12)
