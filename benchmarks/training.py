@@ -10,6 +10,7 @@ Writes:   benchmarks/results/training.json
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +23,11 @@ import narrow_jax as nj
 from benchmarks import _timing
 
 RADIUS, ZETA, RATE = 0.1, 1e-3, 1e-3
-SWEEP_GRID = {"radius": [0.1, 1.0], "learning_rate": [1e-4, 1e-3, 1e-2, 1e-1], "seed": [0, 1, 2]}
+SWEEP_GRID: dict[str, list[float]] = {
+    "radius": [0.1, 1.0],
+    "learning_rate": [1e-4, 1e-3, 1e-2, 1e-1],
+    "seed": [0, 1, 2],
+}
 
 
 class Size(NamedTuple):
@@ -152,12 +157,7 @@ def sweep_setup(size: Size) -> Callable[..., Any]:
 
 def points() -> list[dict[str, float]]:
     """Return the points of the grid one by one."""
-    axes = SWEEP_GRID.values()
-    mesh = np.meshgrid(*axes, indexing="ij")
-    return [
-        dict(zip(SWEEP_GRID, values, strict=True))
-        for values in zip(*(axis.ravel() for axis in mesh), strict=True)
-    ]
+    return [dict(zip(SWEEP_GRID, values, strict=True)) for values in itertools.product(*SWEEP_GRID.values())]
 
 
 def sweep(size: Size, steps: int = 2000, repeats: int = 3) -> list[dict[str, Any]]:

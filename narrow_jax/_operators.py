@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from narrow_jax._typing import Array, Float
 
+
 @runtime_checkable
 class Products(Protocol):
     """The two large operations of a Gram matrix, on the host or on the device."""

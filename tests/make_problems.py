@@ -85,7 +85,12 @@ def main():
         deficient = problem.shape[0] > problem.shape[1] or name == "duplicate"
         sigma = mp.mpf(0) if deficient else smallest(k)
         table[name] = {"sigma_min": mp.nstr(sigma, 50), "sigma_max": mp.nstr(largest(k), 10)}
-        print(name, table[name]["sigma_min"][:12], f"{float(mp.mpf(table[name]['sigma_max']) / max(sigma, mp.mpf(10)**-400)):.1e}", flush=True)
+        print(
+            name,
+            table[name]["sigma_min"][:12],
+            f"{float(mp.mpf(table[name]['sigma_max']) / max(sigma, mp.mpf(10) ** -400)):.1e}",
+            flush=True,
+        )
     REFERENCES.write_text(json.dumps(table, indent=1) + "\n")
 
 

@@ -85,7 +85,8 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
 
 def from_json(saved: dict[str, Any]) -> TrainConfig:
     """Return the config that ``to_json`` wrote."""
-    return TrainConfig(**{name: math.inf if value == "inf" else value for name, value in saved.items()})
+    values: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in saved.items()}
+    return TrainConfig(**values)
 
 
 def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
@@ -127,7 +128,7 @@ def build(
     """Return the model, its Jacobian operator, the start and the optimizer of a run."""
     _checks.positive("learning rate", config.learning_rate)
     _checks.count("steps", config.steps)
-    outputs = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
+    outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
     sizes = {"inputs": data.x.shape[1], "width": config.width, "outputs": outputs}
     key = jax.random.key(config.seed)
     rate: Any = config.learning_rate

@@ -66,7 +66,9 @@ class AutodiffJacobian(Evaluating):
     def bilinear(self, u: Any, p: Any) -> Any:
         """Return uᵀJp in the dtype at hand, differentiable in params and x."""
         theta, rebuild = _flatten(self.params, self.plan)
-        slope = jax.jvp(lambda t: self.plan.apply_fn(rebuild(t), self.x), (theta,), (p.astype(theta.dtype),))[1]
+        slope = jax.jvp(lambda t: self.plan.apply_fn(rebuild(t), self.x), (theta,), (p.astype(theta.dtype),))[
+            1
+        ]
         return jnp.vdot(u, slope.reshape(-1).astype(u.dtype))
 
     def column_blocks(self) -> Iterator[Any]:

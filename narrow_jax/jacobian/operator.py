@@ -12,8 +12,6 @@ from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian
 
 
-
-
 class Evaluating:
     """Mixin: the public products of an operator that knows how to ``evaluate`` itself.
 

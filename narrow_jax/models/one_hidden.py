@@ -19,6 +19,7 @@ def standard_apply(
     """Return f(x) = Σ_j v_j σ(w_jᵀx) for ``{"w": (d, m), "v": (m, k)}``.
 
     Example:
+        >>> import jax
         >>> params = initializers.lecun(jax.random.key(0), inputs=3, width=4, outputs=2)
         >>> standard_apply(params, jnp.ones((5, 3))).shape
         (5, 2)
@@ -39,6 +40,7 @@ def pairwise_apply(
     Columns 0 … h−1 of w are the "+" half, h … m−1 the "−" half: at a mirrored start the output is exactly 0.
 
     Example:
+        >>> import jax
         >>> params = initializers.mirrored_lecun(jax.random.key(0), inputs=3, width=4)
         >>> float(jnp.abs(pairwise_apply(params, jnp.ones((5, 3)))).max())
         0.0
@@ -73,6 +75,7 @@ class StandardNet(nn.Module):
     """The standard net as a Flax module, ``{"w": (d, m), "v": (m, k)}`` drawn by ``lecun``.
 
     Example:
+        >>> import jax
         >>> net = StandardNet(width=4)
         >>> variables = net.init(jax.random.key(0), jnp.ones((5, 3)))
         >>> net.apply(variables, jnp.ones((5, 3))).shape
@@ -94,6 +97,7 @@ class PairwiseNet(nn.Module):
     """The pairwise net as a Flax module, ``{"w": (d, m), "v": (h, k)}`` drawn by ``mirrored_lecun``.
 
     Example:
+        >>> import jax
         >>> net = PairwiseNet(width=4, outputs=2)
         >>> variables = net.init(jax.random.key(0), jnp.ones((5, 3)))
         >>> {name: leaf.shape for name, leaf in variables["params"].items()}

@@ -107,4 +107,3 @@ def singular_values(factor: Float[Array, "n n"]) -> Float[Array, " n"]:
     return jax.lax.linalg.svd(
         factor, full_matrices=False, compute_uv=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
     )
-

@@ -126,4 +126,3 @@ def invert(factor: np.ndarray) -> np.ndarray:
 def singular_values(factor: Any) -> np.ndarray:
     """Return all singular values, descending, by the QR iteration."""
     return linalg.svd(np.asarray(factor), compute_uv=False, lapack_driver="gesvd")
-

@@ -76,5 +76,7 @@ class SigmaMin:
 def _named(code: Any, names: tuple[str, ...], instead: str) -> Any:
     codes = _checks.concrete(code)
     if codes is None:
-        raise TypeError(f"the name is not known while traced: compare {instead} or use .certified inside jit and vmap")
+        raise TypeError(
+            f"the name is not known while traced: compare {instead} or use .certified inside jit and vmap"
+        )
     return np.array(names)[codes] if codes.ndim else names[int(codes)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -105,7 +104,9 @@ def _traced(J: Jacobian) -> bool:
 
 
 def _on_cpu(J: Jacobian) -> bool:
-    platforms = {device.platform for leaf in _leaves(J) if isinstance(leaf, jax.Array) for device in leaf.devices()}
+    platforms = {
+        device.platform for leaf in _leaves(J) if isinstance(leaf, jax.Array) for device in leaf.devices()
+    }
     return (platforms or {jax.default_backend()}) == {"cpu"}
 
 
@@ -117,7 +118,11 @@ def _run(
     top = algebra.largest(gram.matrix, 1e-12)
     sigma_max = jnp.sqrt(jnp.asarray(top.first))
     found = routes.find(algebra, j, gram, sigma_max, method, certify)
-    return _assemble(found, sigma_max, gram.perturbation, j.exponent, j.shape, encloses), found.right, top.vector
+    return (
+        _assemble(found, sigma_max, gram.perturbation, j.exponent, j.shape, encloses),
+        found.right,
+        top.vector,
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "encloses"))
@@ -199,7 +204,7 @@ def _replace(s: SigmaMin, **fields: Any) -> SigmaMin:
 
 def _attach(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:
     """Return the result with derivatives: value, lower and upper follow uᵀ dJ v, σ_max its own vectors."""
-    
+
     u_max, p_max = top
     return _replace(
         s,
@@ -230,7 +235,11 @@ def _by_shape(J: Jacobian) -> SigmaMin:
     traced = _traced(J)
     with jax.enable_x64(True):
         s = _rank_deficient(J.evaluate("float64"), J.encloses)
-    return _cast((s, s.vector, s.vector), jnp.zeros((), float).dtype)[0] if traced else jax.tree.map(np.asarray, s)
+    return (
+        _cast((s, s.vector, s.vector), jnp.zeros((), float).dtype)[0]
+        if traced
+        else jax.tree.map(np.asarray, s)
+    )
 
 
 @functools.partial(jax.jit, static_argnames="encloses")

@@ -9,7 +9,7 @@ Reference: Knyazev, "Toward the optimal preconditioned eigensolver" (2001), bloc
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,9 @@ def _lobpcg(j: EvaluatedJacobian, inverse: Array, vector: Array, steps: int) -> 
     return jax.lax.while_loop(unsettled, step, begin())
 
 
-def _measured(j: EvaluatedJacobian, u: Array, direction: Array, image: Array, side: Array, step: Array) -> _Iterate:
+def _measured(
+    j: EvaluatedJacobian, u: Array, direction: Array, image: Array, side: Array, step: Array
+) -> _Iterate:
     theta = jnp.sum(image**2) / jnp.sum(u**2)
     gradient = j.mv(image) - theta * u
     residual = jnp.linalg.norm(gradient) / theta
