@@ -49,10 +49,12 @@ class Gram(NamedTuple):
 class EvaluatedJacobian(Protocol):
     """Ĵ·2^exponent: one fixed float64 matrix of shape (rows, columns)."""
 
-    exponent: Array
-    block_count: int
-    block_width: int
-
+    @property
+    def exponent(self) -> Array: ...
+    @property
+    def block_count(self) -> int: ...
+    @property
+    def block_width(self) -> int: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     def gram(self, products: Products) -> Gram: ...

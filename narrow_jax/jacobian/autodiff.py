@@ -217,9 +217,8 @@ def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
 
     def rebuild(theta: Any) -> Any:
         moved = iter(unravel(theta))
-        return structure.unflatten(
-            [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
-        )
+        chosen = [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
+        return jax.tree.unflatten(structure, chosen)
 
     return theta, rebuild
 

@@ -102,7 +102,7 @@ def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
 @jax.jit
 def _majorant(j: Blocked) -> tuple[Array, Array]:
     rows, width, count = j.shape[0], j.block_width, j.block_count
-    dtype = j.entry_dtype
+    dtype = jax.eval_shape(j.block, 0).dtype
 
     def apply(y: Array) -> Array:
         def add(i: Array, total: Array) -> Array:

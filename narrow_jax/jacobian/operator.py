@@ -69,4 +69,4 @@ def _symmetric(lower: Any) -> Any:
 
 
 def _ambient(value: Any) -> Any:
-    return value if jax.config.jax_enable_x64 else value.astype(jnp.float32)
+    return value.astype(jnp.zeros((), float).dtype)
