@@ -27,3 +27,13 @@ def x64():
     """Float64 for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Send every request to a closed port, and forget the folders of whoever runs the tests."""
+    for variable in ("NARROW_JAX_RAW", "NARROW_JAX_DATA", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", "http://127.0.0.1:9")
