@@ -17,8 +17,8 @@ from narrow_jax.activations import get as get_activation
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.jacobian.operator import Evaluating
 
-_SMALLEST = 2.0**-900
-"""Below this largest entry denormals may carry the matrix, and nothing is proven."""
+_LIMITS = 2.0**-900, 2.0**900
+"""The largest entries of x, w and v have to lie within: below, denormals may carry the matrix; above, scales overflow."""
 
 
 @jax.tree_util.register_dataclass
@@ -156,14 +156,15 @@ def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
 
 def _unit(values: Any) -> tuple[Any, Any]:
     exponent = fl.power_of_two(values)
-    return jnp.ldexp(values, -exponent), exponent
+    return fl.scaled(values, -exponent), exponent
 
 
 @jax.jit(static_argnames=("activation", "paired"))
 def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> KhatriRao:
     """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
     exact = x.dtype == jnp.float64
-    carried = jnp.minimum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(v))) >= _SMALLEST
+    sizes = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in (x, w, v)])
+    carried = jnp.all((sizes >= _LIMITS[0]) & (sizes <= _LIMITS[1])) if exact else jnp.array(False)
     z, z_error = fl.split_product(x, w) if exact else (fl.matmul(x, w), jnp.full(x.shape[:1] + w.shape[1:], jnp.inf, x.dtype))
     # without barriers XLA fuses, and so recomputes, everything below into every use: minutes of compilation
     z, z_error = jax.lax.optimization_barrier((z, z_error))
@@ -177,7 +178,7 @@ def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> K
     error = (slope_error[:, None, :] * jnp.abs(v.T)[None, :, :]).reshape(rows, -1)
     error = fl.up(error + fl.UNIT * jnp.abs(d))
     d, d_exponent = _unit(jax.lax.optimization_barrier(d))
-    error = jnp.where(carried & (d_exponent > -900), jnp.ldexp(error, -d_exponent), jnp.inf)
+    error = jnp.where(carried & (d_exponent > -900), fl.scaled(error, -d_exponent), jnp.inf)
     return KhatriRao(
         jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent
     )

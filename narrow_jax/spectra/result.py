@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array
 
 STATUSES = {
     "certified": "lower ≤ σ_min ≤ upper is proven, rounding included, and lower > 0",
@@ -63,7 +62,7 @@ class SigmaMin:
         return _named(self.method_code, METHODS, "method_code")
 
     @property
-    def certified(self) -> Array:
+    def certified(self) -> Any:
         """Return whether the interval is proven with lower > 0; also inside ``jit``."""
         return self.status_code == CERTIFIED
 

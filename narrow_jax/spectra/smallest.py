@@ -25,7 +25,7 @@ _NORMAL = 2.0**-1021
 
 
 def sigma_min(
-    J: Jacobian,
+    J: Any,
     method: str = "auto",
     certify: bool = True,
     dtype: Any = "float64",
@@ -82,7 +82,7 @@ def sigma_min(
     if J.shape[0] > J.shape[1]:
         return _by_shape(J)
     if _traced(J):
-        return _attach(J, *_in_trace(method, certify, dtype)(jax.lax.stop_gradient(J)))
+        return _attach(J, *_compiled(method, certify, dtype)(jax.lax.stop_gradient(J)))
     if dtype == "float64" and _on_cpu(J):
         return _on_host(J, method, certify)
     return jax.tree.map(np.asarray, _compiled(method, certify, dtype)(J)[0])
