@@ -44,9 +44,12 @@ class Row(NamedTuple):
 
 def rows(inputs: int, steps: int) -> list[Row]:
     """Return the three runs that are compared: one optimizer, one width, one seed."""
-    key, sizes = jax.random.key(0), {"inputs": inputs, "width": WIDTH}
+    key = jax.random.key(0)
     adam = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
-    mirrored, plain = nj.initializers.mirrored_lecun(key, **sizes), nj.initializers.lecun(key, **sizes)
+    mirrored, plain = (
+        draw(key, inputs=inputs, width=WIDTH)
+        for draw in (nj.initializers.mirrored_lecun, nj.initializers.lecun)
+    )
     standard = (nj.models.standard_apply, nj.jacobian.standard, plain)
     return [
         Row(

@@ -38,6 +38,8 @@ def _scalar(what: str, value: Any) -> float | None:
     number = concrete(value)
     if number is None:
         return None
+    if number.dtype.kind not in "iuf" and not jnp.issubdtype(number.dtype, jnp.floating):
+        raise TypeError(f"{what} is {value!r}; expected a number")
     if number.ndim:
         raise ValueError(f"{what} has shape {number.shape}; expected one number")
     return float(number)

@@ -42,7 +42,7 @@ def _horner(terms: tuple[float, ...], r: Array) -> Array:
 
 
 @jax.custom_jvp
-def exp_negative(t: Float[Array, "..."]) -> Float[Array, "..."]:
+def exp_negative(t: Float[Array, ...]) -> Float[Array, ...]:
     """Return exp(−t) for t ≥ 0, in float64 with relative error EXP_ERROR·2⁻⁵³.
 
     t = k ln 2 − r with |r| ≤ 0.35; t − k·hi is exact, and Taylor's polynomial of degree 13 leaves 4e-18.
@@ -68,7 +68,7 @@ def _exp_negative_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Ar
 
 
 @jax.custom_jvp
-def cos(z: Float[Array, "..."]) -> Float[Array, "..."]:
+def cos(z: Float[Array, ...]) -> Float[Array, ...]:
     """Return cos z, in float64 with relative error COS_ERROR·2⁻⁵³ + 2⁻⁹⁷ for |z| < COS_RANGE.
 
     z = k π/2 + r by three parts of π/2 (Cody and Waite), then Taylor's polynomials for |r| ≤ π/4.

@@ -16,7 +16,9 @@ def require(budget: int | None, needs: Mapping[str, int], option: str, what: str
     if budget is None or needs[option] <= budget:
         return
     fitting = [f"{name!r} ({size:,} bytes)" for name, size in needs.items() if size <= budget]
-    advice = f"would fit: {', '.join(fitting)}" if fitting else f"nothing fits below {min(needs.values()):,} bytes"
+    advice = (
+        f"would fit: {', '.join(fitting)}" if fitting else f"nothing fits below {min(needs.values()):,} bytes"
+    )
     raise MemoryBudgetError(
         f"{what} with {option!r} needs {needs[option]:,} bytes and memory_budget is {budget:,}: {advice}"
     )
@@ -27,4 +29,6 @@ def check_budget(budget: Any) -> None:
     if budget is None:
         return
     if isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0:
-        raise ValueError(f"memory_budget is {budget!r}; expected a positive number of bytes, or None for no limit")
+        raise ValueError(
+            f"memory_budget is {budget!r}; expected a positive number of bytes, or None for no limit"
+        )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from narrow_jax._typing import Array, Float
 
+
 @runtime_checkable
 class Products(Protocol):
     """The two large operations of a Gram matrix, on the host or on the device."""
@@ -48,10 +49,12 @@ class Gram(NamedTuple):
 class EvaluatedJacobian(Protocol):
     """Ĵ·2^exponent: one fixed float64 matrix of shape (rows, columns)."""
 
-    exponent: Array
-    block_count: int
-    block_width: int
-
+    @property
+    def exponent(self) -> Array: ...
+    @property
+    def block_count(self) -> int: ...
+    @property
+    def block_width(self) -> int: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     def gram(self, products: Products) -> Gram: ...
@@ -60,6 +63,7 @@ class EvaluatedJacobian(Protocol):
     def mv_bounded(self, p: Array) -> tuple[Array, Array]: ...
     def rmv_bounded(self, u: Array) -> tuple[Array, Array]: ...
     def block(self, index: Any) -> Array: ...
+    def transposed(self) -> EvaluatedJacobian: ...
 
 
 @runtime_checkable
@@ -67,8 +71,9 @@ class Jacobian(Protocol):
     """What ``sigma_min`` takes: a pytree of the parameters and data as given."""
 
     encloses: str
-    dtype: Any
 
+    @property
+    def dtype(self) -> Any: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     def evaluate(self, dtype: str = "float64") -> EvaluatedJacobian: ...

@@ -31,12 +31,12 @@ def gamma(terms: int | float) -> float:
     return terms * UNIT / (1 - terms * UNIT) * (1 + SLACK)
 
 
-def up(value: Float[Array, "..."]) -> Float[Array, "..."]:
+def up(value: Float[Array, ...]) -> Float[Array, ...]:
     """Return an upper bound of the exact value of a non-negative expression."""
     return value * (1 + SLACK) + TINY
 
 
-def down(value: Float[Array, "..."]) -> Float[Array, "..."]:
+def down(value: Float[Array, ...]) -> Float[Array, ...]:
     """Return a lower bound, not below 0, of the exact value of a non-negative expression."""
     return jnp.maximum(value * (1 - SLACK) - TINY, 0.0)
 
@@ -74,7 +74,7 @@ def _side(size: int) -> int:
     return max(1, math.ceil(max(size, 1) ** (1 / 3) + 1e-9))
 
 
-def stable_sum(values: Float[Array, "..."]) -> Float[Array, ""]:
+def stable_sum(values: Float[Array, ...]) -> Float[Array, ""]:
     """Return the sum in three stages of N^⅓ terms: relative error γ of ``sum_terms`` if no term is negative.
 
     The barriers keep XLA from merging the stages into one sum of N terms, whose bound would be γ_N.
@@ -88,7 +88,7 @@ def stable_sum(values: Float[Array, "..."]) -> Float[Array, ""]:
     return jnp.sum(stage)
 
 
-def norm(values: Float[Array, "..."]) -> Float[Array, ""]:
+def norm(values: Float[Array, ...]) -> Float[Array, ""]:
     """Return the Frobenius norm with relative error at most ``norm_error(values.size)``, beside TINY for underflow."""
     return jnp.sqrt(stable_sum(jnp.square(values)))
 
@@ -98,22 +98,22 @@ def norm_error(size: int) -> float:
     return gamma(0.5 * (sum_terms(size) + 2) + 2)
 
 
-def norm_up(values: Float[Array, "..."]) -> Float[Array, ""]:
+def norm_up(values: Float[Array, ...]) -> Float[Array, ""]:
     """Return an upper bound of the Frobenius norm."""
     return up(norm(values) * (1 + norm_error(values.size)))
 
 
-def power_of_two(values: Float[Array, "..."], axis: int | None = None) -> Array:
+def power_of_two(values: Float[Array, ...], axis: int | None = None) -> Array:
     """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0."""
     return jnp.frexp(jnp.max(jnp.abs(values), axis=axis, initial=0.0))[1]
 
 
-def scaled(values: Float[Array, "..."], exponent: Array) -> Float[Array, "..."]:
+def scaled(values: Float[Array, ...], exponent: Array) -> Float[Array, ...]:
     """Return values·2^exponent, exact short of under- and overflow: |exponent| ≤ 1000; shapes as for ×."""
     return values * jnp.ldexp(jnp.ones(jnp.shape(exponent), values.dtype), exponent)
 
 
-def two_product(a: Float[Array, "..."], b: Float[Array, "..."]) -> tuple[Array, Array]:
+def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Array]:
     """Return (h, l) with |ab − (h + l)| ≤ 2⁻⁷⁴|ab|, h = fl(ab).
 
     The halves come from a mask, not from Veltkamp's subtraction, so that neither contraction to FMA nor
@@ -125,7 +125,7 @@ def two_product(a: Float[Array, "..."], b: Float[Array, "..."]) -> tuple[Array, 
     return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
 
 
-def _high_half(a: Float[Array, "..."]) -> Array:
+def _high_half(a: Float[Array, ...]) -> Array:
     bits = jax.lax.bitcast_convert_type(a, jnp.int64)
     return jax.lax.bitcast_convert_type(bits & jnp.int64(-(1 << 27)), jnp.float64)
 
@@ -154,4 +154,8 @@ def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array
     tau = 2.0 ** -(bits + 1)
     rest = jnp.sum(jnp.abs(a1), axis=1)[:, None] * tau + tau * jnp.sum(jnp.abs(b), axis=0)[None, :]
     error = up(UNIT * jnp.abs(product) + gamma(2 * inner + 4) * rest)
-    return tuple(scaled(scaled(c, rows[:, None]), columns[None, :]) for c in (product, error))
+    return _rescaled(product, rows, columns), _rescaled(error, rows, columns)
+
+
+def _rescaled(c: Float[Array, "a b"], rows: Array, columns: Array) -> Array:
+    return scaled(scaled(c, rows[:, None]), columns[None, :])

@@ -133,7 +133,7 @@ _STOCK = {
         Activation(
             "gelu",
             lambda z: jax.nn.gelu(z, approximate=False),
-            lambda z: jax.scipy.stats.norm.cdf(z) + z * _normal_pdf(z),
+            lambda z: jax.scipy.special.erfc(-z / math.sqrt(2)) / 2 + z * _normal_pdf(z),
             # σ'' = (2 − z²)φ(z): σ' is extreme at z = ±√2, σ'' at 0
             lipschitz=0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi),
             min_derivative=0.5 * (1 - math.erf(1.0)) - math.exp(-1.0) / math.sqrt(math.pi),

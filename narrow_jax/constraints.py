@@ -41,7 +41,7 @@ def by_name(params: Params) -> Any:
         {'hidden': {'bias': 'free', 'w': 'w'}, 'v': 'v'}
     """
 
-    def label(path: tuple[Any, ...], _: Array) -> str:
+    def label(path: tuple[Any, ...], _: Any) -> str:
         name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
         return name if name in ("w", "v") else "free"
 
@@ -102,9 +102,9 @@ def project(
     """
     if not callable(radius):
         _checks.radius(radius)
+    _checks.kappa(kappa)
     if zeta is not None:
         _checks.zeta(zeta)
-        _checks.kappa(kappa)
 
     def init_fn(params: Params) -> ProjectState:
         marks = _label_tree(labels, params)
@@ -189,7 +189,8 @@ def ball_coordinates(
     In a small ball v must grow like 1/ε, and one step size cannot serve both blocks: in these coordinates
     the problem is well scaled. The change is exact for any inner optimizer: it sees the gradients and the
     params of the new coordinates (so weight decay pulls w to its centre), and ``grad`` and ``value_fn`` of a
-    line search are translated too.
+    line search are translated too. A gradient that a line search keeps in its state stays in the new
+    coordinates: do not reuse it through ``optax.value_and_grad_from_state``.
 
     Args:
         tx: any optax optimizer.

@@ -12,10 +12,10 @@ import optax
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Shaped
 
-Loss = Callable[[Array, Array], Array]
+Loss = Callable[[Any, Any], Array]
 
 
-def squared(outputs: Float[Array, "n k"], y: Float[Array, "n k"]) -> Float[Array, ""]:
+def squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Float[Array, ""]:
     """Return ½ Σ (y − f)², the sum of equation (2) over samples and outputs.
 
     Example:
@@ -25,12 +25,12 @@ def squared(outputs: Float[Array, "n k"], y: Float[Array, "n k"]) -> Float[Array
     return jnp.sum((y - outputs) ** 2) / 2
 
 
-def mean_squared(outputs: Float[Array, "n k"], y: Float[Array, "n k"]) -> Float[Array, ""]:
+def mean_squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Float[Array, ""]:
     """Return the mean of (y − f)² over samples and outputs."""
     return jnp.mean((y - outputs) ** 2)
 
 
-def cross_entropy(outputs: Float[Array, "n k"], y: Shaped[Array, " n"]) -> Float[Array, ""]:
+def cross_entropy(outputs: Float[HostArray, "n k"], y: Shaped[HostArray, " n"]) -> Float[Array, ""]:
     """Return the mean softmax cross-entropy of logits against integer labels in 0 … k−1."""
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y))
 

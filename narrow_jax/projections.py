@@ -24,9 +24,10 @@ def working(x: Array) -> Array:
 
 
 def l2_norm(tree: Params) -> Float[Array, ""]:
-    """Return the Euclidean norm of all entries of a tree, scaled so that no square overflows.
+    """Return the Euclidean norm of all entries of a tree; 0 for an empty or zero tree, with derivative 0 there.
 
-    ``M·sqrt(Σ (x/M)²)`` with M the largest magnitude; 0 for an empty or zero tree, with derivative 0 there.
+    ``sqrt(Σ x²)`` in one pass where the sum is in range, else ``M·sqrt(Σ (x/M)²)`` with M the largest
+    magnitude, so that no square overflows or underflows.
 
     Example:
         >>> print(l2_norm({"a": jnp.full(2, 3e30), "b": jnp.array([4e30, 4e30])}))
@@ -35,6 +36,19 @@ def l2_norm(tree: Params) -> Float[Array, ""]:
     leaves = [working(leaf) for leaf in jax.tree.leaves(tree) if leaf.size]
     if not leaves:
         return jnp.zeros(())
+    total = functools.reduce(operator.add, [jnp.sum(leaf**2) for leaf in leaves])
+    limits = jnp.finfo(total.dtype)
+    in_range = (total > limits.tiny / limits.eps**2) & (total < limits.max * limits.eps)
+    # the second argument of where: under vmap both branches are differentiated, and sqrt has no slope at 0
+    return jax.lax.cond(
+        in_range,
+        lambda leaves: jnp.sqrt(jnp.where(in_range, total, jnp.ones_like(total))),
+        _scaled_norm,
+        leaves,
+    )
+
+
+def _scaled_norm(leaves: list[Array]) -> Float[Array, ""]:
     largest = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in leaves])
     # capped: the reciprocal of a number near the largest float is subnormal, and XLA may flush it to 0
     scale = jnp.minimum(largest, jnp.finfo(largest.dtype).max / 2**20)
@@ -51,12 +65,25 @@ def ball_shrinkage(norm: Float[Array, ""], radius: ArrayLike) -> Float[Array, ""
     """
     radius = jnp.asarray(radius, norm.dtype)
     outside = (norm > radius) | (radius == 0)
-    unit = jax.lax.stop_gradient(jnp.where((norm > 0) & jnp.isfinite(norm), norm, jnp.ones_like(norm)))
-    # the derivative of radius/norm would hold norm⁻², which overflows; an infinite radius is set apart: 0·∞ is NaN
-    relative = jnp.where(norm > 0, norm, jnp.ones_like(norm)) / unit
-    factor = jnp.where(outside, radius, jnp.zeros_like(radius)) / unit / relative
+    # finite where it is not used too: 0·∞ would be a NaN gradient inside an infinite ball
+    reach = jnp.where(outside, radius, jnp.zeros_like(radius))
+    factor = _quotient(reach, jnp.where(outside & (norm > 0), norm, jnp.ones_like(norm)))
     factor = jnp.where(outside, factor, jnp.ones_like(norm))
     return jnp.where(jnp.isnan(norm) | ~(radius >= 0), jnp.full_like(norm, jnp.nan), factor)
+
+
+@jax.custom_jvp
+def _quotient(radius: Float[Array, ""], norm: Float[Array, ""]) -> Float[Array, ""]:
+    return radius / norm
+
+
+@_quotient.defjvp
+def _quotient_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    (radius, norm), (radius_dot, norm_dot) = primals, tangents
+    quotient = _quotient(radius, norm)
+    return quotient, radius_dot / norm - quotient * (norm_dot / norm)  # JAX's own rule holds norm⁻²: overflow
 
 
 def l2_ball(tree: Params, center: Params, radius: ArrayLike) -> Params:
@@ -123,6 +150,7 @@ def ratio_cone(
     return (u if signs is None else u * working(signs)).astype(v.dtype)
 
 
+@jax.jit
 def _ratio_cone_column(v: Float[Array, " h"], zeta: Array, kappa: Array) -> Float[Array, " h"]:
     if v.size == 0:
         return v

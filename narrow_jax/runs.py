@@ -27,7 +27,7 @@ def save(folder: str | Path, params: Params, config: dict[str, Any]) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    arrays = {
+    arrays: dict[str, Any] = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves
     }
     np.savez(folder / _PARAMS, **arrays)

@@ -9,7 +9,7 @@ import pytest
 if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
-    install_import_hook("narrow_jax", "beartype.beartype")
+    install_import_hook("narrow_jax", "typechecker.check")
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("reproducible")

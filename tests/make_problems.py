@@ -1,7 +1,7 @@
 """Compute the references of the problem table: python tests/make_problems.py (about two minutes).
 
-σ_min and σ_max of the exact Jacobian in 140-digit arithmetic. The smallest eigenvalue of JJᵀ comes from inverse iteration and
-Rayleigh quotients, and is confirmed by Sylvester's law: K − λ(1 − 10⁻⁵⁵)I has only positive pivots.
+σ_min and σ_max of the exact Jacobian in 140-digit arithmetic. The smallest eigenvalue of JJᵀ comes from inverse
+iteration and Rayleigh quotients, and is confirmed by Sylvester's law: K − λ(1 − 10⁻⁵⁵)I has only positive pivots.
 """
 
 import json
@@ -47,8 +47,8 @@ def pivots(k):
             return False
         for i in range(j + 1, n):
             factor = a[i, j] / a[j, j]
-            for l in range(j + 1, i + 1):
-                a[i, l] -= factor * a[l, j]
+            for c in range(j + 1, i + 1):
+                a[i, c] -= factor * a[c, j]
     return True
 
 
@@ -85,7 +85,12 @@ def main():
         deficient = problem.shape[0] > problem.shape[1] or name == "duplicate"
         sigma = mp.mpf(0) if deficient else smallest(k)
         table[name] = {"sigma_min": mp.nstr(sigma, 50), "sigma_max": mp.nstr(largest(k), 10)}
-        print(name, table[name]["sigma_min"][:12], f"{float(mp.mpf(table[name]['sigma_max']) / max(sigma, mp.mpf(10)**-400)):.1e}", flush=True)
+        print(
+            name,
+            table[name]["sigma_min"][:12],
+            f"{float(mp.mpf(table[name]['sigma_max']) / max(sigma, mp.mpf(10) ** -400)):.1e}",
+            flush=True,
+        )
     REFERENCES.write_text(json.dumps(table, indent=1) + "\n")
 
 

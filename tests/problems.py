@@ -63,9 +63,16 @@ def _problems():
     params, x = _draw(7, n, d, m)
     params["v"][1:] = 0.0
     yield Problem("dead-units", params, x)
-    for name, a, b in (("tiny", 1e-150, 1.0), ("huge", 1.0, 1e150), ("both", 1e-150, 1e-150), ("cross", 1e-150, 1e150)):
+    for name, a, b in (
+        ("tiny", 1e-150, 1.0),
+        ("huge", 1.0, 1e150),
+        ("both", 1e-150, 1e-150),
+        ("cross", 1e-150, 1e150),
+    ):
         params, x = _draw(8, n, d, m)
-        yield Problem(f"scale-{name}", {"w": params["w"] / a if a < 1 else params["w"], "v": params["v"] * b}, x * a)
+        yield Problem(
+            f"scale-{name}", {"w": params["w"] / a if a < 1 else params["w"], "v": params["v"] * b}, x * a
+        )
     for size in (1, 2, 3):
         yield Problem(f"n-{size}", *_draw(9, size, 3, 4))
     yield Problem("two-outputs", *_draw(10, n // 2, d, m, k=2))

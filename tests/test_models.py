@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narrow_jax import activations, initializers, models
+from narrow_jax import activations, models
 
 # a float64 sum of at most 60 products of numbers of order 1, taken in another order; measured 4e-15
 SUM_ORDER = 5e-14
@@ -54,25 +54,26 @@ def draw(seed, n, d, m, k, rows, dtype=np.float64):
 
 
 NETS = {"pairwise": (models.pairwise_apply, 2), "standard": (models.standard_apply, 1)}
+JITTED = {net: jax.jit(apply, static_argnums=2) for net, (apply, _) in NETS.items()}
 each_net = pytest.mark.parametrize("net", NETS)
 
 
 @each_net
-@pytest.mark.parametrize("activation", activations.names())
-@pytest.mark.parametrize(("n", "d", "m", "k"), [(1, 1, 2, 1), (4, 5, 6, 1), (3, 7, 10, 4)])
+@pytest.mark.parametrize(
+    ("activation", "n", "d", "m", "k"),
+    [("tanh", 1, 1, 2, 1), ("tanh", 4, 5, 6, 1), *((name, 3, 7, 10, 4) for name in activations.names())],
+)
 def test_value_is_the_sum_over_units(net, activation, n, d, m, k, x64):
-    apply, per_row = NETS[net]
-    params, x = draw(0, n, d, m, k, m // per_row)
+    params, x = draw(0, n, d, m, k, m // NETS[net][1])
     expected = loop(params, x, ACTIVATIONS[activation], net == "pairwise")
-    np.testing.assert_allclose(apply(params, x, activation), expected, rtol=0, atol=SUM_ORDER)
+    np.testing.assert_allclose(JITTED[net](params, x, activation), expected, rtol=0, atol=SUM_ORDER)
 
 
 @each_net
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_dtype_is_kept_and_error_is_a_few_of_its_ulps(net, dtype, x64):
-    apply, per_row = NETS[net]
-    params, x = draw(1, 6, 8, 12, 3, 12 // per_row, dtype)
-    outputs = apply(params, x)
+    params, x = draw(1, 6, 8, 12, 3, 12 // NETS[net][1], dtype)
+    outputs = JITTED[net](params, x, "tanh")
     assert outputs.dtype == jnp.dtype(dtype)
     error = np.abs(np.asarray(outputs, float) - loop(params, x, math.tanh, net == "pairwise")).max()
     assert error <= ULPS * float(jnp.finfo(dtype).eps)
@@ -97,39 +98,37 @@ def test_jit_and_vmap_over_params_agree_with_single_calls(net, x64):
         np.testing.assert_allclose(outputs, loop(params, x, math.tanh, net == "pairwise"), atol=SUM_ORDER)
 
 
+GRADIENT = jax.jit(jax.grad(lambda p, x, r: jnp.sum(r * models.pairwise_apply(p, x))))
+
+
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_gradient_in_w_and_v_is_that_of_the_formula(mirrored):
-    params = initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8, outputs=2)
-    if not mirrored:
-        params["w"] += 0.3 * jax.random.normal(jax.random.key(1), params["w"].shape)
-    x = jax.random.normal(jax.random.key(2), (6, 5))
-    weights = jax.random.normal(jax.random.key(3), (6, 2))
-    found = jax.grad(lambda p: jnp.sum(weights * models.pairwise_apply(p, x)))(params)
+    params, x = draw(0, 6, 5, 8, 2, 4, np.float32)
+    if mirrored:
+        params["w"] = jnp.asarray(np.tile(np.asarray(params["w"])[:, :4], 2))
+    weights = np.random.default_rng(1).normal(size=(6, 2)).astype(np.float32)
+    found = GRADIENT(params, x, weights)
 
     w, v, rows, r = (np.asarray(a, float) for a in (params["w"], params["v"], x, weights))
-    z = rows @ w
-    signed = np.concatenate([v, -v])
+    z, signed = rows @ w, np.concatenate([v, -v])
     np.testing.assert_allclose(found["w"], rows.T @ ((r @ signed.T) / np.cosh(z) ** 2), atol=FLOAT32)
     np.testing.assert_allclose(found["v"], (np.tanh(z[:, :4]) - np.tanh(z[:, 4:])).T @ r, atol=FLOAT32)
 
 
-SHAPES = [(1, 1, 2), (3, 1, 130), (200, 1, 44), (1, 784, 130), (3, 50, 2), (3, 3, 66), (200, 20, 40)]
-SHAPES += [(200, 784, 130), (200, 61, 120), (1, 784, 2), (3, 255, 38), (17, 33, 98)]
+SHAPES = [(1, 1, 2), (3, 50, 2), (200, 20, 40), (200, 784, 130), (17, 33, 98)]
 
 
 @pytest.mark.parametrize(("n", "d", "m"), SHAPES)
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
 def test_output_is_exactly_zero_at_the_mirrored_start(n, d, m, jitted):
-    params = initializers.mirrored_lecun(jax.random.key(n * d * m), inputs=d, width=m, outputs=2)
-    x = 3 * jax.random.normal(jax.random.key(1), (n, d))
-    apply = jax.jit(models.pairwise_apply) if jitted else models.pairwise_apply
-    np.testing.assert_array_equal(apply(params, x), np.zeros((n, 2)))
+    params, x = draw(0, n, d, m, 2, m // 2, np.float32)
+    params["w"] = jnp.asarray(np.tile(np.asarray(params["w"])[:, : m // 2], 2))
+    apply = JITTED["pairwise"] if jitted else models.pairwise_apply
+    np.testing.assert_array_equal(apply(params, x, "tanh"), np.zeros((n, 2)))
     # the zero is the mirror's: one perturbed entry, and it is gone
-    broken = params | {"w": params["w"].at[0, 0].add(0.1)}
-    assert np.all(np.abs(apply(broken, x)).max(axis=1) > 0)
-
-
-PERMUTED = jax.jit(models.pairwise_apply)
+    w = np.array(params["w"])
+    w[0, 0] += 0.1
+    assert np.abs(apply(params | {"w": jnp.asarray(w)}, x, "tanh")).max() > 1e-5
 
 
 @given(st.permutations(range(5)), st.integers(0, 1000))
@@ -138,7 +137,12 @@ def test_permuting_pairs_leaves_the_output_unchanged(order, seed):
         params, x = draw(seed, 4, 3, 10, 2, 5)
         order = np.array(order)
         permuted = {"w": params["w"][:, np.concatenate([order, 5 + order])], "v": params["v"][order]}
-        np.testing.assert_allclose(PERMUTED(permuted, x), PERMUTED(params, x), rtol=0, atol=SUM_ORDER)
+        np.testing.assert_allclose(
+            JITTED["pairwise"](permuted, x, "tanh"),
+            JITTED["pairwise"](params, x, "tanh"),
+            rtol=0,
+            atol=SUM_ORDER,
+        )
 
 
 def test_permuting_only_one_half_changes_the_output(x64):
@@ -182,54 +186,40 @@ MODULES = {"pairwise": models.PairwiseNet, "standard": models.StandardNet}
 @each_net
 @pytest.mark.parametrize(("outputs", "dtype"), [(1, "float32"), (3, "bfloat16")])
 def test_module_declares_exactly_w_and_v(net, outputs, dtype):
-    apply, per_row = NETS[net]
-    module = MODULES[net](width=6, outputs=outputs, activation="sin", param_dtype=dtype)
-    x = jax.random.normal(jax.random.key(1), (5, 4), dtype)
-    variables = module.init(jax.random.key(0), x)
+    module = MODULES[net](width=6, outputs=outputs, param_dtype=dtype)
+    variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((5, 4), dtype))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), variables)
-    rows = 6 // per_row
-    assert shapes == {"params": {"w": ((4, 6), dtype), "v": ((rows, outputs), dtype)}}
-    shifted = jax.tree.map(
-        lambda leaf: leaf + jnp.arange(leaf.size, dtype=dtype).reshape(leaf.shape), variables
-    )
-    np.testing.assert_array_equal(module.apply(shifted, x), apply(shifted["params"], x, "sin"))
+    assert shapes == {"params": {"w": ((4, 6), dtype), "v": ((6 // NETS[net][1], outputs), dtype)}}
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_pairwise_module_starts_mirrored_and_feasible(outputs):
-    x = jax.random.normal(jax.random.key(1), (5, 4))
-    net = models.PairwiseNet(width=200, outputs=outputs)
-    variables = net.init(jax.random.key(0), x)
-    w, v = variables["params"]["w"], variables["params"]["v"]
-    np.testing.assert_array_equal(w[:, :100], w[:, 100:])
-    assert np.abs(v).min() >= np.float32(1e-3)
-    assert (np.asarray(v) > 0).all() == (outputs == 1)
-    np.testing.assert_array_equal(net.apply(variables, x), np.zeros((5, outputs)))
+@each_net
+def test_module_applies_the_pure_function(net):
+    params, x = draw(0, 5, 4, 6, 3, 6 // NETS[net][1], np.float32)
+    module = MODULES[net](width=6, outputs=3, activation="sin")
+    np.testing.assert_array_equal(jax.jit(module.apply)({"params": params}, x), JITTED[net](params, x, "sin"))
 
 
-def test_standard_module_starts_unmirrored():
-    x = jax.random.normal(jax.random.key(1), (5, 4))
-    net = models.StandardNet(width=8)
-    variables = net.init(jax.random.key(0), x)
-    assert not np.array_equal(variables["params"]["w"][:, :4], variables["params"]["w"][:, 4:])
-    assert np.abs(net.apply(variables, x)).min() > 0
-
-
-@pytest.mark.parametrize("outputs", [1, 2])
-def test_module_draws_differ_with_the_key(outputs):
-    net, x = models.PairwiseNet(width=6, outputs=outputs), jnp.ones((2, 3))
-    first, again, other = (net.init(jax.random.key(seed), x)["params"] for seed in (0, 0, 1))
+@each_net
+def test_module_draw_is_mirrored_feasible_and_zero_for_the_pairwise_net_only(net):
+    module, x = MODULES[net](width=200, outputs=2), jnp.ones((5, 4))
+    init = jax.jit(module.init)
+    first, again, other = (init(jax.random.key(seed), x)["params"] for seed in (0, 0, 1))
     for name in ("w", "v"):
         np.testing.assert_array_equal(first[name], again[name])
         assert not np.array_equal(first[name], other[name])
+    pairwise = net == "pairwise"
+    w, v = np.asarray(first["w"]), np.asarray(first["v"])
+    assert np.array_equal(w[:, :100], w[:, 100:]) == pairwise
+    assert (np.abs(v).min() >= np.float32(1e-3)) == pairwise
+    assert (np.abs(module.apply({"params": first}, x)).max() == 0) == pairwise
 
 
 def test_pairwise_module_refuses_an_odd_width():
-    with pytest.raises(ValueError, match="width is 5; expected an even number.*use 4 or 6"):
+    with pytest.raises(ValueError, match=r"width is 5; expected an even number.*use 4 or 6"):
         models.PairwiseNet(width=5).init(jax.random.key(0), jnp.ones((2, 3)))
 
 
 @pytest.mark.parametrize("module", MODULES.values())
 def test_module_refuses_an_unknown_activation(module):
     with pytest.raises(ValueError, match="unknown activation 'tahn': did you mean 'tanh'"):
-        module(width=4, activation="tahn").init(jax.random.key(0), jnp.ones((2, 3)))
+        jax.eval_shape(module(width=4, activation="tahn").init, jax.random.key(0), jnp.ones((2, 3)))

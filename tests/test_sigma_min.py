@@ -87,7 +87,8 @@ def test_the_table_spans_the_condition_numbers():
 
 def test_median_error():
     ratios = [
-        float(abs(mp.mpf(float(solve(name, "auto", False).value)) / truth(name) - 1)) / (UNIT * condition(name))
+        float(abs(mp.mpf(float(solve(name, "auto", False).value)) / truth(name) - 1))
+        / (UNIT * condition(name))
         for name in NAMES
         if condition(name) <= 1e13
     ]
@@ -117,7 +118,11 @@ def test_leaving_out_the_perturbation_is_noticed():
             delta = float(np.ldexp(1.0, exponent)) * float(J.evaluate().gram(nj._rounding).perturbation)
         s = nj.sigma_min(J)
         if s.status == "certified":
-            missed += not mp.mpf(float(s.lower)) + mp.mpf(delta) <= truth(name) <= mp.mpf(float(s.upper)) - mp.mpf(delta)
+            missed += (
+                not mp.mpf(float(s.lower)) + mp.mpf(delta)
+                <= truth(name)
+                <= mp.mpf(float(s.upper)) - mp.mpf(delta)
+            )
     assert missed > 0
 
 
@@ -277,7 +282,9 @@ def test_an_activation_without_derivative_error_gives_an_estimate():
         s = nj.sigma_min(J)
         assert s.status == "estimate"
         assert s.lower == 0
-        assert s.value == pytest.approx(np.linalg.svd(np.asarray(J.dense(), np.float64), compute_uv=False)[-1], rel=1e-4)
+        assert s.value == pytest.approx(
+            np.linalg.svd(np.asarray(J.dense(), np.float64), compute_uv=False)[-1], rel=1e-4
+        )
 
 
 def test_every_status_says_what_to_do():
@@ -285,4 +292,4 @@ def test_every_status_says_what_to_do():
         s = result.SigmaMin(0.0, 0.0, 0.0, 1.0, np.ones(1), np.int32(code), np.int32(0), "x")
         assert s.status == name
         assert len(s.message) > 40
-    assert s.certified == (result.CERTIFIED == code)
+    assert s.certified == (code == result.CERTIFIED)

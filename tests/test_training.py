@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optimizers import adam
 
 import narrow_jax as nj
-from optimizers import adam
 
 ROUNDING = 1e-9  # float64, 60 steps: the compiled loop and the plain one fuse differently
 

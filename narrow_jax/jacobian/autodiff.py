@@ -66,7 +66,9 @@ class AutodiffJacobian(Evaluating):
     def bilinear(self, u: Any, p: Any) -> Any:
         """Return uᵀJp in the dtype at hand, differentiable in params and x."""
         theta, rebuild = _flatten(self.params, self.plan)
-        slope = jax.jvp(lambda t: self.plan.apply_fn(rebuild(t), self.x), (theta,), (p.astype(theta.dtype),))[1]
+        slope = jax.jvp(lambda t: self.plan.apply_fn(rebuild(t), self.x), (theta,), (p.astype(theta.dtype),))[
+            1
+        ]
         return jnp.vdot(u, slope.reshape(-1).astype(u.dtype))
 
     def column_blocks(self) -> Iterator[Any]:
@@ -182,8 +184,8 @@ def _refuse_coupling(apply_fn: ApplyFn, params: Any, x: Any) -> None:
     tolerance = 1e3 * jnp.finfo(first.dtype).eps * jnp.max(jnp.abs(first), initial=0.0)
     if jnp.max(jnp.abs(first - again)) > tolerance:
         raise ValueError(
-            "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian row by "
-            "sample. Batch normalisation in training mode does this: evaluate with stored statistics (train=False)"
+            "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian "
+            "row by sample. Batch normalisation in training mode does this: evaluate with stored statistics (train=False)"
         )
 
 
@@ -215,9 +217,8 @@ def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
 
     def rebuild(theta: Any) -> Any:
         moved = iter(unravel(theta))
-        return structure.unflatten(
-            [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
-        )
+        put = [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
+        return jax.tree.unflatten(structure, put)
 
     return theta, rebuild
 

@@ -18,7 +18,7 @@ from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.jacobian.operator import Evaluating
 
 _LIMITS = 2.0**-900, 2.0**900
-"""The largest entries of x, w and v have to lie within: below, denormals may carry the matrix; above, scales overflow."""
+"""The largest entries of x, w and v have to lie within: below, denormals may matter; above, scales overflow."""
 
 
 @jax.tree_util.register_dataclass
@@ -144,7 +144,9 @@ def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
     if x.shape[0] == 0:
         raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1")
     if 0 in w.shape or 0 in v.shape:
-        raise ValueError(f"w has shape {w.shape} and v {v.shape}; expected at least one input, unit and output")
+        raise ValueError(
+            f"w has shape {w.shape} and v {v.shape}; expected at least one input, unit and output"
+        )
     if x.shape[1] != w.shape[0]:
         raise ValueError(
             f"x has {x.shape[1]} columns and w has {w.shape[0]} rows; expected x (n, d) and w (d, m) of the same d"
@@ -152,6 +154,12 @@ def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
     for what, leaf in (("w", w), ("v", v), ("x", x)):
         _checks.finite(what, leaf)
     return w, v, x
+
+
+def _carried(values: Any) -> Any:
+    """Whether scales are exact; 0 is, and a w of denormals moves z by less than 2⁻¹⁰⁰."""
+    size = jnp.max(jnp.abs(values))
+    return (size == 0) | ((size >= _LIMITS[0]) & (size <= _LIMITS[1]))
 
 
 def _unit(values: Any) -> tuple[Any, Any]:
@@ -163,9 +171,12 @@ def _unit(values: Any) -> tuple[Any, Any]:
 def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> KhatriRao:
     """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
     exact = x.dtype == jnp.float64
-    sizes = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in (x, w, v)])
-    carried = jnp.all((sizes >= _LIMITS[0]) & (sizes <= _LIMITS[1])) if exact else jnp.array(False)
-    z, z_error = fl.split_product(x, w) if exact else (fl.matmul(x, w), jnp.full(x.shape[:1] + w.shape[1:], jnp.inf, x.dtype))
+    carried = jnp.all(jnp.stack([_carried(leaf) for leaf in (x, w, v)])) if exact else jnp.array(False)
+    z, z_error = (
+        fl.split_product(x, w)
+        if exact
+        else (fl.matmul(x, w), jnp.full(x.shape[:1] + w.shape[1:], jnp.inf, x.dtype))
+    )
     # without barriers XLA fuses, and so recomputes, everything below into every use: minutes of compilation
     z, z_error = jax.lax.optimization_barrier((z, z_error))
     x, x_exponent = _unit(x)
@@ -179,9 +190,7 @@ def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> K
     error = fl.up(error + fl.UNIT * jnp.abs(d))
     d, d_exponent = _unit(jax.lax.optimization_barrier(d))
     error = jnp.where(carried & (d_exponent > -900), fl.scaled(error, -d_exponent), jnp.inf)
-    return KhatriRao(
-        jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent
-    )
+    return KhatriRao(jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent)
 
 
 def _slope_error(activation: Activation, z: Any, z_error: Any, slope: Any) -> Any:
@@ -190,7 +199,7 @@ def _slope_error(activation: Activation, z: Any, z_error: Any, slope: Any) -> An
         return jnp.full_like(z, jnp.inf)
     # |σ'(ẑ)| ≤ (|computed| + 2⁻⁹⁰)(1 + 2cu)
     size = (jnp.abs(slope) + 2.0**-90) * (1 + 2 * activation.derivative_error * fl.UNIT)
-    drift = activation.lipschitz - activation.min_derivative  # the whole range of σ', where nothing better is known
+    drift = activation.lipschitz - activation.min_derivative  # the range of σ', if nothing better is known
     moved = jnp.minimum(activation.sup_second_derivative * z_error, drift)
     if activation.log_derivative_lipschitz < jnp.inf:
         exponent = activation.log_derivative_lipschitz * z_error

@@ -12,8 +12,6 @@ from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian
 
 
-
-
 class Evaluating:
     """Mixin: the public products of an operator that knows how to ``evaluate`` itself.
 
@@ -71,4 +69,4 @@ def _symmetric(lower: Any) -> Any:
 
 
 def _ambient(value: Any) -> Any:
-    return value if jax.config.jax_enable_x64 else value.astype(jnp.float32)
+    return value.astype(jnp.zeros((), float).dtype)

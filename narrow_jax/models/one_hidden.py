@@ -9,16 +9,17 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from narrow_jax import activations, initializers
-from narrow_jax._typing import Array, Float, Params
+from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 
 
 def standard_apply(
-    params: Params, x: Float[Array, "n d"], activation: str | Activation = "tanh"
+    params: Params, x: Float[HostArray, "n d"], activation: str | Activation = "tanh"
 ) -> Float[Array, "n k"]:
     """Return f(x) = Σ_j v_j σ(w_jᵀx) for ``{"w": (d, m), "v": (m, k)}``.
 
     Example:
+        >>> import jax
         >>> params = initializers.lecun(jax.random.key(0), inputs=3, width=4, outputs=2)
         >>> standard_apply(params, jnp.ones((5, 3))).shape
         (5, 2)
@@ -28,17 +29,18 @@ def standard_apply(
     """
     sigma = activations.get(activation)
     _check_shapes(params, x, units_per_output_row=1)
-    return sigma(x @ params["w"]) @ params["v"]
+    return (params["v"].T @ sigma(params["w"].T @ x.T)).T  # (units, samples), as in pairwise_apply
 
 
 def pairwise_apply(
-    params: Params, x: Float[Array, "n d"], activation: str | Activation = "tanh"
+    params: Params, x: Float[HostArray, "n d"], activation: str | Activation = "tanh"
 ) -> Float[Array, "n k"]:
     """Return f(x) = Σ_j v_j (σ(w_{j+}ᵀx) − σ(w_{j−}ᵀx)) for ``{"w": (d, m), "v": (h, k)}``.
 
     Columns 0 … h−1 of w are the "+" half, h … m−1 the "−" half: at a mirrored start the output is exactly 0.
 
     Example:
+        >>> import jax
         >>> params = initializers.mirrored_lecun(jax.random.key(0), inputs=3, width=4)
         >>> float(jnp.abs(pairwise_apply(params, jnp.ones((5, 3)))).max())
         0.0
@@ -49,12 +51,13 @@ def pairwise_apply(
     sigma = activations.get(activation)
     _check_shapes(params, x, units_per_output_row=2)
     plus, minus = jnp.split(params["w"], 2, axis=1)
-    # equal columns of x @ w may round apart, x @ 0 cannot: exact at the mirrored start, accurate near it
-    z, gap = jnp.split(x @ jnp.concatenate([plus, minus - plus], axis=1), 2, axis=1)
-    return (sigma(z) - sigma(z + gap)) @ params["v"]
+    # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near
+    # it. Units as rows: the CPU's products over samples are up to a quarter faster than with samples as rows
+    z, gap = jnp.split(jnp.concatenate([plus, minus - plus], axis=1).T @ x.T, 2, axis=0)
+    return (params["v"].T @ (sigma(z) - sigma(z + gap))).T
 
 
-def _check_shapes(params: Params, x: Array, units_per_output_row: int) -> None:
+def _check_shapes(params: Params, x: HostArray, units_per_output_row: int) -> None:
     w, v = params["w"], params["v"]
     matrices = x.ndim == w.ndim == v.ndim == 2
     if not matrices or w.shape != (x.shape[1], units_per_output_row * v.shape[0]):
@@ -72,6 +75,7 @@ class StandardNet(nn.Module):
     """The standard net as a Flax module, ``{"w": (d, m), "v": (m, k)}`` drawn by ``lecun``.
 
     Example:
+        >>> import jax
         >>> net = StandardNet(width=4)
         >>> variables = net.init(jax.random.key(0), jnp.ones((5, 3)))
         >>> net.apply(variables, jnp.ones((5, 3))).shape
@@ -84,7 +88,7 @@ class StandardNet(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def __call__(self, x: Float[HostArray, "n d"]) -> Float[Array, "n k"]:
         """Return f(x)."""
         return standard_apply(_declare(self, initializers.lecun, x), x, self.activation)
 
@@ -93,6 +97,7 @@ class PairwiseNet(nn.Module):
     """The pairwise net as a Flax module, ``{"w": (d, m), "v": (h, k)}`` drawn by ``mirrored_lecun``.
 
     Example:
+        >>> import jax
         >>> net = PairwiseNet(width=4, outputs=2)
         >>> variables = net.init(jax.random.key(0), jnp.ones((5, 3)))
         >>> {name: leaf.shape for name, leaf in variables["params"].items()}
@@ -105,11 +110,11 @@ class PairwiseNet(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
+    def __call__(self, x: Float[HostArray, "n d"]) -> Float[Array, "n k"]:
         """Return f(x)."""
         return pairwise_apply(_declare(self, initializers.mirrored_lecun, x), x, self.activation)
 
 
-def _declare(net: StandardNet | PairwiseNet, draw: Callable[..., Params], x: Array) -> Params:
+def _declare(net: StandardNet | PairwiseNet, draw: Callable[..., Params], x: HostArray) -> Params:
     sizes = {"inputs": x.shape[-1], "width": net.width, "outputs": net.outputs, "dtype": net.param_dtype}
     return {name: net.param(name, lambda key, name=name: draw(key, **sizes)[name]) for name in ("w", "v")}

@@ -62,7 +62,7 @@ def host(apply: Callable[[np.ndarray], np.ndarray], start: np.ndarray, tolerance
         last = k + 1 == steps or not off[k] > _BREAKDOWN * np.max(np.abs(diagonal))
         if last or (k + 1) % CHECK_EVERY == 0:
             values, vectors = eigh_tridiagonal(diagonal[: k + 1], off[:k])
-            residual = 0.0 if k + 1 == rows or last and k + 1 < steps else off[k] * abs(vectors[-1, -1])
+            residual = 0.0 if k + 1 == rows or (last and k + 1 < steps) else off[k] * abs(vectors[-1, -1])
             second = values[-2] if k else 0.0
             error = residual * residual / max((values[-1] - second) * values[-1], np.finfo(float).tiny)
             if last or error < tolerance:

@@ -16,7 +16,8 @@ STATUSES = {
     "rank_deficient_by_shape": "more rows than columns: σ_min over the rows is 0; widen the network",
     "estimate": "the value is accurate to rounding but its lower bound is not proven: use certify=True and float64 on "
     "CPU or GPU; a condition number above 1e10 is beyond proof in float64",
-    "not_converged": "the Gram matrix cannot resolve σ_min, or an iteration stopped early: use method='qr' outside vmap",
+    "not_converged": "the Gram matrix cannot resolve σ_min, or an iteration stopped early: "
+    "use method='qr' outside vmap",
 }
 METHODS = ("gram", "qr", "dense", "shape")
 CERTIFIED, ZERO, SHAPE, ESTIMATE, NOT_CONVERGED = range(5)
@@ -75,5 +76,7 @@ class SigmaMin:
 def _named(code: Any, names: tuple[str, ...], instead: str) -> Any:
     codes = _checks.concrete(code)
     if codes is None:
-        raise TypeError(f"the name is not known while traced: compare {instead} or use .certified inside jit and vmap")
+        raise TypeError(
+            f"the name is not known while traced: compare {instead} or use .certified inside jit and vmap"
+        )
     return np.array(names)[codes] if codes.ndim else names[int(codes)]

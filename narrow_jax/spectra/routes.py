@@ -115,9 +115,7 @@ def _judge(
     reliable = trusted & (isolated | (error <= 2 * allowed * first)) & jnp.isfinite(pair.value)
     sharp = (lower > 0) & (pair.upper - lower <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
     method = jnp.asarray(GRAM, jnp.int32)
-    return Found(
-        pair.value, lower, pair.upper, pair.vector, pair.right, reliable | sharp, sharp, method
-    )
+    return Found(pair.value, lower, pair.upper, pair.vector, pair.right, reliable | sharp, sharp, method)
 
 
 def triangular_route(

@@ -1,0 +1,7 @@
+"""``python -m narrow_jax.cli``."""
+
+import sys
+
+from narrow_jax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,148 @@
+"""What the commands share: the config of a run, its options, and the data, model and start that it names."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+import narrow_jax as nj
+from narrow_jax import _checks
+
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "sgd": optax.sgd,
+    "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that makes a training run; ``config.json`` holds it."""
+
+    dataset: str = "digits"
+    labels: str = "true"
+    classes: int = 2
+    samples: int | None = None
+    normalize: str | None = None
+    model: str = "pairwise"
+    width: int = 120
+    activation: str = "tanh"
+    radius: float = 0.1
+    zeta: float = 1e-3
+    kappa: float = math.inf
+    loss: str = "squared"
+    optimizer: str = "adam"
+    learning_rate: float = 5e-3
+    schedule: str = "cosine"
+    steps: int = 5000
+    batch_size: int | None = None
+    seed: int = 0
+
+
+HELP = {
+    "dataset": f"data set: {', '.join(nj.data.NAMES)}",
+    "labels": "true labels, or random ones to test memorisation",
+    "classes": "number of classes of random labels; 2 are learned as ±1",
+    "samples": "random subset of that many training samples (default: all)",
+    "normalize": "map of the inputs, fitted on the training samples (default: pixels in [0, 1])",
+    "model": "pairwise: mirrored start and pairwise output (the paper's); standard: the baseline",
+    "width": "hidden units m, even for the pairwise net",
+    "activation": f"one of {', '.join(nj.activations.names())}",
+    "radius": "ε of the ball around the start that holds the hidden weights; inf for none",
+    "zeta": "ζ, lower bound of the output weights of the pairwise net",
+    "kappa": "κ ≥ 1, largest ratio of output weights; inf for none",
+    "loss": "squared: ½ Σ (y − f)²",
+    "optimizer": "optimizer, run in the coordinates of the ball",
+    "learning_rate": "first step size",
+    "schedule": "step size over the run",
+    "steps": "number of updates",
+    "batch_size": "samples an update (default: all)",
+    "seed": "of the start, the random labels, the subset and the batches",
+}
+CHOICES: dict[str, Sequence[str]] = {
+    "labels": ("true", "random"),
+    "normalize": ("standardize", "whiten"),
+    "model": ("pairwise", "standard"),
+    "loss": ("squared", "mean_squared", "cross_entropy"),
+    "optimizer": tuple(OPTIMIZERS),
+    "schedule": ("cosine", "constant"),
+}
+PARSERS: dict[str, Callable[[str], Any]] = {"samples": int, "batch_size": int, "normalize": str}
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
+    return {name: "inf" if value == math.inf else value for name, value in asdict(config).items()}
+
+
+def from_json(saved: dict[str, Any]) -> TrainConfig:
+    """Return the config that ``to_json`` wrote."""
+    values: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in saved.items()}
+    return TrainConfig(**values)
+
+
+def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add the options of these fields of the config, with their defaults."""
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    for name in names:
+        parse = PARSERS.get(name) or type(defaults[name])
+        flag, choices = "--" + name.replace("_", "-"), CHOICES.get(name)
+        parser.add_argument(flag, type=parse, default=defaults[name], choices=choices, help=HELP[name])
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where data sets are."""
+    parser.add_argument(
+        "--raw-dir", type=Path, help="folder with the data sets' original files, for offline use"
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder where prepared data sets are kept")
+
+
+def load_data(
+    config: TrainConfig, raw_dir: Path | None = None, data_dir: Path | None = None
+) -> nj.data.Dataset:
+    """Return the data set of a run."""
+    return nj.data.load(
+        config.dataset,
+        labels=config.labels,
+        classes=config.classes,
+        samples=config.samples,
+        normalize=config.normalize,
+        seed=config.seed,
+        raw_dir=raw_dir,
+        data_dir=data_dir,
+    )
+
+
+def build(
+    config: TrainConfig, data: nj.data.Dataset, strict: bool = False
+) -> tuple[Callable[..., Any], Callable[..., Any], Any, optax.GradientTransformation]:
+    """Return the model, its Jacobian operator, the start and the optimizer of a run."""
+    _checks.positive("learning rate", config.learning_rate)
+    _checks.count("steps", config.steps)
+    outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
+    sizes = {"inputs": data.x.shape[1], "width": config.width, "outputs": outputs}
+    key = jax.random.key(config.seed)
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    optimizer = OPTIMIZERS[config.optimizer](rate)
+    if config.model == "standard":
+        params = nj.initializers.lecun(key, **sizes)
+        tx = nj.constraints.regime(optimizer, config.radius, zeta=None)
+        model, jacobian = nj.models.standard_apply, nj.jacobian.standard
+    else:
+        params = nj.initializers.mirrored_lecun(key, **sizes, zeta=config.zeta, kappa=config.kappa)
+        tx = nj.constraints.regime(optimizer, config.radius, config.zeta, config.kappa)
+        model, jacobian = nj.models.pairwise_apply, nj.jacobian.pairwise
+        nj.jacobian.check_width(data.x, config.width, outputs, strict=strict)
+    activation = nj.activations.get(config.activation)
+    return partial(model, activation=activation), partial(jacobian, activation=activation), params, tx

@@ -1,0 +1,108 @@
+"""``narrow-jax train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import narrow_jax as nj
+from narrow_jax import runs
+from narrow_jax.cli.config import TrainConfig, add_folders, add_options, build, load_data, to_json
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    train = commands.add_parser(
+        "train",
+        help="train a narrow net under the constraints",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Train a one-hidden-layer net: hidden weights in a ball around their start, output "
+        "weights in a cone. Writes params.npz, config.json, history.jsonl and summary.json.",
+        epilog="Example: narrow-jax train --dataset digits --labels random --normalize whiten --width 120 "
+        "--radius 0.1",
+    )
+    train.set_defaults(run=run)
+    add_options(train, (field.name for field in fields(TrainConfig)))
+    train.add_argument("--every", type=int, help="steps between records (default: a hundredth of --steps)")
+    train.add_argument("--sigma-min", action="store_true", help="record σ_min of the Jacobian in the history")
+    train.add_argument("--strict", action="store_true", help="refuse a width too small for the data")
+    train.add_argument("--out", type=Path, help="folder of the run (default: runs/DATASET-MODEL-SEED)")
+    add_folders(train)
+    train.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, write the run, print its summary; 1 if it diverged."""
+    config = TrainConfig(**{field.name: getattr(args, field.name) for field in fields(TrainConfig)})
+    folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    data = load_data(config, args.raw_dir, args.data_dir)
+    targets = data.labels if config.loss == "cross_entropy" else data.y
+    if targets is None:
+        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
+    apply_fn, jacobian, params, tx = build(config, data, strict=args.strict)
+    started = time.perf_counter()
+    result = nj.fit(
+        apply_fn,
+        params,
+        tx,
+        (data.x, targets),
+        steps=config.steps,
+        loss=config.loss,
+        batch_size=config.batch_size,
+        key=jax.random.key(config.seed) if config.batch_size else None,
+        every=args.every,
+        monitors=(nj.monitors.sigma_min(jacobian),) if args.sigma_min else (),
+        progress=False if args.json else None,
+        record=folder / "history.jsonl",
+    )
+    summary = summarize(config, result, time.perf_counter() - started)
+    summary |= _test_accuracy(apply_fn, result.params, data, config)
+    runs.save(folder, result.params, to_json(config))
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _print_summary(config, summary, folder, as_json=args.json)
+    return 1 if result.diverged else 0
+
+
+def summarize(config: TrainConfig, result: nj.FitResult, seconds: float) -> dict[str, Any]:
+    """Return the last record of a run as plain numbers."""
+    last = {name: values[-1].item() for name, values in result.history.items() if len(values)}
+    return {
+        "diverged": result.diverged,
+        "steps_taken": result.steps_taken,
+        "radius": to_json(config)["radius"],
+        **last,
+        "seconds": round(seconds, 2),
+    }
+
+
+def _test_accuracy(
+    apply_fn: Any, params: Any, data: nj.data.Dataset, config: TrainConfig
+) -> dict[str, float]:
+    targets = data.labels_test if config.loss == "cross_entropy" else data.y_test
+    if config.labels == "random" or targets is None:
+        return {}
+    accuracy = nj.losses.accuracy_for(targets)
+    return (
+        {} if accuracy is None else {"test_accuracy": float(accuracy(apply_fn(params, data.x_test), targets))}
+    )
+
+
+def _print_summary(config: TrainConfig, summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"config": to_json(config), "summary": summary, "folder": str(folder)}))
+        return
+    if summary["diverged"]:
+        print(
+            f"DIVERGED at step {summary['steps_taken'] + 1}: a loss or weight became non-finite.\n"
+            f"The params of step {summary['steps_taken']} are kept; try a smaller --learning-rate."
+        )
+    for name, value in summary.items():
+        print(f"  {name:18} {value:.6g}" if isinstance(value, float) else f"  {name:18} {value}")
+    print(f"written to {folder}")

@@ -1,0 +1,141 @@
+"""σ_min along a changing matrix: LOBPCG from the last vector, preconditioned by a kept inverse of the Gram matrix.
+
+A ``Tracked`` holds what carries over, in float32 (a preconditioner need not be exact): the inverse of an earlier
+K = JJᵀ and the last vector. One look costs a few products with J and the inverse. When the residual does not
+come down, the inverse is stale: K is formed and inverted anew.
+
+Reference: Knyazev, "Toward the optimal preconditioned eigensolver" (2001), block size 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from narrow_jax._operators import EvaluatedJacobian, Jacobian
+from narrow_jax._typing import Array, Float
+from narrow_jax.spectra import device
+
+TOLERANCE = 3e-2
+"""Residual ‖Ku − θu‖/θ at which a look ends; the error of θ is of the order of its square."""
+
+STEPS, STEPS_AFTER_REFRESH = 8, 60
+
+
+class Tracked(NamedTuple):
+    """What carries over from look to look.
+
+    Fields:
+        inverse: K⁻¹ of an earlier matrix, float32, scaled like it.
+        vector: the last left singular vector, float32.
+        refreshes: how often the inverse was made.
+    """
+
+    inverse: Float[Array, "n n"]
+    vector: Float[Array, " n"]
+    refreshes: Array
+
+
+class _Iterate(NamedTuple):
+    """u, the last direction, their images under Jᵀ, θ = ‖Jᵀu‖², the residual ‖Ku − θu‖/θ, and the step."""
+
+    u: Array
+    direction: Array
+    image: Array
+    direction_image: Array
+    theta: Array
+    residual: Array
+    gradient: Array
+    step: Array
+
+
+def start(rows: int) -> Tracked:
+    """Return a state without knowledge: the first look refreshes it."""
+    return Tracked(
+        jnp.zeros((rows, rows), jnp.float32), jnp.ones(rows, jnp.float32), jnp.zeros((), jnp.int32)
+    )
+
+
+def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
+    """Return the state after a look at J, and ‖Jᵀu‖, an upper bound of σ_min(J) up to its own rounding."""
+    with jax.enable_x64(True):
+        j = J.evaluate("float64")
+        inverse, vector = (leaf.astype(jnp.float64) for leaf in tracked[:2])
+        near = _lobpcg(j, inverse, vector, STEPS)
+        settled = near.residual < TOLERANCE  # false for NaN
+        inverse, last, refreshed = jax.lax.cond(
+            settled,
+            lambda: (inverse, near, jnp.zeros((), jnp.int32)),
+            lambda: _refresh(j, vector),
+        )
+        value = jnp.ldexp(jnp.sqrt(last.theta), j.exponent)
+        state = Tracked(
+            inverse.astype(jnp.float32), last.u.astype(jnp.float32), tracked.refreshes + refreshed
+        )
+    return state, value.astype(jnp.zeros((), float).dtype)
+
+
+def _refresh(j: EvaluatedJacobian, vector: Array) -> tuple[Array, _Iterate, Array]:
+    gram = j.gram(device).matrix
+    lower = jnp.tril(gram)
+    # the shift keeps the factorisation going where K is singular to rounding
+    shift = 4 * gram.shape[0] * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))
+    factor = jax.scipy.linalg.cho_factor(lower + shift * jnp.eye(gram.shape[0]), lower=True)
+    inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(gram.shape[0]))
+    return inverse, _lobpcg(j, inverse, vector, STEPS_AFTER_REFRESH), jnp.ones((), jnp.int32)
+
+
+def _lobpcg(j: EvaluatedJacobian, inverse: Array, vector: Array, steps: int) -> _Iterate:
+    """Minimise ‖Jᵀu‖²/‖u‖² over span{u, K̃⁻¹r, last direction}, until the residual settles or steps run out."""
+
+    def begin() -> _Iterate:
+        u = vector / jnp.linalg.norm(vector)
+        image = j.rmv(u)
+        zero = jnp.zeros_like
+        return _measured(j, u, zero(u), image, zero(image), jnp.zeros((), jnp.int32))
+
+    def unsettled(it: _Iterate) -> Array:
+        return (it.step < steps) & ~(it.residual < TOLERANCE)
+
+    def step(it: _Iterate) -> _Iterate:
+        basis, images = [it.u], [it.image]
+        for raw, raw_image in ((inverse @ it.gradient, None), (it.direction, it.direction_image)):
+            vector, image = _orthonormal(j, raw, raw_image, basis, images)
+            basis.append(vector)
+            images.append(image)
+        s, g = jnp.stack(basis), jnp.stack(images)
+        empty = jnp.sum(s * s, axis=1) == 0  # no direction yet: kept out of the smallest eigenvector
+        t = g @ g.T
+        t = t + jnp.diag(jnp.where(empty, 4 * jnp.trace(t) + 1, 0.0))
+        y = jnp.linalg.eigh(t)[1][:, 0]
+        y_side = y.at[0].set(0.0)
+        return _measured(j, y @ s, y_side @ s, y @ g, y_side @ g, it.step + 1)
+
+    return jax.lax.while_loop(unsettled, step, begin())
+
+
+def _measured(
+    j: EvaluatedJacobian, u: Array, direction: Array, image: Array, side: Array, step: Array
+) -> _Iterate:
+    theta = jnp.sum(image**2) / jnp.sum(u**2)
+    gradient = j.mv(image) - theta * u
+    residual = jnp.linalg.norm(gradient) / theta
+    return _Iterate(u, direction, image, side, theta, residual, gradient, step)
+
+
+def _orthonormal(
+    j: EvaluatedJacobian, vector: Array, image: Array | None, basis: list[Array], images: list[Array]
+) -> tuple[Array, Array]:
+    """Return the vector made orthonormal to the basis, and its image; zero if nothing is left of it."""
+    size = jnp.linalg.norm(vector)
+    vector = vector / jnp.where(size > 0, size, 1.0)
+    image = j.rmv(vector) if image is None else image / jnp.where(size > 0, size, 1.0)
+    for _ in range(2):  # twice is enough
+        for other, other_image in zip(basis, images, strict=True):
+            overlap = jnp.sum(other * vector)
+            vector, image = vector - overlap * other, image - overlap * other_image
+    left = jnp.linalg.norm(vector)
+    scale = jnp.where(left > 1e-10, 1 / jnp.where(left > 1e-10, left, 1.0), 0.0)
+    return vector * scale, image * scale

@@ -1,0 +1,144 @@
+"""The command line: files, exit status 0, 1, 2, and messages for people."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import narrow_jax as nj
+from narrow_jax import runs
+from narrow_jax.cli import main
+
+QUICK = [
+    *("train", "--dataset", "synthetic", "--samples", "30", "--width", "8", "--optimizer", "sgd"),
+    *("--learning-rate", "1e-3", "--steps", "20"),
+]
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """Standard promotion: the command line runs optax's own schedules, which promote."""
+
+
+def test_train_writes_a_run_that_can_be_read(tmp_path, capsys):
+    assert main([*QUICK, "--radius", "0.5", "--seed", "3", "--out", str(tmp_path)]) == 0
+    params, config = runs.load(tmp_path)
+    assert params["w"].shape == (20, 8)
+    assert params["v"].shape == (4, 1)
+    assert (config["width"], config["radius"], config["seed"]) == (8, 0.5, 3)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert summary["loss"] == history[-1]["loss"]
+    assert history[-1]["step"] == 20
+    data = nj.data.load("synthetic", samples=30, seed=3)
+    outputs = nj.models.pairwise_apply(params, data.x)
+    assert summary["loss"] == pytest.approx(float(nj.losses.squared(outputs, data.y)), rel=1e-5)
+    assert f"written to {tmp_path}" in capsys.readouterr().out
+
+
+def test_params_file_holds_plain_arrays(tmp_path):
+    main([*QUICK, "--out", str(tmp_path)])
+    with np.load(tmp_path / "params.npz", allow_pickle=False) as arrays:
+        assert sorted(arrays.files) == ["v", "w"]
+        assert all(arrays[name].dtype == np.float32 for name in arrays.files)
+
+
+def test_json_prints_one_object_and_nothing_else(tmp_path, capsys):
+    assert main([*QUICK, "--json", "--sigma-min", "--out", str(tmp_path)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["config"]["steps"] == 20
+    assert printed["summary"]["sigma_min"] > 0
+    assert math.isfinite(printed["summary"]["loss"])
+
+
+def test_digits_with_true_labels_and_minibatches(tmp_path):
+    args = ["train", "--dataset", "digits", "--samples", "200", "--normalize", "standardize", "--width", "80"]
+    args += ["--loss", "cross_entropy", "--optimizer", "momentum", "--learning-rate", "0.05", "--steps", "60"]
+    assert main([*args, "--batch-size", "50", "--radius", "inf", "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["accuracy"] > 0.8  # ten classes
+    assert summary["relative_distance"] == 0  # there is no ball
+
+
+def test_standard_net_is_held_by_the_ball_only(tmp_path):
+    args = [*QUICK, "--model", "standard", "--radius", "0.5", "--steps", "200", "--out", str(tmp_path)]
+    args[args.index("1e-3")] = "3e-3"
+    assert main(args) == 0
+    params, _ = runs.load(tmp_path)
+    assert params["v"].shape == (8, 1)
+    assert (params["v"] < 0).any()  # no cone
+    assert json.loads((tmp_path / "summary.json").read_text())["relative_distance"] == pytest.approx(
+        1, rel=1e-3
+    )
+
+
+def test_divergence_is_status_1_and_names_the_step(tmp_path, capsys):
+    args = [*QUICK, "--model", "standard", "--radius", "inf", "--out", str(tmp_path)]
+    args[args.index("1e-3")] = "1e9"
+    assert main([*args, "--steps", "400"]) == 1
+    assert "DIVERGED at step" in capsys.readouterr().out
+    params, _ = runs.load(tmp_path)
+    assert np.isfinite(params["w"]).all()
+
+
+BAD = {
+    "odd width": (["--width", "7"], "width is 7; expected an even number"),
+    "no width": (["--width", "0"], "width is 0"),
+    "negative radius": (["--radius", "-1"], "radius is -1.0"),
+    "nan radius": (["--radius", "nan"], "radius is nan"),
+    "small kappa": (["--kappa", "0.5"], "kappa is 0.5"),
+    "no zeta": (["--zeta", "0"], "zeta is 0.0"),
+    "learning rate": (["--learning-rate", "0"], "learning rate is 0.0"),
+    "steps": (["--steps", "0"], "steps is 0"),
+    "large batch": (["--batch-size", "31"], "batch_size is 31 and there are 30 samples"),
+    "data set": (["--dataset", "mnits"], "unknown data set 'mnits': did you mean 'mnist'"),
+    "activation": (["--activation", "tahn"], "unknown activation 'tahn': did you mean 'tanh'"),
+    "classes of real targets": (["--loss", "cross_entropy"], "has real targets and no classes"),
+    "narrow and strict": (["--samples", "200", "--width", "4", "--strict"], "smallest"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_status_2_with_one_clear_line(tmp_path, capsys, options, message):
+    assert main([*QUICK, "--out", str(tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("narrow-jax train: ")
+    assert not (tmp_path / "params.npz").exists()
+
+
+def test_width_too_small_warns(tmp_path):
+    args = [*QUICK, "--samples", "200", "--width", "4", "--out", str(tmp_path)]
+    with pytest.warns(UserWarning, match="20"):  # 2·200/20
+        assert main(args) == 0
+
+
+@pytest.mark.parametrize("args", [["trian"], [], ["train", "--width", "many"], ["train", "--model", "deep"]])
+def test_unknown_words_are_status_2(args):
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+
+
+def test_installed_command_tells_its_version():
+    done = subprocess.run(
+        [sys.executable, "-m", "narrow_jax.cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("narrow-jax 0.")
+
+
+def test_help_lists_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    for option in ("--dataset", "--labels", "--normalize", "--width", "--radius", "--raw-dir", "--json"):
+        assert option in text
+    assert "(default: 0.1)" in text
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no params.npz and no config.json"):
+        runs.load(tmp_path)

@@ -1,0 +1,294 @@
+"""Every transformation inside every optax wrapper, and ball_coordinates against the problem it stands for."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optimizers import adam, unstrict
+
+from narrow_jax.constraints import ball_coordinates, project, regime, report
+
+# units in the last place of the params lost in p + (q − p) and in the projection itself; measured 3
+ULPS = 8
+# one float32 step against another compilation of it, for updates of order 1
+RECOMPILED = 2e-6
+# float64 trajectories of 12 steps through the same formulas in another order; measured 4e-15
+TRAJECTORY = 1e-12
+# a zoom line search branches on comparisons and L-BFGS amplifies roundings; measured 1e-11
+LINE_SEARCH = 1e-8
+
+RADIUS, ZETA, KAPPA = 0.5, 0.1, 5.0
+START = {
+    "hidden": {"w": np.linspace(-1, 2, 12).reshape(3, 4), "bias": np.ones((1, 2))},
+    "v": np.array([[0.25, -0.375], [0.5, 0.875], [0.75, -1.25]]),
+}
+BALL, CONE = {"radius": RADIUS}, {"zeta": ZETA, "kappa": KAPPA}
+
+# name: factory, its hyper-parameters, and what it keeps: "w" in the ball, "v" in the cone
+TRANSFORMATIONS = {
+    "project ball": (project, BALL, "w"),
+    "project cone": (project, CONE, "v"),
+    "project both": (project, BALL | CONE, "wv"),
+    "regime adam": (functools.partial(regime, adam(0.1)), BALL | CONE, "wv"),
+    "regime momentum": (functools.partial(regime, optax.sgd(0.2, momentum=0.9)), BALL | CONE, "wv"),
+    "ball_coordinates": (functools.partial(ball_coordinates, adam(0.1)), BALL, ""),
+}
+
+
+def constrained(mask):
+    return lambda params: {"hidden": {"w": mask[0], "bias": mask[1]}, "v": mask[0]}
+
+
+WRAPPERS = {
+    "bare": lambda make, options: make(**options),
+    "chain": lambda make, options: optax.chain(optax.clip(10.0), optax.scale(-1.0), make(**options)),
+    "masked": lambda make, options: optax.masked(make(**options), constrained((True, False))),
+    "partition": lambda make, options: optax.partition(
+        {"narrow": make(**options), "rest": optax.sgd(0.1)}, constrained(("narrow", "rest"))
+    ),
+    "MultiSteps": lambda make, options: optax.MultiSteps(
+        unstrict(make(**options)), 2
+    ).gradient_transformation(),
+    "apply_if_finite": lambda make, options: optax.apply_if_finite(make(**options), 3),
+    "inject_hyperparams": lambda make, options: optax.inject_hyperparams(make)(**options),
+}
+each = pytest.mark.parametrize("name", TRANSFORMATIONS)
+# a compilation each: every wrapper around all of it at once, the parts where a wrapper could tell them apart
+WIDEST = ["project both", "regime adam", "ball_coordinates"]
+PAIRS = [(name, "bare") for name in TRANSFORMATIONS]
+PAIRS += [("regime adam", wrapper) for wrapper in WRAPPERS if wrapper != "bare"]
+PAIRS += [("project both", wrapper) for wrapper in ("masked", "partition", "inject_hyperparams")]
+PAIRS += [("ball_coordinates", wrapper) for wrapper in ("masked", "inject_hyperparams")]
+widest = pytest.mark.parametrize("name", WIDEST)
+# optax's MultiSteps itself promotes int32 and float32
+STRICT = {wrapper: wrapper != "MultiSteps" for wrapper in WRAPPERS}
+
+
+def start(dtype=jnp.float32):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), START)
+
+
+def gradients(steps, dtype=jnp.float32, seed=0):
+    """Return a stack of gradients: small ones that stay inside the sets and large ones that leave them."""
+    rng = np.random.default_rng(seed)
+    scale = np.resize([0.02, 5.0, 1.0], steps)
+    return jax.tree.map(
+        lambda leaf: np.asarray(
+            scale.reshape(-1, *[1] * leaf.ndim) * rng.normal(size=(steps, *leaf.shape)), dtype
+        ),
+        START,
+    )
+
+
+def at(stack, i):
+    return jax.tree.map(lambda leaf: leaf[i], stack)
+
+
+@functools.cache
+def stepper(name, wrapper):
+    """Return init and a jitted step that feeds the transformation and applies what it emits."""
+    make, options, _ = TRANSFORMATIONS[name]
+    tx = WRAPPERS[wrapper](make, options)
+    tx = tx if STRICT[wrapper] else unstrict(tx)
+
+    def step(carry, gradient):
+        params, state = carry
+        updates, state = tx.update(gradient, state, params)
+        return (jax.tree.map(jnp.add, params, updates), state), updates
+
+    return tx.init, jax.jit(step)
+
+
+def require_kept(name, params, dtype=jnp.float32):
+    eps, kept = float(jnp.finfo(dtype).eps), TRANSFORMATIONS[name][2]
+    w, v = (np.asarray(leaf, float) for leaf in (params["hidden"]["w"], params["v"]))
+    assert np.isfinite(w).all()
+    assert np.isfinite(v).all()
+    if "w" in kept:
+        assert np.linalg.norm(w - START["hidden"]["w"]) <= RADIUS + ULPS * eps * np.linalg.norm(w)
+    if "v" in kept:
+        magnitudes = v * np.sign(START["v"])
+        slack = ULPS * eps * np.abs(v).max()
+        assert magnitudes.min() >= ZETA - slack
+        assert (magnitudes.max(axis=0) <= KAPPA * (magnitudes.min(axis=0) + slack)).all()
+
+
+def require_wrapped(wrapper, inputs, emitted):
+    """Require what the wrapper itself promises: leaves it keeps away, steps it waits or skips."""
+    if wrapper in ("masked", "partition"):
+        factor = {"masked": 1.0, "partition": -0.1}[wrapper]
+        np.testing.assert_allclose(emitted["hidden"]["bias"], factor * inputs["hidden"]["bias"], rtol=1e-6)
+    silent = {"MultiSteps": [0, 2, 4], "apply_if_finite": [3]}.get(wrapper, [])
+    for i in range(6):
+        assert (i in silent) == all((np.asarray(leaf[i]) == 0).all() for leaf in jax.tree.leaves(emitted))
+
+
+@pytest.mark.parametrize(("name", "wrapper"), PAIRS)
+def test_params_stay_feasible_in_every_wrapper_and_in_a_scan(name, wrapper):
+    init, step = stepper(name, wrapper)
+    before, inputs = init(start()), gradients(6)
+    if wrapper == "apply_if_finite":
+        inputs["hidden"]["w"][3, 0, 0] = np.nan
+    (params, state), emitted = jax.jit(functools.partial(jax.lax.scan, step))((start(), before), inputs)
+    require_wrapped(wrapper, inputs, emitted)
+    moved = jax.tree.map(np.asarray, start())
+    for i in range(6):
+        moved = jax.tree.map(lambda p, u, i=i: p + np.asarray(u[i]), moved, emitted)
+        require_kept(name, moved)
+    # the updates are no zeros, and a scan accepts the state: structure, shapes and dtypes are stable
+    assert np.abs(moved["v"] - START["v"]).max() > 0.01
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, before)
+    chex.assert_trees_all_close(moved, params, atol=RECOMPILED)
+    told = report(state)
+    assert bool(told) == (name != "ball_coordinates")
+    if "w" in TRANSFORMATIONS[name][2]:
+        distance = np.linalg.norm(moved["hidden"]["w"] - START["hidden"]["w"])
+        assert float(told["distance"]) == pytest.approx(distance, abs=RECOMPILED)
+
+
+def test_feasibility_check_notices_the_plain_update():
+    u = at(gradients(2), 1)
+    for name in ("project ball", "project cone"):
+        with pytest.raises(AssertionError):
+            require_kept(name, jax.tree.map(jnp.add, start(), u))
+
+
+@each
+@pytest.mark.parametrize("name_of_bad", ["w", "v"])
+def test_infeasible_params_are_brought_back_by_the_next_update(name, name_of_bad):
+    init, step = stepper(name, "bare")
+    state, params = init(start()), start()
+    if name_of_bad == "w":
+        params["hidden"]["w"] = params["hidden"]["w"] + 3
+    else:
+        params["v"] = -params["v"] * jnp.array([[1.0], [9.0], [0.1]])
+    (params, _), _ = step((params, state), at(gradients(1), 0))
+    require_kept(name, params)
+
+
+@widest
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_dtype_is_kept_and_ulps_are_those_of_the_dtype(name, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        init, step = stepper(name, "bare")
+        carry = (start(dtype), init(start(dtype)))
+        for i in range(3):
+            carry, updates = step(carry, at(gradients(3, dtype), i))
+            require_kept(name, carry[0], dtype)
+            assert {str(leaf.dtype) for leaf in jax.tree.leaves((updates, carry[0]))} == {dtype}
+
+
+@widest
+def test_vmap_over_params_and_state_equals_single_runs(name):
+    init, step = stepper(name, "bare")
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), start())
+    # the cone's signs and the ball's centre differ from run to run
+    states = jax.vmap(init)(starts)
+    (many, _), _ = jax.jit(jax.vmap(step))((starts, states), gradients(2))
+    for i in range(2):
+        (single, _), _ = step((at(starts, i), init(at(starts, i))), at(gradients(2), i))
+        chex.assert_trees_all_close(at(many, i), single, atol=RECOMPILED)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapper"),
+    [*((name, "bare") for name in WIDEST), ("regime adam", "inject_hyperparams")],
+)
+def test_donated_step_is_traced_once_and_leaves_the_same_params(name, wrapper):
+    init, plain = stepper(name, wrapper)
+    chex.clear_trace_counter()  # chex counts by name
+    traced = chex.assert_max_traces(lambda *args: plain(*args), n=1)
+    donated = jax.jit(traced, donate_argnums=0)
+    carry, expected = (start(), init(start())), (start(), init(start()))
+    for i in range(5):
+        before = carry[0]["v"]
+        carry, _ = donated(carry, at(gradients(5), i))
+        assert before.is_deleted()
+        expected, _ = plain(expected, at(gradients(5), i))
+    chex.assert_trees_all_close(carry, expected, atol=RECOMPILED)
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMATIONS if name != "project cone"])
+def test_nan_gradient_stays_visible(name):
+    bad = at(gradients(1), 0)
+    bad["hidden"]["w"][0, 0] = np.nan
+    init, step = stepper(name, "bare")
+    (params, _), _ = step((start(), init(start())), bad)
+    assert np.isnan(params["hidden"]["w"][0, 0])
+
+
+def test_multisteps_projects_the_mean_of_the_gradients():
+    init, step = stepper("project both", "MultiSteps")
+    carry, stack = (start(), init(start())), gradients(2)
+    for i in range(2):
+        carry, _ = step(carry, at(stack, i))
+    bare_init, bare = stepper("project both", "bare")
+    mean = jax.tree.map(lambda leaf: leaf.mean(axis=0), stack)
+    (expected, _), _ = bare((start(), bare_init(start())), mean)
+    chex.assert_trees_all_close(carry[0], expected, atol=RECOMPILED)
+
+
+# ball_coordinates against the reparametrised problem, written out
+
+TARGET, X = np.random.default_rng(1).normal(size=(7, 2)), np.random.default_rng(2).normal(size=(7, 3))
+
+
+def loss(p):
+    outputs = jnp.tanh(X @ p["hidden"]["w"])[:, :3] @ p["v"] + p["hidden"]["bias"]
+    return jnp.sum((outputs - TARGET) ** 2) / 2
+
+
+def to_ball(p, s):
+    w = (p["hidden"]["w"] - START["hidden"]["w"]) / s
+    return {"hidden": {"w": w, "bias": p["hidden"]["bias"]}, "v": p["v"] * s}
+
+
+def from_ball(hat, s):
+    w = START["hidden"]["w"] + s * hat["hidden"]["w"]
+    return {"hidden": {"w": w, "bias": hat["hidden"]["bias"]}, "v": hat["v"] / s}
+
+
+def train(tx, objective, params, steps=12):
+    tx = optax.with_extra_args_support(tx)
+
+    def step(carry, _):
+        p, state = carry
+        value, gradient = jax.value_and_grad(objective)(p)
+        u, state = tx.update(gradient, state, p, value=value, grad=gradient, value_fn=objective)
+        return (jax.tree.map(jnp.add, p, u), state), None
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, steps)[0][0])(params)
+
+
+INNER = {
+    "sgd": lambda: optax.sgd(1e-3),
+    "momentum": lambda: optax.sgd(1e-3, momentum=0.9, nesterov=True),
+    "adam": lambda: optax.adam(1e-2),
+    "adamw": lambda: optax.adamw(1e-2, weight_decay=0.3),
+    "lbfgs": lambda: optax.lbfgs(memory_size=4),
+}
+# s = min(ε, 1), and 1 for ε = 0; adamw with s = 1 still differs from plain adamw: it decays to the centre
+CASES = [(inner, 0.3, 0.3) for inner in INNER] + [("adamw", r, 1.0) for r in (1000.0, 0.0, np.inf)]
+
+
+@pytest.mark.parametrize(("inner", "radius", "s"), CASES)
+def test_ball_coordinates_is_the_optimizer_on_the_reparametrised_problem(inner, radius, s, x64):
+    p = start(jnp.float64)
+    found = train(ball_coordinates(INNER[inner](), radius), loss, p)
+    hat = train(INNER[inner](), lambda hat: loss(from_ball(hat, s)), to_ball(p, s))
+    assert np.abs(np.asarray(found["v"] - p["v"])).max() > 1e-3
+    tolerance = LINE_SEARCH if inner == "lbfgs" else TRAJECTORY
+    chex.assert_trees_all_close(found, from_ball(hat, s), rtol=0, atol=tolerance)
+
+
+def test_weight_decay_pulls_to_the_centre_and_not_to_zero(x64):
+    p = start(jnp.float64)
+    found, plain = (
+        train(tx, loss, p) for tx in (ball_coordinates(INNER["adamw"](), 1000.0), INNER["adamw"]())
+    )
+    assert np.abs(np.asarray(found["hidden"]["w"] - plain["hidden"]["w"])).max() > 1e-2
