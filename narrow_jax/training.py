@@ -86,7 +86,7 @@ def fit(
         every: steps between records of the history, by default a hundredth of ``steps``. Loss, accuracy
             and monitors are evaluated on all data there.
         model_state: other variables of the model, such as BatchNorm statistics.
-        monitors: quantities to record, such as ``nj.monitors.sigma_min(nj.jacobian.pairwise)``.
+        monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
         progress: show a progress bar; by default where the standard error is a terminal.
         record: a file that gets one JSON line a record.
 

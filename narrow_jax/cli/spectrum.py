@@ -32,7 +32,6 @@ def add(commands: Any) -> None:
     )
     spectrum.add_argument("--method", default="auto", help="auto, gram, qr or dense")
     spectrum.add_argument("--memory-budget", type=float, help="GiB that may be used (default: no limit)")
-    spectrum.add_argument("--plot", type=Path, help="draw all singular values into this file")
     add_folders(spectrum)
     spectrum.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
 
@@ -51,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     s = nj.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
-    if args.plot is not None:
-        nj.plots.spectrum(nj.singular_values(J), s, args.plot)
     if args.json:
         print(json.dumps({"config": to_json(config), "result": result}))
     else:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=config.batch_size,
         key=jax.random.key(config.seed) if config.batch_size else None,
         every=args.every,
-        monitors=(nj.monitors.sigma_min(jacobian),) if args.sigma_min else (),
+        monitors=(nj.monitors.SigmaMinMonitor(jacobian),) if args.sigma_min else (),
         progress=False if args.json else None,
         record=folder / "history.jsonl",
     )

@@ -185,7 +185,8 @@ def _refuse_coupling(apply_fn: ApplyFn, params: Any, x: Any) -> None:
     if jnp.max(jnp.abs(first - again)) > tolerance:
         raise ValueError(
             "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian "
-            "row by sample. Batch normalisation in training mode does this: evaluate with stored statistics (train=False)"
+            "row by sample. Batch normalisation in training mode does this: evaluate with stored statistics "
+            "(train=False)"
         )
 
 
@@ -217,8 +218,8 @@ def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
 
     def rebuild(theta: Any) -> Any:
         moved = iter(unravel(theta))
-        put = [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
-        return jax.tree.unflatten(structure, put)
+        chosen = [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
+        return jax.tree.unflatten(structure, chosen)
 
     return theta, rebuild
 
@@ -229,7 +230,7 @@ def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
     columns = functools.partial(_columns, plan=plan)
     if not plan.stored:
         partial = _Columns(plan)
-        return Recomputed(data, jnp.zeros((), jnp.int32), partial, size, plan.width, dtype)
+        return Recomputed(data, jnp.zeros((), jnp.int32), partial, size, plan.width)
     count = math.ceil(plan.columns / plan.width)
     blocks = jax.lax.map(lambda i: columns(data, i), jnp.arange(count))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)

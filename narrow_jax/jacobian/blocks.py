@@ -25,11 +25,6 @@ class Blocked:
     exponent: Array
 
     @property
-    def entry_dtype(self) -> Any:
-        """Return the dtype of the entries."""
-        raise NotImplementedError
-
-    @property
     def shape(self) -> tuple[int, int]:
         """Return (rows, columns)."""
         raise NotImplementedError
@@ -111,7 +106,7 @@ def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
 @jax.jit
 def _majorant(j: Blocked) -> tuple[Array, Array]:
     rows, width, count = j.shape[0], j.block_width, j.block_count
-    dtype = j.entry_dtype
+    dtype = jax.eval_shape(j.block, 0).dtype
 
     def apply(y: Array) -> Array:
         def add(i: Array, total: Array) -> Array:
@@ -135,11 +130,6 @@ class Stored(Blocked):
 
     matrix: Float[Array, "r p"]
     exponent: Array
-
-    @property
-    def entry_dtype(self) -> Any:
-        """Return the dtype of the entries."""
-        return self.matrix.dtype
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -170,7 +160,6 @@ class Recomputed(Blocked):
         columns: (data, i) ↦ block i.
         size: (rows, columns).
         width: columns in a block.
-        dtype: of the entries.
     """
 
     data: Any
@@ -178,12 +167,6 @@ class Recomputed(Blocked):
     columns: Callable[[Any, Any], Any] = field(metadata={"static": True})
     size: tuple[int, int] = field(metadata={"static": True})
     width: int = field(metadata={"static": True})
-    dtype: str = field(metadata={"static": True})
-
-    @property
-    def entry_dtype(self) -> str:
-        """Return the dtype of the entries."""
-        return self.dtype
 
     @property
     def shape(self) -> tuple[int, int]:

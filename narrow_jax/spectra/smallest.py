@@ -33,11 +33,12 @@ def sigma_min(
     """Return the smallest singular value of J over its rows, and an interval that contains it.
 
     σ_min(J) = min ‖Jᵀu‖ over unit u. The vector u comes from a Cholesky factor of JJᵀ ("gram") or from a QR factor
-    of Jᵀ ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap allow, else the second.
+    of Jᵀ ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap
+    allow, else the second.
 
     The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy
-    float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds rounded
-    outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along, ``vector`` is a
+    float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds
+    rounded outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along, ``vector`` is a
     constant. Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
 
     Args:

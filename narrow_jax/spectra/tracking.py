@@ -1,4 +1,4 @@
-"""σ_min along a changing matrix: LOBPCG from the last vector, preconditioned by a kept inverse of the Gram matrix.
+"""σ_min along a changing matrix: LOBPCG from the last vector, preconditioned by a kept inverse of JJᵀ.
 
 A ``Tracked`` holds what carries over, in float32 (a preconditioner need not be exact): the inverse of an earlier
 K = JJᵀ and the last vector. One look costs a few products with J and the inverse. When the residual does not
