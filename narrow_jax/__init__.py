@@ -9,11 +9,12 @@ from narrow_jax import (
     losses,
     models,
     monitors,
+    plots,
     projections,
     spectra,
 )
 from narrow_jax._memory import MemoryBudgetError
-from narrow_jax.spectra import SigmaMin, sigma_min
+from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
 from narrow_jax.training import FitResult, fit, sweep
 
 __all__ = [
@@ -21,16 +22,20 @@ __all__ = [
     "MemoryBudgetError",
     "SigmaMin",
     "activations",
+    "condition_number",
     "constraints",
     "data",
+    "effective_rank",
     "fit",
     "initializers",
     "jacobian",
     "losses",
     "models",
     "monitors",
+    "plots",
     "projections",
     "sigma_min",
+    "singular_values",
     "spectra",
     "sweep",
 ]

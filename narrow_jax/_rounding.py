@@ -89,9 +89,8 @@ def stable_sum(values: Float[Array, ...]) -> Float[Array, ""]:
 
 
 def norm(values: Float[Array, ...]) -> Float[Array, ""]:
-    """Return the Frobenius norm with relative error at most ``norm_error(values.size)``, after scaling."""
-    _, e = jnp.frexp(jnp.max(jnp.abs(values), initial=0.0))
-    return jnp.ldexp(jnp.sqrt(stable_sum(jnp.square(jnp.ldexp(values, -e)))), e)
+    """Return the Frobenius norm with relative error at most ``norm_error(values.size)``, beside TINY for underflow."""
+    return jnp.sqrt(stable_sum(jnp.square(values)))
 
 
 def norm_error(size: int) -> float:
@@ -107,6 +106,11 @@ def norm_up(values: Float[Array, ...]) -> Float[Array, ""]:
 def power_of_two(values: Float[Array, ...], axis: int | None = None) -> Array:
     """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0."""
     return jnp.frexp(jnp.max(jnp.abs(values), axis=axis, initial=0.0))[1]
+
+
+def scaled(values: Float[Array, ...], exponent: Array) -> Float[Array, ...]:
+    """Return values·2^exponent, exact short of under- and overflow: |exponent| ≤ 1000; shapes as for ×."""
+    return values * jnp.ldexp(jnp.ones(jnp.shape(exponent), values.dtype), exponent)
 
 
 def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Array]:
@@ -143,12 +147,15 @@ def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array
     inner = a.shape[1]
     bits = (53 - math.ceil(math.log2(max(inner, 2)))) // 2
     rows, columns = power_of_two(a, axis=1), power_of_two(b, axis=0)
-    a, b = jnp.ldexp(a, -rows[:, None]), jnp.ldexp(b, -columns[None, :])
+    a, b = scaled(a, -rows[:, None]), scaled(b, -columns[None, :])
     # rounding to integers, not (a + c) − c: XLA folds the latter to a
     a1, b1 = jnp.round(a * 2.0**bits) * 2.0**-bits, jnp.round(b * 2.0**bits) * 2.0**-bits
     product = matmul(a1, b1) + (matmul(a1, b - b1) + matmul(a - a1, b))
     tau = 2.0 ** -(bits + 1)
     rest = jnp.sum(jnp.abs(a1), axis=1)[:, None] * tau + tau * jnp.sum(jnp.abs(b), axis=0)[None, :]
     error = up(UNIT * jnp.abs(product) + gamma(2 * inner + 4) * rest)
-    scale = rows[:, None] + columns[None, :]
-    return jnp.ldexp(product, scale), jnp.ldexp(error, scale)
+    return _rescaled(product, rows, columns), _rescaled(error, rows, columns)
+
+
+def _rescaled(c: Float[Array, "a b"], rows: Array, columns: Array) -> Array:
+    return scaled(scaled(c, rows[:, None]), columns[None, :])

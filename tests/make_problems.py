@@ -1,7 +1,7 @@
 """Compute the references of the problem table: python tests/make_problems.py (about two minutes).
 
-σ_min and σ_max of the exact Jacobian in 140-digit arithmetic. The smallest eigenvalue of JJᵀ comes from inverse iteration and
-Rayleigh quotients, and is confirmed by Sylvester's law: K − λ(1 − 10⁻⁵⁵)I has only positive pivots.
+σ_min and σ_max of the exact Jacobian in 140-digit arithmetic. The smallest eigenvalue of JJᵀ comes from inverse
+iteration and Rayleigh quotients, and is confirmed by Sylvester's law: K − λ(1 − 10⁻⁵⁵)I has only positive pivots.
 """
 
 import json
@@ -47,8 +47,8 @@ def pivots(k):
             return False
         for i in range(j + 1, n):
             factor = a[i, j] / a[j, j]
-            for l in range(j + 1, i + 1):
-                a[i, l] -= factor * a[l, j]
+            for c in range(j + 1, i + 1):
+                a[i, c] -= factor * a[c, j]
     return True
 
 

@@ -13,7 +13,7 @@ LAYERS = [
     {"_checks", "_elementary", "_memory", "_operators", "_progress", "_rounding"},
     {"activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
-    {"models"},
+    {"models", "plots"},
     {"_loop", "data", "runs"},
     {"training"},
     {"cli"},
@@ -24,7 +24,7 @@ OWNERS = {  # heavy or optional packages, and the only modules that may import t
     "tensorflow_datasets": {"data"},
     "sklearn": {"data"},
     "PIL": {"data"},
-    "matplotlib": set(),
+    "matplotlib": {"plots"},
     "rich": {"_progress"},
 }
 MODULES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]

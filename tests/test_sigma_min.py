@@ -99,6 +99,8 @@ def test_a_float32_gram_fails_the_same_checks():
     """Negative control: eigenvalues of a float32 Gram matrix are wrong where the table is hard."""
     failures = 0
     for name in SAME_SHAPE:
+        if name.startswith("scale"):
+            continue  # outside the range of float32
         J = np.asarray(operator(PROBLEMS[name]).dense(), dtype=np.float32)
         value = np.sqrt(max(float(np.linalg.eigvalsh(J @ J.T)[0]), 0.0))
         kappa = condition(name)
@@ -216,17 +218,16 @@ def test_a_jitted_regulariser_in_float32():
 
 
 def test_vmap_takes_the_gram_route_and_says_where_it_fails(x64):
-    names = ["generic-tanh", "nearly-duplicate-5", "nearly-duplicate-11", "duplicate"]
-    w = jnp.stack([PROBLEMS[name].params["w"] for name in names])
-    x = jnp.stack([PROBLEMS[name].x for name in names])
-    v = jnp.asarray(PROBLEMS[names[0]].params["v"])
-    s = jax.jit(jax.vmap(lambda w, x: nj.sigma_min(nj.jacobian.pairwise({"w": w, "v": v}, x))))(w, x)
+    names = ["generic-tanh", "nearly-duplicate-5", "graded-samples-13", "duplicate"]
+    batch = [PROBLEMS[name] for name in names]
+    params = {key: jnp.stack([problem.params[key] for problem in batch]) for key in ("w", "v")}
+    x = jnp.stack([problem.x for problem in batch])
+    s = jax.jit(jax.vmap(lambda params, x: nj.sigma_min(nj.jacobian.pairwise(params, x))))(params, x)
     assert list(s.method) == ["gram"] * 4
-    assert list(s.status[2:]) == ["not_converged"] * 2
-    assert s.status[0] == "certified"
-    single = nj.sigma_min(nj.jacobian.pairwise({"w": w[0], "v": v}, x[0]))
-    assert s.value[0] == pytest.approx(float(single.value), rel=1e-13)
-    assert s.lower[0] <= truth("generic-tanh") <= s.upper[0]
+    assert list(s.status) == ["certified", "certified", "not_converged", "numerically_zero"]
+    for i, name in enumerate(names):
+        assert mp.mpf(float(s.lower[i])) <= truth(name) <= mp.mpf(float(s.upper[i]))
+    assert s.value[0] == pytest.approx(float(truth(names[0])), rel=1e-13)
 
 
 def test_names_are_unknown_while_traced():

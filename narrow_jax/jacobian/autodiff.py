@@ -184,8 +184,9 @@ def _refuse_coupling(apply_fn: ApplyFn, params: Any, x: Any) -> None:
     tolerance = 1e3 * jnp.finfo(first.dtype).eps * jnp.max(jnp.abs(first), initial=0.0)
     if jnp.max(jnp.abs(first - again)) > tolerance:
         raise ValueError(
-            "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian row by "
-            "sample. Batch normalisation in training mode does this: evaluate with stored statistics (train=False)"
+            "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian "
+            "row by sample. Batch normalisation in training mode does this: evaluate with stored statistics "
+            "(train=False)"
         )
 
 
@@ -229,7 +230,7 @@ def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
     columns = functools.partial(_columns, plan=plan)
     if not plan.stored:
         partial = _Columns(plan)
-        return Recomputed(data, jnp.zeros((), jnp.int32), partial, size, plan.width, dtype)
+        return Recomputed(data, jnp.zeros((), jnp.int32), partial, size, plan.width)
     count = math.ceil(plan.columns / plan.width)
     blocks = jax.lax.map(lambda i: columns(data, i), jnp.arange(count))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)

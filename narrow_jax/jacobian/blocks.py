@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax import _rounding as fl
-from narrow_jax._operators import Gram, Products
+from narrow_jax._operators import EvaluatedJacobian, Gram, Products
 from narrow_jax._typing import Array, Float
-from narrow_jax.jacobian.khatri_rao import collatz_wielandt
+from narrow_jax.jacobian.majorant import collatz_wielandt
 
 
 class Blocked:
@@ -42,6 +42,10 @@ class Blocked:
     def block_count(self) -> int:
         """Return the number of column blocks."""
         return math.ceil(self.shape[1] / self.block_width)
+
+    def transposed(self) -> Stored:
+        """Return the transpose, stored: for more rows than columns."""
+        return stored_transpose(self)
 
     def gram(self, products: Products) -> Gram:
         """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
@@ -128,11 +132,6 @@ class Stored(Blocked):
     exponent: Array
 
     @property
-    def entry_dtype(self) -> Any:
-        """Return the dtype of the entries."""
-        return self.matrix.dtype
-
-    @property
     def shape(self) -> tuple[int, int]:
         """Return (rows, columns)."""
         rows, columns = self.matrix.shape
@@ -161,7 +160,6 @@ class Recomputed(Blocked):
         columns: (data, i) ↦ block i.
         size: (rows, columns).
         width: columns in a block.
-        entry_dtype: dtype of the entries.
     """
 
     data: Any
@@ -169,7 +167,6 @@ class Recomputed(Blocked):
     columns: Callable[[Any, Any], Any] = field(metadata={"static": True})
     size: tuple[int, int] = field(metadata={"static": True})
     width: int = field(metadata={"static": True})
-    entry_dtype: str = field(metadata={"static": True})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -184,3 +181,11 @@ class Recomputed(Blocked):
     def block(self, index: Any) -> Float[Array, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
         return self.columns(self.data, index)
+
+
+def stored_transpose(j: EvaluatedJacobian) -> Stored:
+    """Return the transpose of an evaluated matrix, each entry as its blocks round it."""
+    blocks = jax.lax.map(j.block, jnp.arange(j.block_count))
+    rows, columns = j.shape
+    matrix = jnp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
+    return Stored(matrix.T, j.exponent)

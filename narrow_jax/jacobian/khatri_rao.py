@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from narrow_jax import _rounding as fl
 from narrow_jax._operators import Gram, Products
 from narrow_jax._typing import Array, Float
+from narrow_jax.jacobian.blocks import Stored, stored_transpose
+from narrow_jax.jacobian.majorant import collatz_wielandt
 
 
 @jax.tree_util.register_dataclass
@@ -100,6 +102,10 @@ class KhatriRao:
         """Return the columns in a block."""
         return self.block_inputs * self.d.shape[1]
 
+    def transposed(self) -> Stored:
+        """Return the transpose, stored: for more rows than columns."""
+        return stored_transpose(self)
+
     def block(self, index: int | Array) -> Float[Array, "r b"]:
         """Return a column block, each entry rounded once; the last is filled up with columns of 0."""
         size = self.block_inputs
@@ -120,26 +126,6 @@ def _majorant(j: KhatriRao) -> tuple[Array, Array]:
 
     terms = 2 * rows + inputs + 2 * units + 4
     return jnp.minimum(trace, collatz_wielandt(apply, rows, terms)), trace
-
-
-def collatz_wielandt(apply, rows: int, terms: int) -> Float[Array, ""]:  # type: ignore[no-untyped-def]
-    """Return an upper bound of ‖M‖₂ for symmetric M ≥ 0 entry-wise: max_i (My)_i/y_i, any y > 0.
-
-    Theorem (Collatz, Wielandt): the Perron root of M is at most that ratio.
-
-    Args:
-        apply: y ↦ My, computed with relative error at most γ_terms.
-        rows: the length of y.
-        terms: as above.
-    """
-
-    def step(_: Array, y: Array) -> Array:
-        my = apply(y)
-        # a floor keeps y positive where a row of M vanishes
-        return my / jnp.maximum(jnp.max(my), fl.TINY) + 2.0**-20
-
-    y = jax.lax.fori_loop(0, 3, step, jnp.ones(rows))
-    return fl.up(jnp.max(apply(y) / y) * (1 + fl.gamma(terms)))
 
 
 @jax.jit

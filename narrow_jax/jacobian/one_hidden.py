@@ -17,8 +17,8 @@ from narrow_jax.activations import get as get_activation
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.jacobian.operator import Evaluating
 
-_SMALLEST = 2.0**-900
-"""Below this largest entry denormals may carry the matrix, and nothing is proven."""
+_LIMITS = 2.0**-900, 2.0**900
+"""The largest entries of x, w and v have to lie within: below, denormals may matter; above, scales overflow."""
 
 
 @jax.tree_util.register_dataclass
@@ -156,16 +156,22 @@ def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
     return w, v, x
 
 
+def _carried(values: Any) -> Any:
+    """Whether scales are exact; 0 is, and a w of denormals moves z by less than 2⁻¹⁰⁰."""
+    size = jnp.max(jnp.abs(values))
+    return (size == 0) | ((size >= _LIMITS[0]) & (size <= _LIMITS[1]))
+
+
 def _unit(values: Any) -> tuple[Any, Any]:
     exponent = fl.power_of_two(values)
-    return jnp.ldexp(values, -exponent), exponent
+    return fl.scaled(values, -exponent), exponent
 
 
 @jax.jit(static_argnames=("activation", "paired"))
 def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> KhatriRao:
     """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
     exact = x.dtype == jnp.float64
-    carried = jnp.minimum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(v))) >= _SMALLEST
+    carried = jnp.all(jnp.stack([_carried(leaf) for leaf in (x, w, v)])) if exact else jnp.array(False)
     z, z_error = (
         fl.split_product(x, w)
         if exact
@@ -183,7 +189,7 @@ def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> K
     error = (slope_error[:, None, :] * jnp.abs(v.T)[None, :, :]).reshape(rows, -1)
     error = fl.up(error + fl.UNIT * jnp.abs(d))
     d, d_exponent = _unit(jax.lax.optimization_barrier(d))
-    error = jnp.where(carried & (d_exponent > -900), jnp.ldexp(error, -d_exponent), jnp.inf)
+    error = jnp.where(carried & (d_exponent > -900), fl.scaled(error, -d_exponent), jnp.inf)
     return KhatriRao(jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent)
 
 
@@ -193,9 +199,7 @@ def _slope_error(activation: Activation, z: Any, z_error: Any, slope: Any) -> An
         return jnp.full_like(z, jnp.inf)
     # |σ'(ẑ)| ≤ (|computed| + 2⁻⁹⁰)(1 + 2cu)
     size = (jnp.abs(slope) + 2.0**-90) * (1 + 2 * activation.derivative_error * fl.UNIT)
-    drift = (
-        activation.lipschitz - activation.min_derivative
-    )  # the whole range of σ', where nothing better is known
+    drift = activation.lipschitz - activation.min_derivative  # the range of σ', if nothing better is known
     moved = jnp.minimum(activation.sup_second_derivative * z_error, drift)
     if activation.log_derivative_lipschitz < jnp.inf:
         exponent = activation.log_derivative_lipschitz * z_error

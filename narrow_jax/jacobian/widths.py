@@ -67,8 +67,9 @@ def check_width(x: Any, width: int, outputs: int = 1, strict: bool = False) -> N
     if width >= needed:
         return
     message = (
-        f"width {width} is too narrow: {width // 2} pairs times rank(X) = {rank} give rank at most {width // 2 * rank} for "
-        f"{np.shape(x)[0]} samples and {outputs} outputs; the smallest admissible width is {needed}"
+        f"width {width} is too narrow: {width // 2} pairs times rank(X) = {rank} give rank at most "
+        f"{width // 2 * rank} for {np.shape(x)[0]} samples and {outputs} outputs; the smallest "
+        f"admissible width is {needed}"
     )
     if strict:
         raise ValueError(message)

@@ -1,10 +1,20 @@
 """Spectra of Jacobian operators.
 
-``sigma_min``  the smallest singular value with a proven enclosure
-``SigmaMin``   the result: value, bounds, vector and status
+``sigma_min``          the smallest singular value with a proven enclosure
+``SigmaMin``           its result: value, bounds, vector and status
+``singular_values``    all of them, each with an error bound
+``condition_number``, ``effective_rank``  numbers that follow
 """
 
 from narrow_jax.spectra.result import SigmaMin
 from narrow_jax.spectra.smallest import sigma_min
+from narrow_jax.spectra.values import SingularValues, condition_number, effective_rank, singular_values
 
-__all__ = ["SigmaMin", "sigma_min"]
+__all__ = [
+    "SigmaMin",
+    "SingularValues",
+    "condition_number",
+    "effective_rank",
+    "sigma_min",
+    "singular_values",
+]

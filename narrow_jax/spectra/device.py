@@ -86,7 +86,7 @@ def triangle(j: Any, block: Any) -> tuple[Array, Array]:
     return r.T, jnp.min(pivots) > 2.0**-60 * jnp.max(pivots)
 
 
-def singular(factor: Float[Array, "n n"]) -> lanczos.Ritz:
+def singular(factor: Float[Array, "n p"]) -> lanczos.Ritz:
     """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""
     vectors, values, _ = jax.lax.linalg.svd(
         factor, full_matrices=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
@@ -102,8 +102,9 @@ def invert(factor: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return jnp.tril(jax.lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True))
 
 
-def singular_values(factor: Float[Array, "n n"]) -> Float[Array, " n"]:
-    """Return all singular values, descending, by the QR iteration."""
-    return jax.lax.linalg.svd(
-        factor, full_matrices=False, compute_uv=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
+def decompose(factor: Float[Array, "n n"]) -> tuple[Array, Array]:
+    """Return the left singular vectors and all singular values, descending, by the QR iteration."""
+    vectors, values, _ = jax.lax.linalg.svd(
+        factor, full_matrices=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
     )
+    return vectors, values

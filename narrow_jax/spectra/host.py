@@ -123,6 +123,7 @@ def invert(factor: np.ndarray) -> np.ndarray:
     return np.tril(lapack.dtrtri(factor, lower=1)[0])
 
 
-def singular_values(factor: Any) -> np.ndarray:
-    """Return all singular values, descending, by the QR iteration."""
-    return linalg.svd(np.asarray(factor), compute_uv=False, lapack_driver="gesvd")
+def decompose(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left singular vectors and all singular values, descending, by the QR iteration."""
+    vectors, values, _ = linalg.svd(factor, lapack_driver="gesvd")
+    return vectors, values

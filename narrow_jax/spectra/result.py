@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array
 
 STATUSES = {
     "certified": "lower ≤ σ_min ≤ upper is proven, rounding included, and lower > 0",
@@ -17,7 +16,8 @@ STATUSES = {
     "rank_deficient_by_shape": "more rows than columns: σ_min over the rows is 0; widen the network",
     "estimate": "the value is accurate to rounding but its lower bound is not proven: use certify=True and float64 on "
     "CPU or GPU; a condition number above 1e10 is beyond proof in float64",
-    "not_converged": "the Gram matrix cannot resolve σ_min, or an iteration stopped early: use method='qr' outside vmap",
+    "not_converged": "the Gram matrix cannot resolve σ_min, or an iteration stopped early: "
+    "use method='qr' outside vmap",
 }
 METHODS = ("gram", "qr", "dense", "shape")
 CERTIFIED, ZERO, SHAPE, ESTIMATE, NOT_CONVERGED = range(5)
@@ -63,7 +63,7 @@ class SigmaMin:
         return _named(self.method_code, METHODS, "method_code")
 
     @property
-    def certified(self) -> Array:
+    def certified(self) -> Any:
         """Return whether the interval is proven with lower > 0; also inside ``jit``."""
         return self.status_code == CERTIFIED
 

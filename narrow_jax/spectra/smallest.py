@@ -19,12 +19,12 @@ from narrow_jax.spectra import device, host, result, routes
 from narrow_jax.spectra.result import SigmaMin
 
 METHODS = ("auto", "gram", "qr", "dense")
-_NORMAL = 2.0**-1021
+NORMAL = 2.0**-1021
 """The smallest float64 that no backend flushes to 0."""
 
 
 def sigma_min(
-    J: Jacobian,
+    J: Any,
     method: str = "auto",
     certify: bool = True,
     dtype: Any = "float64",
@@ -32,12 +32,13 @@ def sigma_min(
 ) -> SigmaMin:
     """Return the smallest singular value of J over its rows, and an interval that contains it.
 
-    σ_min(J) = min ‖Jᵀu‖ over unit u. The vector u comes from a Cholesky factor of JJᵀ ("gram") or from a QR factor of Jᵀ
-    ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap allow, else the second.
+    σ_min(J) = min ‖Jᵀu‖ over unit u. The vector u comes from a Cholesky factor of JJᵀ ("gram") or from a QR factor
+    of Jᵀ ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap
+    allow, else the second.
 
-    The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy float64;
-    inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds rounded
-    outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along, ``vector`` is a
+    The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy
+    float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds
+    rounded outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along, ``vector`` is a
     constant. Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
 
     Args:
@@ -67,11 +68,7 @@ def sigma_min(
     Reference:
         docs/enclosure.md.
     """
-    if not isinstance(J, Jacobian):
-        raise TypeError(
-            f"J is a {type(J).__name__}; expected a Jacobian operator: make one with nj.jacobian.pairwise, standard, "
-            "autodiff or explicit"
-        )
+    require_operator(J)
     _checks.choice("method", method, METHODS)
     dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
     require(memory_budget, plan(*J.shape), method, "sigma_min")
@@ -80,11 +77,20 @@ def sigma_min(
     certify = certify and dtype == "float64"
     if J.shape[0] > J.shape[1]:
         return _by_shape(J)
-    if _traced(J):
-        return _attach(J, *_in_trace(method, certify, dtype)(jax.lax.stop_gradient(J)))
-    if dtype == "float64" and _on_cpu(J):
+    if traced(J):
+        return _attach(J, *_compiled(method, certify, dtype)(jax.lax.stop_gradient(J)))
+    if dtype == "float64" and on_cpu(J):
         return _on_host(J, method, certify)
     return jax.tree.map(np.asarray, _compiled(method, certify, dtype)(J)[0])
+
+
+def require_operator(J: Any) -> None:
+    """Raise unless J is a Jacobian operator."""
+    if not isinstance(J, Jacobian):
+        raise TypeError(
+            f"J is a {type(J).__name__}; expected a Jacobian operator: make one with nj.jacobian.pairwise, "
+            "standard, autodiff or explicit"
+        )
 
 
 def plan(rows: int, columns: int) -> dict[str, int]:
@@ -99,11 +105,13 @@ def _leaves(J: Jacobian) -> list[Any]:
     return jax.tree.leaves(J)
 
 
-def _traced(J: Jacobian) -> bool:
+def traced(J: Jacobian) -> bool:
+    """Return whether any array of J is traced."""
     return any(_checks.concrete(leaf) is None for leaf in _leaves(J))
 
 
-def _on_cpu(J: Jacobian) -> bool:
+def on_cpu(J: Jacobian) -> bool:
+    """Return whether all arrays of J live on the host."""
     platforms = {
         device.platform for leaf in _leaves(J) if isinstance(leaf, jax.Array) for device in leaf.devices()
     }
@@ -145,7 +153,7 @@ def _assemble(
     value, lower, upper, sigma_max = (
         jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
     )
-    smallest_normal = jnp.maximum(_NORMAL, jnp.finfo(value.dtype).tiny)
+    smallest_normal = jnp.maximum(NORMAL, jnp.finfo(value.dtype).tiny)
     lower = jnp.where(lower > smallest_normal, lower, 0.0)
     upper = jnp.where(jnp.isnan(upper), jnp.inf, jnp.maximum(upper, smallest_normal))
     return SigmaMin(value, lower, upper, sigma_max, found.vector, status, found.method_code, encloses)
@@ -204,7 +212,6 @@ def _replace(s: SigmaMin, **fields: Any) -> SigmaMin:
 
 def _attach(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:
     """Return the result with derivatives: value, lower and upper follow uᵀ dJ v, σ_max its own vectors."""
-
     u_max, p_max = top
     return _replace(
         s,
@@ -232,12 +239,11 @@ def _follow_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def _by_shape(J: Jacobian) -> SigmaMin:
     """More rows than columns: σ_min over the rows is 0, whatever the entries."""
-    traced = _traced(J)
     with jax.enable_x64(True):
         s = _rank_deficient(J.evaluate("float64"), J.encloses)
     return (
         _cast((s, s.vector, s.vector), jnp.zeros((), float).dtype)[0]
-        if traced
+        if traced(J)
         else jax.tree.map(np.asarray, s)
     )
 
