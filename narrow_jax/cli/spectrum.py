@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
     )
     spectrum.add_argument("--method", default="auto", help="auto, gram, qr or dense")
     spectrum.add_argument("--memory-budget", type=float, help="GiB that may be used (default: no limit)")
+    spectrum.add_argument("--plot", type=Path, help="draw all singular values into this file")
     add_folders(spectrum)
     spectrum.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
 
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     s = nj.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
+    if args.plot is not None:
+        nj.plots.spectrum(nj.singular_values(J, memory_budget=budget), s, args.plot)
     if args.json:
         print(json.dumps({"config": to_json(config), "result": result}))
     else:
@@ -65,6 +68,7 @@ def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
         "upper": float(s.upper),
         "sigma_max": float(s.sigma_max),
         "condition_number": float(s.sigma_max / s.value) if s.value > 0 else None,
+        "rank": J.shape[0] if s.certified else int(nj.effective_rank(J)),
         "rows": J.shape[0],
         "columns": J.shape[1],
         "method": s.method,
@@ -79,6 +83,6 @@ def _print(result: dict[str, Any], message: str) -> None:
     print(f"  σ_max   {result['sigma_max']:.6g}")
     if result["condition_number"] is not None:
         print(f"  κ       {result['condition_number']:.6g}")
-    print(
-        f"  matrix  {result['rows']} × {result['columns']}, method {result['method']}, {result['seconds']} s"
-    )
+    print(f"  rank    {result['rank']} of {result['rows']} rows")
+    size = f"{result['rows']} × {result['columns']}"
+    print(f"  matrix  {size}, method {result['method']}, {result['seconds']} s")

@@ -39,7 +39,8 @@ def sigma_min(
     The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy
     float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds
     rounded outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along,
-    ``vector`` is a constant. Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
+    ``vector`` is a constant. Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that
+    cannot be trusted.
 
     Args:
         J: an operator of ``narrow_jax.jacobian``.
