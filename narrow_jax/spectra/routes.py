@@ -14,7 +14,7 @@ from narrow_jax._typing import Array, Float
 from narrow_jax.spectra import enclosure
 from narrow_jax.spectra.result import DENSE, GRAM, QR
 
-TOLERANCE = 1e-14
+TOLERANCE = 1e-16
 """Lanczos stops here: the value is then exact to rounding, and one more inverse step does the same for C."""
 
 EXCESS = 2e-14
@@ -109,10 +109,10 @@ def _judge(
     """
     rows, unit = pair.vector.size, jnp.finfo(pair.value.dtype).eps / 2
     error = (error + fl.gamma(rows + 3) * majorant) * (unit / fl.UNIT)
-    allowed = unit * sigma_max / jnp.maximum(pair.value, jnp.finfo(pair.value.dtype).tiny)
+    allowed = 10 * unit * sigma_max / jnp.maximum(pair.value, jnp.finfo(pair.value.dtype).tiny)
     gap = second - first
     isolated = (error <= 0.1 * gap) & (jnp.sum(pair.residual**2) <= 2 * allowed * gap) if rows > 1 else True
-    reliable = trusted & (isolated | (error <= 2 * allowed * first)) & jnp.isfinite(pair.value)
+    reliable = trusted & (isolated | (error <= allowed * first)) & jnp.isfinite(pair.value)
     sharp = (lower > 0) & (pair.upper - lower <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
     method = jnp.asarray(GRAM, jnp.int32)
     return Found(pair.value, lower, pair.upper, pair.vector, pair.right, reliable | sharp, sharp, method)
