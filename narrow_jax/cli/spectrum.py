@@ -68,7 +68,7 @@ def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
         "upper": float(s.upper),
         "sigma_max": float(s.sigma_max),
         "condition_number": float(s.sigma_max / s.value) if s.value > 0 else None,
-        "rank": J.shape[0] if s.certified else int(nj.effective_rank(J)),
+        "rank": J.shape[0] if s.certified else int(nj.singular_values(J).rank),
         "rows": J.shape[0],
         "columns": J.shape[1],
         "method": s.method,
