@@ -4,7 +4,7 @@ Command:  make demo   (or: python -m experiments.demo [--quick])
 Cost:     under 90 s on two cores; ``--quick`` a few seconds.
 Expected: with the same optimizer in every row, the pairwise net under the constraints learns every label
           within ε = 0.1 of its start; the standard net of the same width cannot within the same ball
-          (about 61 % of the labels); without the ball it can, by travelling far from its start.
+          (about 62 % of the labels); without the ball it can, by travelling far from its start.
 Writes:   runs/demo/summary.json (one record a row) and runs/demo/figure.png.
 
 Reference: "When Expressivity Meets Trainability", Theorem 1 and Figure 4.
