@@ -23,6 +23,7 @@ def working(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
 
 
+@jax.jit  # called outside of jit, lax.cond would be compiled again each time
 def l2_norm(tree: Params) -> Float[Array, ""]:
     """Return the Euclidean norm of all entries of a tree; 0 for an empty or zero tree, with derivative 0 there.
 

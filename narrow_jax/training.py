@@ -253,7 +253,7 @@ def _drive(
             begin = np.int32((first - 1) * every)
             state, values = run(state, begin, np.int32(steps), np.int32(every), records=records)
             done = min(records, total - first)
-            part = {name: np.asarray(value[:done]) for name, value in values.items()}
+            part = {name: np.asarray(value)[:done] for name, value in values.items()}
             part["step"] = np.minimum((first + np.arange(done)) * every, steps)
             parts.append(part)
             _write(file, part)
