@@ -37,6 +37,7 @@ class Activation:
         log_derivative_lipschitz: sup |σ''/σ'|; infinity where σ' vanishes. It makes bounds tight where σ saturates.
         analytic: σ is real analytic with infinitely many non-zero Taylor coefficients at 0.
         zero_only_at_zero: σ(z) = 0 exactly at z = 0.
+        homogeneous: σ(az) = aσ(z) for every a > 0: linear on both sides of its kink at 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,6 +58,7 @@ class Activation:
     log_derivative_lipschitz: float = math.inf
     analytic: bool = False
     zero_only_at_zero: bool = False
+    homogeneous: bool = False
 
     def __call__(self, z: Array) -> Array:
         """Return σ(z)."""
@@ -89,8 +91,76 @@ def _sigmoid_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
     return _sigmoid(*primals), _sigmoid_derivative(*primals) * tangents[0]
 
 
+def _normal_cdf(z: Array) -> Array:
+    return jax.scipy.special.erfc(-z / math.sqrt(2)) / 2
+
+
 def _normal_pdf(z: Array) -> Array:
     return jnp.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def leaky_relu(slope: float) -> Activation:
+    """Return max(az, z) with slope a, |a| ≤ 1: a = 0 is the ReLU, a = −1 is |z|.
+
+    Raises:
+        ValueError: a slope outside [−1, 1].
+
+    Example:
+        >>> print(leaky_relu(0.25)(jnp.array([-4.0, 4.0])))
+        [-1.  4.]
+    """
+    if not -1 <= slope <= 1:
+        raise ValueError(f"slope is {slope}; expected a number in [-1, 1] (0: ReLU, -1: absolute value)")
+    return Activation(
+        "relu" if slope == 0 else "abs" if slope == -1 else f"leaky_relu({slope})",
+        lambda z: jnp.where(z > 0, z, slope * z),
+        lambda z: jnp.where(z > 0, jnp.ones_like(z), jnp.full_like(z, slope)),
+        lipschitz=1.0,
+        min_derivative=float(slope),
+        sup_second_derivative=math.inf,
+        derivative_error=0.0 if slope in (0, -1) else 1.0,
+        zero_only_at_zero=slope != 0,
+        homogeneous=True,
+    )
+
+
+def smooth_leaky_relu(gamma: float, beta: float) -> Activation:
+    """Return the leaky ReLU max(γz, z) smoothed by a Gaussian, with σ(0) = 0, σ' in (γ, 1) and |σ''| ≤ β.
+
+    σ(z) = γz + (1 − γ)(zΦ(z/τ) + τφ(z/τ)) − (1 − γ)²/(2πβ) with τ = (1 − γ)/(β√(2π)), Φ and φ the
+    standard normal distribution and density.
+
+    Raises:
+        ValueError: γ outside (0, 1) or β ≤ 0.
+
+    Example:
+        >>> float(smooth_leaky_relu(gamma=0.5, beta=1.0)(jnp.zeros(())))
+        0.0
+
+    Reference:
+        "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", equation (2).
+    """
+    if not 0 < gamma < 1:
+        raise ValueError(f"gamma is {gamma}; expected a number in (0, 1), the smallest slope")
+    _checks.positive("beta", beta)
+    tau = (1 - gamma) / (beta * math.sqrt(2 * math.pi))
+
+    def fn(z: Array) -> Array:
+        # τφ(0) is the shift: their difference through expm1, so that σ(0) = 0 without rounding
+        bump = tau / math.sqrt(2 * math.pi) * jnp.expm1(-((z / tau) ** 2) / 2)
+        return gamma * z + (1 - gamma) * (z * _normal_cdf(z / tau) + bump)
+
+    return Activation(
+        f"smooth_leaky_relu({gamma}, {beta})",
+        fn,
+        lambda z: gamma + (1 - gamma) * _normal_cdf(z / tau),
+        lipschitz=1.0,
+        min_derivative=float(gamma),
+        sup_second_derivative=float(beta),
+        log_derivative_lipschitz=beta / gamma,
+        analytic=True,
+        zero_only_at_zero=True,
+    )
 
 
 _STOCK = {
@@ -133,7 +203,7 @@ _STOCK = {
         Activation(
             "gelu",
             lambda z: jax.nn.gelu(z, approximate=False),
-            lambda z: jax.scipy.special.erfc(-z / math.sqrt(2)) / 2 + z * _normal_pdf(z),
+            lambda z: _normal_cdf(z) + z * _normal_pdf(z),
             # σ'' = (2 − z²)φ(z): σ' is extreme at z = ±√2, σ'' at 0
             lipschitz=0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi),
             min_derivative=0.5 * (1 - math.erf(1.0)) - math.exp(-1.0) / math.sqrt(math.pi),
@@ -162,15 +232,8 @@ _STOCK = {
             analytic=True,
             zero_only_at_zero=True,
         ),
-        Activation(
-            "relu",
-            jax.nn.relu,
-            lambda z: (z > 0).astype(z.dtype),
-            lipschitz=1.0,
-            min_derivative=0.0,
-            sup_second_derivative=math.inf,
-            derivative_error=0.0,
-        ),
+        leaky_relu(0.0),
+        leaky_relu(-1.0),
     )
 }
 

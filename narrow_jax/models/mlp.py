@@ -1,0 +1,85 @@
+"""Deep fully connected nets without biases: a pure function, and the Flax module that wraps it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from narrow_jax import activations
+from narrow_jax._typing import Array, Float, HostArray, Params
+from narrow_jax.activations import Activation
+
+
+def mlp_layers(params: Params) -> list[Array]:
+    """Return the weights W_1 … W_L of ``{"w1": (d, n_1), …, "wL": (n_{L−1}, n_L)}`` in order.
+
+    Raises:
+        ValueError: other names, such as biases, or shapes that do not chain.
+
+    Example:
+        >>> [w.shape for w in mlp_layers({"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 1))})]
+        [(3, 4), (4, 1)]
+    """
+    names = [f"w{layer}" for layer in range(1, len(params) + 1)]
+    if set(names) != set(params) or not names:
+        found = ", ".join(sorted(params)) or "none"
+        raise ValueError(f"params have the leaves {found}; expected w1, w2, … of a net without biases")
+    weights = [params[name] for name in names]
+    shapes = [w.shape for w in weights]
+    chain = all(len(shape) == 2 for shape in shapes) and all(
+        a[1] == b[0] for a, b in itertools.pairwise(shapes)
+    )
+    if not chain:
+        raise ValueError(f"the weights have shapes {shapes}; expected matrices (n_{{l−1}}, n_l) that chain")
+    return weights
+
+
+def mlp_apply(
+    params: Params, x: Float[HostArray, "n d"], activation: str | Activation = "relu"
+) -> Float[Array, "n k"]:
+    """Return F_L = F_{L−1} W_L with F_0 = X and F_l = σ(F_{l−1} W_l), for ``{"w1": (d, n_1), …}``.
+
+    Example:
+        >>> params = {"w1": jnp.eye(2), "w2": jnp.ones((2, 1))}
+        >>> mlp_apply(params, jnp.array([[3.0, -1.0]]))
+        Array([[3.]], dtype=float32)
+
+    Reference:
+        "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", section 2.
+    """
+    sigma = activations.get(activation)
+    first, *others = mlp_layers(params)
+    if x.ndim != 2 or x.shape[1] != first.shape[0]:
+        raise ValueError(f"x has shape {x.shape}; expected (n, {first.shape[0]}) for these params")
+    return functools.reduce(lambda features, w: sigma(features) @ w, others, jnp.asarray(x) @ first)
+
+
+class MLP(nn.Module):
+    """The net as a Flax module: layers of ``widths``, the last one linear, entries drawn N(0, 1/n_{l−1}).
+
+    Example:
+        >>> import jax
+        >>> variables = MLP(widths=(40, 4, 1)).init(jax.random.key(0), jnp.ones((5, 3)))
+        >>> {name: leaf.shape for name, leaf in variables["params"].items()}
+        {'w1': (3, 40), 'w2': (40, 4), 'w3': (4, 1)}
+    """
+
+    widths: Sequence[int]
+    activation: str | Activation = "relu"
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[HostArray, "n d"]) -> Float[Array, "n k"]:
+        """Return F_L."""
+        draw = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+        sizes = itertools.pairwise((x.shape[-1], *self.widths))
+        params = {
+            f"w{layer}": self.param(f"w{layer}", draw, size, self.param_dtype)
+            for layer, size in enumerate(sizes, start=1)
+        }
+        return mlp_apply(params, x, self.activation)
