@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from narrow_jax import _checks, _elementary
-from narrow_jax._typing import Array
+from narrow_jax._typing import Array, HostArray
 
-Elementwise = Callable[[Array], Array]
+Elementwise = Callable[[Any], Array]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Activation:
     zero_only_at_zero: bool = False
     homogeneous: bool = False
 
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: HostArray) -> Array:
         """Return σ(z)."""
         return self.fn(z)
 
