@@ -15,6 +15,12 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
+def pytest_configure(config):
+    """Share compiled programs between tests, workers and runs: compilation is most of the suite's time."""
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture(autouse=True)
 def strict():
     """No implicit promotion of dtypes or ranks in anything that a test calls."""
