@@ -50,9 +50,7 @@ class Blocked:
     def gram(self, products: Products) -> Gram:
         """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
         matrix = products.total(lambda i: products.outer(_block(self, i)), self.block_count)
-        majorant, trace = _majorant(self)
-        error = fl.up(fl.gamma(self.block_width + self.block_count) * majorant)
-        return Gram(matrix, majorant, trace, error, jnp.zeros_like(error))
+        return Gram(matrix, *_majorant(self))
 
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
         """Return Ĵp."""
@@ -104,7 +102,8 @@ def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
 
 
 @jax.jit
-def _majorant(j: Blocked) -> tuple[Array, Array]:
+def _majorant(j: Blocked) -> tuple[Array, Array, Array, Array]:
+    """Return the bounds of the Gram matrix: majorant, trace, error and perturbation."""
     rows, width, count = j.shape[0], j.block_width, j.block_count
     dtype = jax.eval_shape(j.block, 0).dtype
 
@@ -120,7 +119,8 @@ def _majorant(j: Blocked) -> tuple[Array, Array]:
 
     sizes = jax.lax.fori_loop(0, count, squares, jnp.zeros(rows, dtype))
     trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
-    return jnp.minimum(trace, collatz_wielandt(apply, rows, rows + width + count + 2)), trace
+    majorant = jnp.minimum(trace, collatz_wielandt(apply, sizes, rows + width + count + 2))
+    return majorant, trace, fl.up(fl.gamma(width + count) * majorant), jnp.zeros_like(trace)
 
 
 @jax.tree_util.register_dataclass

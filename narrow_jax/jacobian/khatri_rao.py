@@ -43,8 +43,7 @@ class KhatriRao:
     def gram(self, products: Products) -> Gram:
         """Return K̂ and its bounds: |K̂ − ĴĴᵀ| ≤ γ_{d+m+1} M entry by entry, M = (|X||X|ᵀ) ∘ (|D||D|ᵀ)."""
         inputs, units = products.outer(self.x), products.outer(self.d)
-        majorant, trace = _majorant(self)
-        error = fl.up(fl.gamma(sum(self._terms) + 1) * majorant)
+        majorant, trace, error = _majorant(self)
         return Gram(inputs * units, majorant, trace, error, self.perturbation(products.lower_norm(inputs)))
 
     def perturbation(self, inputs_norm: Any) -> Float[Array, ""]:
@@ -115,7 +114,7 @@ class KhatriRao:
 
 
 @jax.jit
-def _majorant(j: KhatriRao) -> tuple[Array, Array]:
+def _majorant(j: KhatriRao) -> tuple[Array, Array, Array]:
     x, d = jnp.abs(j.x), jnp.abs(j.d)
     rows, inputs, units = x.shape[0], x.shape[1], d.shape[1]
     squares = jnp.sum(x * x, axis=1) * jnp.sum(d * d, axis=1)
@@ -125,7 +124,8 @@ def _majorant(j: KhatriRao) -> tuple[Array, Array]:
         return jnp.sum(d * fl.matmul(x, fl.matmul(x.T, d * y[:, None])), axis=1)
 
     terms = 2 * rows + inputs + 2 * units + 4
-    return jnp.minimum(trace, collatz_wielandt(apply, rows, terms)), trace
+    majorant = jnp.minimum(trace, collatz_wielandt(apply, squares, terms))
+    return majorant, trace, fl.up(fl.gamma(inputs + units + 1) * majorant)
 
 
 @jax.jit

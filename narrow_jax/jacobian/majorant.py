@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, Float
 
 
-def collatz_wielandt(apply: Callable[[Array], Array], rows: int, terms: int) -> Float[Array, ""]:
-    """Return an upper bound of ‖M‖₂ for symmetric M ≥ 0 entry-wise: max_i (My)_i/y_i, any y > 0.
+def collatz_wielandt(
+    apply: Callable[[Array], Array], diagonal: Float[Array, " r"], terms: int
+) -> Float[Array, ""]:
+    """Return an upper bound of ‖M‖₂ for M = |Ĵ||Ĵ|ᵀ: max_i (My)_i/y_i with y = √diag(M), so at most tr M.
 
-    Theorem (Collatz, Wielandt): the Perron root of M is at most that ratio.
+    Theorem (Collatz, Wielandt): the Perron root of M ≥ 0 is at most that ratio for any y > 0.
 
     Args:
         apply: y ↦ My, computed with relative error at most γ_terms.
-        rows: the length of y.
+        diagonal: of M, about; of size one or below.
         terms: as above.
     """
-
-    def step(_: Array, y: Array) -> Array:
-        my = apply(y)
-        # a floor keeps y positive where a row of M vanishes
-        return my / jnp.maximum(jnp.max(my), fl.TINY) + 2.0**-20
-
-    y = jax.lax.fori_loop(0, 3, step, jnp.ones(rows))
+    y = jnp.sqrt(diagonal) + 2.0**-20  # a floor keeps y positive where a row of M vanishes
     return fl.up(jnp.max(apply(y) / y) * (1 + fl.gamma(terms)))

@@ -31,6 +31,11 @@ def complement(t: Float[Array, "n n"], mu: Array) -> Float[Array, "n n"]:
     return mu * jnp.eye(t.shape[0], dtype=t.dtype) - t
 
 
+def diagonal(a: Float[Array, "n n"]) -> Float[Array, " n"]:
+    """Return the diagonal."""
+    return jnp.diagonal(a)
+
+
 def cholesky(a: Float[Array, "n n"]) -> tuple[Array, Array]:
     """Return L and whether the factorisation completed."""
     lower = jnp.tril(a)

@@ -52,9 +52,7 @@ class Pair(NamedTuple):
 
 @jax.jit
 def measure(j: EvaluatedJacobian, u: Float[Array, " n"]) -> Pair:
-    """Return the pair of the direction u with its bounds B, C, ν₋ and the upper bound (step 2)."""
-    if u.dtype != jnp.float64:
-        return _measure_roughly(j, u)
+    """Return the pair of the direction u with its bounds B, C, ν₋ and the upper bound (step 2); float64 only."""
     u = u / fl.norm(u)
     s, s_error = j.rmv_bounded(u)
     return _bounds(j, u, s, s_error, s / jnp.maximum(fl.norm(s), fl.TINY))
@@ -79,7 +77,9 @@ def _corrected(j: EvaluatedJacobian, pair: Pair, correction: Array) -> Pair:
     return _bounds(j, pair.vector, pair.image, pair.image_error, pair.right - j.rmv(correction))
 
 
-def _measure_roughly(j: EvaluatedJacobian, u: Array) -> Pair:
+@jax.jit
+def measure_roughly(j: EvaluatedJacobian, u: Float[Array, " n"]) -> Pair:
+    """Return the pair without bounds, in any precision: two products instead of nine."""
     u = u / jnp.linalg.norm(u)
     s = j.rmv(u)
     nu = jnp.linalg.norm(s)
@@ -132,19 +132,23 @@ def best_lower_bound(
         return better, jnp.maximum(lower, lower_bound(better, beta))
 
     for _ in range(rounds):
-        wanted = (beta > 0) & (pair.c > _SMALL_C * pair.value)
         step = functools.partial(improve, pair, lower)
-        pair, lower = algebra.cond(wanted, step, lambda pair=pair, lower=lower: (pair, lower))
+        pair, lower = algebra.cond(
+            _improvable(pair, beta), step, lambda pair=pair, lower=lower: (pair, lower)
+        )
     return lower
+
+
+@jax.jit
+def _improvable(pair: Pair, beta: Array) -> Array:
+    return (beta > 0) & (pair.c > _SMALL_C * pair.value)
 
 
 _SMALL_C = 1e-9
 """C below this times ν costs (C/ν)²ν²/(β − ν²) < 1e-15 of the bound wherever the gap exceeds a thousandth."""
 
 
-def separation(
-    algebra: ModuleType, gram: Gram, u: Array, first: Any, second: Any, rows: int
-) -> Float[Array, ""]:
+def separation(algebra: ModuleType, gram: Gram, u: Array, ritz: Any, rows: int) -> Float[Array, ""]:
     """Return β > 0 with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u by one Cholesky factorisation, or 0 (step 3).
 
     The shift lies halfway between the two smallest Ritz values; if they are closer than the error of K̂, or a
@@ -152,33 +156,62 @@ def separation(
     """
     if rows == 1:
         return jnp.full((), NO_COMPLEMENT)
-    margin = 4 * (fl.gamma(rows + 3) * gram.majorant + gram.error)
+    between, below = _shifts(gram.majorant, gram.error, gram.trace, ritz.first, ritz.second, rows)
+    beta = _shifted_bound(algebra, gram, u, between)
+    return algebra.cond(beta > 0, lambda: beta, lambda: _shifted_bound(algebra, gram, u, below))
+
+
+class Shift(NamedTuple):
+    """β̂, the power of 4 c ≥ 4β̂, and a bound of tr(K̂ + c uuᵀ)."""
+
+    beta: Float[Array, ""]
+    c: Float[Array, ""]
+    trace: Float[Array, ""]
+
+
+@jax.jit(static_argnames="rows")
+def _shifts(
+    majorant: Array, error: Array, trace: Array, first: Array, second: Array, rows: int
+) -> tuple[Shift, Shift]:
+    """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹."""
+    first, second = eigenvalues(first, second)
+    margin = 4 * (fl.gamma(rows + 3) * majorant + error)
     middle = jnp.maximum((first + second) / 2, jnp.minimum(second, first) - margin)
-    beta = _shifted_bound(algebra, gram, u, jnp.minimum(middle, second - margin), rows)
-    return algebra.cond(
-        beta > 0, lambda: beta, lambda: _shifted_bound(algebra, gram, u, first - margin, rows)
-    )
+
+    def shift(beta: Array) -> Shift:
+        # c is a power of 4: c·u_i is exact
+        c = jnp.ldexp(jnp.ones(()), 2 * jnp.frexp(jnp.sqrt(jnp.maximum(beta, fl.TINY)))[1] + 2)
+        return Shift(beta, c, fl.up(trace * (1 + fl.gamma(rows + 4)) + _NEARLY_ONE * c))
+
+    return shift(jnp.minimum(middle, second - margin)), shift(first - margin)
 
 
-def _shifted_bound(algebra: ModuleType, gram: Gram, u: Array, shift: Any, rows: int) -> Array:
+_NEARLY_ONE = 1 + 1e-6
+"""A bound of ‖u‖² for a vector that is unit to rounding."""
+
+
+def eigenvalues(first: Array, second: Array) -> tuple[Array, Array]:
+    """Return the two smallest eigenvalues of K from the largest of K⁻¹."""
+    return 1 / first, 1 / jnp.maximum(second, fl.TINY)
+
+
+def _shifted_bound(algebra: ModuleType, gram: Gram, u: Array, shift: Shift) -> Array:
     """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
-    # c is a power of 4: c·u_i is exact
-    c = jnp.ldexp(jnp.ones(()), 2 * jnp.frexp(jnp.sqrt(jnp.maximum(shift, fl.TINY)))[1] + 2)
-    a = algebra.shifted(gram.matrix, c, u, shift)
+    a = algebra.shifted(gram.matrix, shift.c, u, shift.beta)
+    diagonal = algebra.diagonal(a)
     factor, ok = algebra.cholesky(a)
-    largest = jnp.max(jnp.abs(jnp.diag(jnp.asarray(a))))
-    weight = c * (1 + 1e-6)  # c‖u‖², u being a unit vector to rounding
-    trace = fl.up(gram.trace * (1 + fl.gamma(rows + 4)) + weight)
-    defect = algebra.cholesky_defect(a, factor, trace)
-    return _certified_shift(shift, ok, defect, weight, gram, largest)
+    defect = algebra.cholesky_defect(a, factor, shift.trace)
+    return _certified_shift(shift, ok, defect, gram.majorant, gram.error, diagonal)
 
 
 @jax.jit
 def _certified_shift(
-    shift: Array, ok: Array, defect: Array, weight: Array, gram_: Any, largest: Array
+    shift: Shift, ok: Array, defect: Array, majorant: Array, error: Array, diagonal: Array
 ) -> Array:
-    forming = fl.gamma(3) * weight + fl.gamma(2) * (gram_.majorant + weight) + 2 * fl.UNIT * largest
-    beta = fl.down(shift - fl.up(defect + gram_.error + forming))
+    weight = _NEARLY_ONE * shift.c
+    largest = jnp.max(jnp.abs(diagonal))
+    forming = fl.gamma(3) * weight + fl.gamma(2) * (majorant + weight) + 2 * fl.UNIT * largest
+    beta = fl.down(shift.beta - fl.up(defect + error + forming))
     return jnp.where(ok & (beta > 0), beta, 0.0)
 
 

@@ -60,6 +60,11 @@ def complement(t: np.ndarray, mu: Any) -> np.ndarray:
     return result
 
 
+def diagonal(a: np.ndarray) -> np.ndarray:
+    """Return the diagonal."""
+    return np.diagonal(a)
+
+
 def cholesky(a: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return L and whether the factorisation completed; the upper triangle of L holds anything."""
     factor, info = lapack.dpotrf(a, lower=1, clean=0)
@@ -70,7 +75,7 @@ def cholesky(a: np.ndarray) -> tuple[np.ndarray, bool]:
 def cholesky_defect(a: np.ndarray, factor: np.ndarray, trace: Any) -> Any:
     """Return a bound of ‖A − LLᵀ‖₂: γ_{n+3} ‖L‖_F² by Higham's theorem 10.3; one extra for reciprocals of pivots."""
     rows = a.shape[0]
-    return fl.gamma(rows + 3) * trace * (1 + 4 * fl.gamma(rows + 3))
+    return fl.gamma(rows + 3) * float(trace) * (1 + 4 * fl.gamma(rows + 3))
 
 
 def solve(factor: np.ndarray, v: Any) -> np.ndarray:

@@ -77,19 +77,18 @@ def gram_route(algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, sigma_max:
     rows = j.shape[0]
     factor, completed = algebra.cholesky(gram.matrix)
     ritz = algebra.smallest(factor, TOLERANCE)
-    first, second = _eigenvalues(ritz)
-    pair = enclosure.measure(j, ritz.vector)
+    pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
     beta = jnp.zeros_like(pair.value)
     lower = beta
     if certify:
         beta = algebra.cond(
             completed,
-            lambda: enclosure.separation(algebra, gram, pair.vector, first, second, rows),
+            lambda: enclosure.separation(algebra, gram, pair.vector, ritz, rows),
             lambda: beta,
         )
         lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, rounds=1)
     trusted = jnp.asarray(completed & ritz.converged)
-    return _judge(pair, lower, gram.majorant, gram.error, first, second, sigma_max, trusted)
+    return _judge(pair, lower, gram.majorant, gram.error, ritz.first, ritz.second, sigma_max, trusted)
 
 
 @jax.jit
@@ -105,8 +104,10 @@ def _judge(
 ) -> Found:
     """Decide from the measured residual and gap whether the Gram route may be believed.
 
-    Its error is at most ‖K̂ − K‖/(2λ₁) relatively, and C²/(2(λ₂ − λ₁)) where λ₁ is isolated from the rest of K̂.
+    ``first`` and ``second`` are the largest eigenvalues of K̂⁻¹. The relative error of ν is at most ‖K̂ − K‖/(2λ₁),
+    and C²/(2(λ₂ − λ₁)) where λ₁ is isolated from the rest of K̂.
     """
+    first, second = enclosure.eigenvalues(first, second)
     rows, unit = pair.vector.size, jnp.finfo(pair.value.dtype).eps / 2
     error = (error + fl.gamma(rows + 3) * majorant) * (unit / fl.UNIT)
     allowed = 10 * unit * sigma_max / jnp.maximum(pair.value, jnp.finfo(pair.value.dtype).tiny)
@@ -130,7 +131,7 @@ def triangular_route(
             regular, lambda: algebra.smallest(factor, TOLERANCE), lambda: algebra.singular(factor)
         )
         ritz = algebra.cond(ritz.converged, lambda: ritz, lambda: algebra.singular(factor))
-    pair = enclosure.measure(j, ritz.vector)
+    pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
     lower = jnp.zeros_like(pair.value)
     if certify:
         # beyond this condition number ZĴ is not near orthogonal
@@ -157,8 +158,3 @@ def triangular_route(
 def block(j: EvaluatedJacobian, index: Any) -> Array:
     """Return a column block of the evaluated matrix."""
     return j.block(index)
-
-
-def _eigenvalues(ritz: Any) -> tuple[Array, Array]:
-    """Return the two smallest eigenvalues of K from the largest of K⁻¹."""
-    return jnp.divide(1.0, ritz.first), jnp.divide(1.0, jnp.maximum(ritz.second, fl.TINY))
