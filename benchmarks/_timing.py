@@ -32,6 +32,14 @@ def best_seconds(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     return best
 
 
+def table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Print the columns of the records, one line a record."""
+    rows = [columns, *(tuple(str(record.get(name, "")) for name in columns) for record in records)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
 def machine(*packages: str) -> dict[str, Any]:
     """Return what a reader needs to judge a timing."""
     return {

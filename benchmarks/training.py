@@ -211,10 +211,7 @@ def main() -> None:
     records = [projection(size) for size in SIZES]
     records += [against_torch(size) for size in SIZES]
     records += sweep(SIZES[1])
-    columns = ("what", "size", "ours", "other", "result", "bar", "holds")
-    widths = {name: max(len(name), *(len(str(record[name])) for record in records)) for name in columns}
-    for row in (dict(zip(columns, columns, strict=True)), *records):
-        print("  ".join(f"{row[name]!s:{widths[name]}}" for name in columns))
+    _timing.table(records, ("what", "size", "ours", "other", "result", "bar", "holds"))
     print(_timing.write("training", "python -m benchmarks.training", records, "torch"))
 
 

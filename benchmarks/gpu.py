@@ -1,0 +1,142 @@
+"""Spectra on an accelerator: correctness against stored references, then σ_min at growing sizes.
+
+Command:  python -m benchmarks.gpu [--quick]   (needs narrow_jax and a GPU build of JAX; no data set, no network)
+Expected: every problem of the reference table inside its interval; certified σ_min at d=3072, m=66 for n as large as
+          the memory allows, near the float64 limit of two products and a Cholesky factorisation; under 9 minutes.
+Writes:   benchmarks/results/gpu.json; ``--quick`` runs small sizes on any device and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import narrow_jax as nj
+from benchmarks import _timing
+from benchmarks.spectra import Size, problem
+
+SIZES = (Size(2_000, 3072, 66), Size(10_000, 3072, 66), Size(50_000, 3072, 66))
+QUICK = (Size(200, 64, 20),)
+MINUTES = 8
+"""No size is begun later than this."""
+
+
+def reference_table() -> Any:
+    """Return the module with the problems of the test suite and their references of 50 digits."""
+    path = Path(__file__).parents[1] / "tests" / "problems.py"
+    spec = importlib.util.spec_from_file_location("problems", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["problems"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def correctness(limit: int | None) -> dict[str, Any]:
+    """Check the interval of every problem on the device in use."""
+    table = reference_table()
+    references = table.references()
+    outside, certified, names = [], 0, list(table.PROBLEMS)[:limit]
+    started = time.perf_counter()
+    for name in names:
+        p = table.PROBLEMS[name]
+        make = nj.jacobian.standard if p.standard else nj.jacobian.pairwise
+        s = nj.sigma_min(make(p.params, p.x, p.activation))
+        certified += bool(s.certified)
+        if not s.lower <= float(references[name]["sigma_min"]) <= s.upper:
+            outside.append(name)
+    return {
+        "what": "reference table",
+        "size": f"{len(names)} problems",
+        "seconds": round(time.perf_counter() - started, 2),
+        "result": f"{certified} certified, {len(outside)} outside {' '.join(outside)}".strip(),
+        "holds": not outside,
+    }
+
+
+@jax.jit
+def limit(x: Any, d: Any) -> Any:
+    """Return a number that depends on the least work: two symmetric products and one Cholesky factorisation."""
+    highest = jax.lax.Precision.HIGHEST
+    k = jnp.matmul(x, x.T, precision=highest) * jnp.matmul(d, d.T, precision=highest)
+    return jax.lax.linalg.cholesky(k + jnp.eye(len(k)), symmetrize_input=False)[-1, -1]
+
+
+def peak_bytes() -> int | None:
+    """Return the peak memory of the device, where it says so."""
+    stats = jax.devices()[0].memory_stats()
+    return None if stats is None else stats.get("peak_bytes_in_use")
+
+
+def measure(size: Size, certify: bool) -> dict[str, Any]:
+    """Time σ_min of one size, first call apart, beside the limit; a size that does not fit is a record too."""
+    record: dict[str, Any] = {"what": "certified" if certify else "uncertified", "size": str(size)}
+    try:
+        params, x = jax.device_put(problem(size))
+        J = nj.jacobian.pairwise(params, x)
+        started = time.perf_counter()
+        s = nj.sigma_min(J, "gram", certify=certify)
+        first = time.perf_counter() - started
+        started = time.perf_counter()
+        nj.sigma_min(J, "gram", certify=certify)
+        seconds = time.perf_counter() - started
+        d = jnp.concatenate([params["v"], -params["v"]])[:, 0] / jnp.cosh(x @ params["w"]) ** 2
+        least = _timing.best_seconds({"limit": lambda: limit(x, d).block_until_ready()}, 2)["limit"]
+    except (RuntimeError, MemoryError) as error:  # JAX's out of memory is a RuntimeError
+        return record | {"result": str(error).splitlines()[0][:160], "holds": False}
+    peak = peak_bytes()
+    return record | {
+        "seconds": round(seconds, 4),
+        "first_call": round(first, 2),
+        "of_limit": round(least / seconds, 3),
+        "relative_width": float(f"{(s.upper - s.lower) / s.value:.1e}") if certify else None,
+        "peak_gb": None if peak is None else round(peak / 1e9, 2),
+        "result": s.status,
+        "holds": bool(s.certified) or not certify,
+    }
+
+
+def main() -> None:
+    """Run the checks and the sizes, print the table, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes on any device; nothing is written")
+    quick = parser.parse_args().quick
+    device = jax.devices()[0]
+    if device.platform == "cpu" and not quick:
+        sys.exit(f"benchmarks.gpu: JAX sees {device} only; install a GPU build of JAX, or pass --quick")
+    jax.config.update("jax_enable_x64", True)
+    started = time.perf_counter()
+    records = [correctness(4 if quick else None)]
+    for size in QUICK if quick else SIZES:
+        for certify in (False, True):
+            if time.perf_counter() - started < 60 * MINUTES:
+                print(f"{size}, {'certified' if certify else 'uncertified'} …", file=sys.stderr)
+                records.append(measure(size, certify))
+    columns = (
+        "what",
+        "size",
+        "seconds",
+        "first_call",
+        "of_limit",
+        "relative_width",
+        "peak_gb",
+        "result",
+        "holds",
+    )
+    _timing.table(records, columns)
+    if not quick:
+        records.append({"what": "device", "result": device.device_kind, "numpy": np.__version__})
+        print(_timing.write("gpu", "python -m benchmarks.gpu", records))
+
+
+if __name__ == "__main__":
+    main()
