@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from narrow_jax._typing import Array, Float
 from narrow_jax.jacobian.majorant import collatz_wielandt
 
 
-class Blocked:
+class Blocked(ABC):
     """Products, Gram matrix and bounds of Ĵ from ``block(i)``; no more than a block is held at once.
 
     Ĵ is the matrix as computed, so the perturbation is 0: ``block(i)`` has to give the same bits each time.
@@ -25,18 +26,18 @@ class Blocked:
     exponent: Array
 
     @property
+    @abstractmethod
     def shape(self) -> tuple[int, int]:
         """Return (rows, columns)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def block_width(self) -> int:
         """Return the columns in a block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def block(self, index: Any) -> Float[Array, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
-        raise NotImplementedError
 
     @property
     def block_count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,15 +13,15 @@ from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian
 
 
-class Evaluating:
+class Evaluating(ABC):
     """Mixin: the public products of an operator that knows how to ``evaluate`` itself.
 
     All work in float64 where x64 is on, and in the default precision elsewhere.
     """
 
+    @abstractmethod
     def evaluate(self, dtype: str = "float64") -> EvaluatedJacobian:
         """Return the fixed matrix; float64 has to be on for it."""
-        raise NotImplementedError
 
     def mv(self, p: Any) -> Any:
         """Return Jp for p of shape (columns,)."""
