@@ -104,8 +104,19 @@ def norm_up(values: Float[Array, ...]) -> Float[Array, ""]:
 
 
 def power_of_two(values: Float[Array, ...], axis: int | None = None) -> Array:
-    """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0."""
-    return jnp.frexp(jnp.max(jnp.abs(values), axis=axis, initial=0.0))[1]
+    """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0, clipped to ±1000."""
+    return jnp.clip(jnp.frexp(jnp.max(jnp.abs(values), axis=axis, initial=0.0))[1], -1000, 1000)
+
+
+def carried(values: Float[Array, ...]) -> Array:
+    """Return whether float64 values survive scaling: all are 0, or the largest lies in [2⁻⁹⁰⁰, 2⁹⁰⁰].
+
+    Below, denormals, which XLA may flush, could matter; above, scales overflow. Zero is tested on the bits, since
+    a flushed denormal compares equal to it.
+    """
+    zero = jnp.all(jax.lax.bitcast_convert_type(values, jnp.uint64) << 1 == 0)
+    largest = jnp.max(jnp.abs(values), initial=0.0)
+    return zero | ((largest >= 2.0**-900) & (largest <= 2.0**900))
 
 
 def scaled(values: Float[Array, ...], exponent: Array) -> Float[Array, ...]:
@@ -121,7 +132,7 @@ def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Arra
     """
     high_a, high_b = _high_half(a), _high_half(b)
     low_a, low_b = a - high_a, b - high_b
-    product = a * b
+    product = jax.lax.optimization_barrier(a * b)  # contracted with what follows, the tail would be lost
     return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
 
 
@@ -150,10 +161,12 @@ def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array
     a, b = scaled(a, -rows[:, None]), scaled(b, -columns[None, :])
     # rounding to integers, not (a + c) − c: XLA folds the latter to a
     a1, b1 = jnp.round(a * 2.0**bits) * 2.0**-bits, jnp.round(b * 2.0**bits) * 2.0**-bits
-    product = matmul(a1, b1) + (matmul(a1, b - b1) + matmul(a - a1, b))
+    # the barrier keeps the exact product from being accumulated on top of another
+    exact, rest = jax.lax.optimization_barrier((matmul(a1, b1), matmul(a1, b - b1) + matmul(a - a1, b)))
+    product = exact + rest
     tau = 2.0 ** -(bits + 1)
-    rest = jnp.sum(jnp.abs(a1), axis=1)[:, None] * tau + tau * jnp.sum(jnp.abs(b), axis=0)[None, :]
-    error = up(UNIT * jnp.abs(product) + gamma(2 * inner + 4) * rest)
+    tails = jnp.sum(jnp.abs(a1), axis=1)[:, None] * tau + tau * jnp.sum(jnp.abs(b), axis=0)[None, :]
+    error = up(UNIT * jnp.abs(product) + gamma(2 * inner + 4) * tails)
     return _rescaled(product, rows, columns), _rescaled(error, rows, columns)
 
 

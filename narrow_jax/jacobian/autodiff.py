@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks
-from narrow_jax import _rounding as fl
 from narrow_jax._memory import MemoryBudgetError, check_budget
 from narrow_jax._typing import ApplyFn
-from narrow_jax.jacobian.blocks import Blocked, Recomputed, Stored
+from narrow_jax.jacobian.blocks import Blocked, recomputed, stored
 from narrow_jax.jacobian.operator import Evaluating
 
 MODES = ("reverse", "forward")
@@ -229,13 +228,11 @@ def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
     size = plan.samples * plan.outputs, plan.columns
     columns = functools.partial(_columns, plan=plan)
     if not plan.stored:
-        partial = _Columns(plan)
-        return Recomputed(data, jnp.zeros((), jnp.int32), partial, size, plan.width)
+        return recomputed(data, _Columns(plan), size, plan.width)
     count = math.ceil(plan.columns / plan.width)
     blocks = jax.lax.map(lambda i: columns(data, i), jnp.arange(count))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)
-    exponent = fl.power_of_two(matrix)
-    return Stored(jnp.ldexp(matrix, -exponent), exponent)
+    return stored(matrix)
 
 
 @dataclass(frozen=True)

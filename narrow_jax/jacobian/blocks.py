@@ -20,10 +20,12 @@ from narrow_jax.jacobian.majorant import collatz_wielandt
 class Blocked(ABC):
     """Products, Gram matrix and bounds of Ĵ from ``block(i)``; no more than a block is held at once.
 
-    Ĵ is the matrix as computed, so the perturbation is 0: ``block(i)`` has to give the same bits each time.
+    Ĵ is the matrix as computed, so the perturbation is 0, or infinite where the scaling by 2^exponent is not exact.
+    ``block(i)`` has to give the same bits each time.
     """
 
     exponent: Array
+    perturbation: Float[Array, ""]
 
     @property
     @abstractmethod
@@ -51,7 +53,8 @@ class Blocked(ABC):
     def gram(self, products: Products) -> Gram:
         """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
         matrix = products.total(lambda i: products.outer(_block(self, i)), self.block_count)
-        return Gram(matrix, *_majorant(self))
+        majorant, trace, error = _majorant(self)
+        return Gram(matrix, majorant, trace, error, self.perturbation)
 
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
         """Return Ĵp."""
@@ -103,8 +106,8 @@ def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
 
 
 @jax.jit
-def _majorant(j: Blocked) -> tuple[Array, Array, Array, Array]:
-    """Return the bounds of the Gram matrix: majorant, trace, error and perturbation."""
+def _majorant(j: Blocked) -> tuple[Array, Array, Array]:
+    """Return the bounds of the Gram matrix: majorant, trace and error."""
     rows, width, count = j.shape[0], j.block_width, j.block_count
     dtype = jax.eval_shape(j.block, 0).dtype
 
@@ -121,7 +124,7 @@ def _majorant(j: Blocked) -> tuple[Array, Array, Array, Array]:
     sizes = jax.lax.fori_loop(0, count, squares, jnp.zeros(rows, dtype))
     trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
     majorant = jnp.minimum(trace, collatz_wielandt(apply, sizes, rows + width + count + 2))
-    return majorant, trace, fl.up(fl.gamma(width + count) * majorant), jnp.zeros_like(trace)
+    return majorant, trace, fl.up(fl.gamma(width + count) * majorant)
 
 
 @jax.tree_util.register_dataclass
@@ -131,6 +134,7 @@ class Stored(Blocked):
 
     matrix: Float[Array, "r p"]
     exponent: Array
+    perturbation: Float[Array, ""]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -157,14 +161,16 @@ class Recomputed(Blocked):
 
     Args:
         data: what ``columns`` takes.
-        exponent: 0; the matrix is used as it comes.
-        columns: (data, i) ↦ block i.
+        exponent: the matrix is Ĵ·2^exponent.
+        perturbation: 0, or infinite where the scaling is not exact.
+        columns: (data, i) ↦ block i before scaling.
         size: (rows, columns).
         width: columns in a block.
     """
 
     data: Any
     exponent: Array
+    perturbation: Float[Array, ""]
     columns: Callable[[Any, Any], Any] = field(metadata={"static": True})
     size: tuple[int, int] = field(metadata={"static": True})
     width: int = field(metadata={"static": True})
@@ -181,7 +187,36 @@ class Recomputed(Blocked):
 
     def block(self, index: Any) -> Float[Array, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
-        return self.columns(self.data, index)
+        return fl.scaled(self.columns(self.data, index), -self.exponent)
+
+
+def stored(matrix: Float[Array, "r p"]) -> Stored:
+    """Return a matrix scaled to entries of size one."""
+    exponent = fl.power_of_two(matrix)
+    return Stored(fl.scaled(matrix, -exponent), exponent, _unless(_scales_exactly(matrix)))
+
+
+def recomputed(
+    data: Any, columns: Callable[[Any, Any], Any], size: tuple[int, int], width: int
+) -> Recomputed:
+    """Return a matrix of blocks ``columns(data, i)``, scaled to entries of size one by a pass over them."""
+    indices = jnp.arange(math.ceil(size[1] / width))
+
+    def measured(index: Any) -> tuple[Array, Array]:
+        block = columns(data, index)
+        return jnp.max(jnp.abs(block)), _scales_exactly(block)
+
+    largest, exact = jax.lax.map(measured, indices)
+    return Recomputed(data, fl.power_of_two(largest), _unless(jnp.all(exact)), columns, size, width)
+
+
+def _scales_exactly(values: Array) -> Array:
+    return fl.carried(values) if values.dtype == jnp.float64 else jnp.array(False)
+
+
+def _unless(exact: Array) -> Array:
+    """Return the perturbation of a scaling."""
+    return jnp.where(exact, 0.0, jnp.inf)
 
 
 def stored_transpose(j: EvaluatedJacobian) -> Stored:
@@ -189,4 +224,4 @@ def stored_transpose(j: EvaluatedJacobian) -> Stored:
     blocks = jax.lax.map(j.block, jnp.arange(j.block_count))
     rows, columns = j.shape
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
-    return Stored(matrix.T, j.exponent)
+    return Stored(matrix.T, j.exponent, jnp.zeros(()))

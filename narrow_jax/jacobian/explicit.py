@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from narrow_jax import _checks
 from narrow_jax import _rounding as fl
-from narrow_jax.jacobian.blocks import Stored
+from narrow_jax.jacobian.blocks import Stored, stored
 from narrow_jax.jacobian.operator import Evaluating
 
 
@@ -37,9 +37,7 @@ class ExplicitJacobian(Evaluating):
 
     def evaluate(self, dtype: str = "float64") -> Stored:
         """Return the matrix scaled to entries of size one."""
-        matrix = jnp.asarray(self.matrix, dtype)
-        exponent = fl.power_of_two(matrix)
-        return Stored(jnp.ldexp(matrix, -exponent), exponent)
+        return stored(jnp.asarray(self.matrix, dtype))
 
     def bilinear(self, u: Any, p: Any) -> Any:
         """Return uᵀJp in the dtype at hand."""

@@ -17,9 +17,6 @@ from narrow_jax.activations import get as get_activation
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.jacobian.operator import Evaluating
 
-_LIMITS = 2.0**-900, 2.0**900
-"""The largest entries of x, w and v have to lie within: below, denormals may matter; above, scales overflow."""
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -156,12 +153,6 @@ def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
     return w, v, x
 
 
-def _carried(values: Any) -> Any:
-    """Whether scales are exact; 0 is, and a w of denormals moves z by less than 2⁻¹⁰⁰."""
-    size = jnp.max(jnp.abs(values))
-    return (size == 0) | ((size >= _LIMITS[0]) & (size <= _LIMITS[1]))
-
-
 def _unit(values: Any) -> tuple[Any, Any]:
     exponent = fl.power_of_two(values)
     return fl.scaled(values, -exponent), exponent
@@ -171,7 +162,7 @@ def _unit(values: Any) -> tuple[Any, Any]:
 def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> KhatriRao:
     """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
     exact = x.dtype == jnp.float64
-    carried = jnp.all(jnp.stack([_carried(leaf) for leaf in (x, w, v)])) if exact else jnp.array(False)
+    carried = jnp.all(jnp.stack([fl.carried(leaf) for leaf in (x, w, v)])) if exact else jnp.array(False)
     z, z_error = (
         fl.split_product(x, w)
         if exact

@@ -107,7 +107,7 @@ def lower_bound(pair: Pair, beta: Float[Array, ""]) -> Float[Array, ""]:
 
     Theorem: if yᵀĴĴᵀy ≥ β‖y‖² for all y ⟂ u, this is at most σ_min(Ĵ). The maximum over ν'² is at β − C√β.
     """
-    c = jnp.where(beta >= NO_COMPLEMENT, 0.0, pair.c)
+    c = pair.c if pair.vector.size > 1 else jnp.zeros_like(pair.c)  # one row has no complement
     best = beta - c * jnp.sqrt(beta)
     nu = jnp.minimum(pair.nu, jnp.sqrt(jnp.maximum(best, 0.0)) * (1 - fl.SLACK))
     gap = fl.down(beta - fl.up(nu * nu))
@@ -181,7 +181,7 @@ def _shifts(
     def shift(beta: Array) -> Shift:
         # c is a power of 4: c·u_i is exact
         c = jnp.ldexp(jnp.ones(()), 2 * jnp.frexp(jnp.sqrt(jnp.maximum(beta, fl.TINY)))[1] + 2)
-        return Shift(beta, c, fl.up(trace * (1 + fl.gamma(rows + 4)) + _NEARLY_ONE * c))
+        return Shift(beta, c, fl.up(trace * (1 + fl.gamma(rows + 4)) + rows * error + _NEARLY_ONE * c))
 
     return shift(jnp.minimum(middle, second - margin)), shift(first - margin)
 

@@ -78,11 +78,14 @@ def sigma_min(
     certify = certify and dtype == "float64"
     if J.shape[0] > J.shape[1]:
         return _by_shape(J)
-    if traced(J):
-        return _attach(J, *_compiled(method, certify, dtype)(jax.lax.stop_gradient(J)))
-    if dtype == "float64" and on_cpu(J):
+    if not traced(J) and dtype == "float64" and on_cpu(J):
         return _on_host(J, method, certify)
-    return jax.tree.map(np.asarray, _compiled(method, certify, dtype)(J)[0])
+    lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype(dtype)
+    with jax.enable_x64(
+        dtype == "float64"
+    ):  # before the call: NumPy's float64 would become float32 on the way in
+        found = _compiled(method, certify, dtype, lasting)(jax.lax.stop_gradient(J))
+    return _attach(J, *found) if traced(J) else jax.tree.map(np.asarray, found[0])
 
 
 def require_operator(J: Any) -> None:
@@ -149,15 +152,21 @@ def _assemble(
     upper = fl.up(found.upper + perturbation)
     noise = max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
     status = jnp.where(found.value <= noise, result.ZERO, result.ESTIMATE)
-    status = jnp.where(lower > 0, result.CERTIFIED, status)
-    status = jnp.where(found.reliable, status, result.NOT_CONVERGED).astype(jnp.int32)
     value, lower, upper, sigma_max = (
         jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
     )
-    smallest_normal = jnp.maximum(NORMAL, jnp.finfo(value.dtype).tiny)
-    lower = jnp.where(lower > smallest_normal, lower, 0.0)
-    upper = jnp.where(jnp.isnan(upper), jnp.inf, jnp.maximum(upper, smallest_normal))
+    lower, upper = _normal(lower, upper)
+    status = jnp.where(lower > 0, result.CERTIFIED, status)
+    status = jnp.where(found.reliable, status, result.NOT_CONVERGED).astype(jnp.int32)
     return SigmaMin(value, lower, upper, sigma_max, found.vector, status, found.method_code, encloses)
+
+
+def _normal(lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Return the bounds where over- and underflow of their dtype are taken into account."""
+    limits = jnp.finfo(lower.dtype)
+    smallest = max(NORMAL, float(limits.tiny))
+    lower = jnp.where(lower > smallest, jnp.minimum(lower, float(limits.max)), 0.0)
+    return lower, jnp.where(jnp.isnan(upper), jnp.inf, jnp.maximum(upper, smallest))
 
 
 def _on_host(J: Jacobian, method: str, certify: bool) -> SigmaMin:
@@ -167,12 +176,12 @@ def _on_host(J: Jacobian, method: str, certify: bool) -> SigmaMin:
 
 
 @functools.cache
-def _compiled(method: str, certify: bool, dtype: str) -> Any:
-    return jax.jit(_in_trace(method, certify, dtype))
+def _compiled(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
+    return jax.jit(_in_trace(method, certify, dtype, lasting))
 
 
 @functools.cache
-def _in_trace(method: str, certify: bool, dtype: str) -> Any:
+def _in_trace(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
     """Return J ↦ (result, right vector, vector of σ_max) in JAX; under ``vmap`` "auto" becomes "gram"."""
 
     def run(J: Jacobian, method: str) -> Any:
@@ -180,7 +189,7 @@ def _in_trace(method: str, certify: bool, dtype: str) -> Any:
             j = J.evaluate(dtype)
             s, right, u_max = _run(device, j, method, certify, J.encloses)
             p_max = j.rmv(u_max) / jnp.sqrt(jnp.sum(j.rmv(u_max) ** 2))
-        return _cast((s, right, (u_max, p_max)), jnp.zeros((), float).dtype)
+            return _cast((s, right, (u_max, p_max)), lasting)
 
     if method != "auto":
         return functools.partial(run, method=method)
@@ -202,8 +211,12 @@ def _cast(out: Any, dtype: Any) -> Any:
         lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, out
     )
     if dtype != out[0].lower.dtype and dtype == jnp.float32:
-        lower = jnp.maximum(jnp.nextafter(s.lower, jnp.zeros_like(s.lower)), 0.0)
-        s = _replace(s, lower=lower, upper=jnp.nextafter(s.upper, jnp.full_like(s.upper, jnp.inf)))
+        lower = jnp.nextafter(s.lower, jnp.zeros_like(s.lower))
+        upper = jnp.nextafter(s.upper, jnp.full_like(s.upper, jnp.inf))
+        lower, upper = (bound.astype(dtype) for bound in _normal(lower, upper))
+        lost = (s.status_code == result.CERTIFIED) & (lower == 0)
+        status = jnp.where(lost, result.ESTIMATE, s.status_code).astype(jnp.int32)
+        s = _replace(s, lower=lower, upper=upper, status_code=status)
     return s, right, top
 
 

@@ -69,13 +69,13 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
     """
     smallest.require_operator(J)
     require(memory_budget, {"qr": smallest.plan(*J.shape)["qr"]}, "qr", "singular_values")
-    if smallest.traced(J):
-        return _in_trace(jax.lax.stop_gradient(J))
-    if smallest.on_cpu(J):
-        with jax.enable_x64(True):
+    lasting = jnp.zeros((), float).dtype
+    with jax.enable_x64(True):  # before the call: NumPy's float64 would become float32 on the way in
+        if smallest.traced(J):
+            return _lasting(_compiled(jax.lax.stop_gradient(J)), lasting)
+        if smallest.on_cpu(J):
             return jax.tree.map(np.asarray, _run(host, J.evaluate("float64"), J.encloses))
-    with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, jax.jit(_in_trace)(J))
+        return jax.tree.map(np.asarray, _compiled(J))
 
 
 def condition_number(J: Any) -> Any:
@@ -114,15 +114,20 @@ def effective_rank(J: Any) -> Any:
     return xp.exp(-(p * xp.log(xp.where(p > 0, p, 1.0))).sum())
 
 
-def _in_trace(J: Jacobian) -> SingularValues:
-    with jax.enable_x64(True):
-        s = _run(device, J.evaluate("float64"), J.encloses)
-    dtype = jnp.zeros((), float).dtype
-    values, error = s.values.astype(dtype), s.error.astype(dtype)
-    if dtype == jnp.float32:
-        # casting moves a value by up to 2⁻²⁴ of it
-        error = jnp.nextafter(error + values * 2.0**-23, jnp.full_like(error, jnp.inf))
-    return SingularValues(values, error, s.encloses)
+@jax.jit
+def _compiled(J: Jacobian) -> SingularValues:
+    return _run(device, J.evaluate("float64"), J.encloses)
+
+
+def _lasting(s: SingularValues, dtype: Any) -> SingularValues:
+    """Return the values in the dtype that outlives the float64 context, their rounding added to the error."""
+    if dtype == s.values.dtype:
+        return s
+    # casting moves a value by up to 2⁻²⁴ of it, and flushes what is below the smallest normal number
+    error = (s.error + s.values * 2.0**-23 + 2 * float(jnp.finfo(dtype).tiny)).astype(dtype)
+    return SingularValues(
+        s.values.astype(dtype), jnp.nextafter(error, jnp.full_like(error, jnp.inf)), s.encloses
+    )
 
 
 def _run(algebra: ModuleType, j: EvaluatedJacobian, encloses: str) -> SingularValues:
@@ -199,5 +204,5 @@ def _bounds(
     ostrowski = jnp.isfinite(relative) & (low > 0) & (scale == values)
     error = jnp.minimum(jnp.where(ostrowski, relative, jnp.inf), weyl)
     error = fl.up(jnp.where(jnp.isnan(error), jnp.inf, error) + extra)
-    scaled = jnp.ldexp(values, exponent)
-    return SingularValues(scaled, jnp.maximum(jnp.ldexp(error, exponent), smallest.NORMAL), encloses)
+    scaled, error = jnp.ldexp(values, exponent), jnp.ldexp(error, exponent) + smallest.NORMAL
+    return SingularValues(scaled, jnp.where(jnp.isfinite(scaled), error, jnp.inf), encloses)

@@ -1,0 +1,124 @@
+"""Where scaling, casting and the range of numbers could make a proven interval wrong."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+
+import narrow_jax as nj
+from narrow_jax.spectra import enclosure, smallest
+
+U = 2.0**-1022
+"""The smallest normal number: entries below are flushed to 0."""
+
+
+def orthogonal(rows, columns, seed=0):
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((rows, columns)))[0]
+
+
+def test_a_coupling_is_not_dropped_where_the_matrix_is_huge(x64):
+    """β above 2²⁰⁰ is a matter of scale, not a sign of a missing complement."""
+    j = nj.jacobian.explicit(np.diag([1.0, 1.5])).evaluate()
+    u = jnp.array([np.cos(0.3), np.sin(0.3)])
+    pair = enclosure.measure(j, u)
+    beta = float(np.sum((np.asarray(j.matrix) @ np.array([np.sin(0.3), -np.cos(0.3)])) ** 2))
+    scale = 2.0**101
+    huge = pair._replace(nu=pair.nu * scale, b=pair.b * scale, c=pair.c * scale)
+    lower = float(enclosure.lower_bound(huge, jnp.asarray(beta * scale**2 * (1 - 1e-15))))
+    sigma = float(np.min(np.diag(j.matrix)))
+    assert 0.9 * sigma < lower / scale <= sigma
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-80, 1.0, 2.0**110, 1e170])
+def test_recomputed_blocks_are_scaled(scale, x64):
+    matrix = orthogonal(30, 30) @ np.diag(np.linspace(1, 2, 30)) @ orthogonal(40, 30, 1).T * scale
+    J = nj.jacobian.autodiff(lambda p, x: x @ p["w"], {"w": np.ones((40, 1))}, matrix, memory_budget=20_000)
+    assert not J.plan.stored
+    s = nj.sigma_min(J)
+    assert s.certified
+    assert s.lower / scale <= 1 + 1e-12
+    assert s.upper / scale >= 1 - 1e-12
+    assert (s.upper - s.lower) / scale < 1e-11
+
+
+@pytest.mark.parametrize("diagonal", [39.0, 4.0])
+def test_denormal_entries_are_not_certified(diagonal):
+    rows = 5 if diagonal < 5 else 40
+    matrix = np.full((rows, rows), -0.9 * U)
+    matrix[np.diag_indices(rows)] = diagonal * U
+    J = nj.jacobian.explicit(matrix)
+    s = nj.sigma_min(J)
+    assert not s.certified
+    assert s.lower == 0
+    assert not np.any(np.isfinite(nj.singular_values(J).error))
+
+
+def test_a_matrix_of_denormals_alone_is_an_estimate():
+    s = nj.sigma_min(nj.jacobian.explicit(np.full((1, 400), 0.9 * U)))
+    assert not s.certified
+    assert s.upper >= 0.9 * U * 20
+
+
+@pytest.mark.parametrize(("x", "w", "v"), [(1e-310, 1.0, 1.0), (1.0, 1e-310, 1.0), (1e300, 1e-300, 1e-310)])
+def test_denormal_params_and_data_are_not_certified(x, w, v):
+    params = {"w": np.full((2, 4), w), "v": np.full((2, 1), v)}
+    s = nj.sigma_min(nj.jacobian.pairwise(params, np.full((1, 2), x)))
+    assert not s.certified
+    assert s.upper == np.inf
+
+
+def test_numpy_float64_data_stay_float64_inside_jit():
+    """With x64 off: the Jacobian is that of the data as given, not of their float32 rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 4))
+    x[1] = x[0] + 1e-4 * rng.standard_normal(4)
+    params = {"w": rng.standard_normal((4, 6)).astype(np.float32), "v": np.ones((3, 1), np.float32)}
+    exact = nj.sigma_min(nj.jacobian.pairwise(params, x))
+    s = jax.jit(lambda params: nj.sigma_min(nj.jacobian.pairwise(params, x)))(params)
+    assert s.value.dtype == jnp.float32
+    assert s.certified
+    assert float(s.lower) <= exact.upper
+    assert exact.lower <= float(s.upper)
+    assert float(s.value) == pytest.approx(float(exact.value), rel=1e-6)
+    values = jax.jit(lambda params: nj.singular_values(nj.jacobian.pairwise(params, x)))(params)
+    assert abs(float(values.values[-1]) - exact.value) <= float(values.error[-1])
+
+
+def test_concrete_operators_off_the_host_keep_float64(monkeypatch):
+    """The path of an accelerator, here on the CPU."""
+    monkeypatch.setattr(smallest, "on_cpu", lambda J: False)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 4))
+    x[1] = x[0] + 1e-6 * rng.standard_normal(4)
+    params = {"w": rng.standard_normal((4, 6)), "v": np.ones((3, 1))}
+    s = nj.sigma_min(nj.jacobian.pairwise(params, x))
+    monkeypatch.undo()
+    exact = nj.sigma_min(nj.jacobian.pairwise(params, x))
+    assert s.value.dtype == s.lower.dtype == np.float64
+    assert s.lower <= exact.upper
+    assert exact.lower <= s.upper
+    assert (s.upper - s.lower) / s.value < 1e-5
+
+
+def test_float32_results_near_underflow():
+    params = {"w": np.array([[1.0, 2.0]]), "v": np.full((2, 1), 1e-20)}
+    J = nj.jacobian.standard(params, np.full((1, 1), 1e-20))
+    exact = nj.sigma_min(J)
+    s = jax.jit(nj.sigma_min)(J)
+    assert exact.certified
+    assert float(s.lower) <= exact.value <= float(s.upper)
+    assert bool(s.certified) == (float(s.lower) > 0)
+    values = jax.jit(nj.singular_values)(J)
+    assert abs(float(values.values[0]) - exact.value) <= float(values.error[0])
+
+
+def test_values_beyond_the_largest_number():
+    params = {"w": np.array([[1e-250, -1e-250]]), "v": np.full((1, 1), 1e150)}
+    J = nj.jacobian.pairwise(params, np.full((1, 1), 1e250))
+    s = nj.sigma_min(J)
+    sigma = mp.mpf(10) ** 400 * mp.sqrt(2) * mp.sech(1) ** 2
+    assert mp.mpf(float(s.lower)) <= sigma
+    assert np.isfinite(s.lower)
+    assert s.upper == np.inf
+    assert nj.singular_values(J).error[0] == np.inf
