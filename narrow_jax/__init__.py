@@ -12,6 +12,7 @@ from narrow_jax import (
     monitors,
     plots,
     projections,
+    solvers,
     spectra,
 )
 from narrow_jax._memory import MemoryBudgetError
@@ -38,6 +39,7 @@ __all__ = [
     "projections",
     "sigma_min",
     "singular_values",
+    "solvers",
     "spectra",
     "sweep",
 ]

@@ -16,6 +16,7 @@ LAYERS = [
     {"models", "plots"},
     {"_loop", "data", "runs"},
     {"training", "certificates"},
+    {"solvers"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
