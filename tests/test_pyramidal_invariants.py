@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-import narrow_jax as nj
 from optimizers import unstrict
 from pyramids import SIGMA, descend, problem
+
+import narrow_jax as nj
 
 
 def apply_fn(params, x):

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pyramids import SIGMA, sphere
 
 import narrow_jax as nj
-from pyramids import SIGMA, sphere
 
 search = nj.solvers.pyramidal_start
 draw = nj.initializers.pyramidal
@@ -38,7 +38,12 @@ def test_variants_share_the_first_layers():
 def gaussian_ratio(wide, narrow, scale=3.0):
     """λ² over cλ̄ of one Gaussian layer: section 3.1 asks for at least 1."""
     params = draw(
-        jax.random.key(1), inputs=2, widths=(2, wide, narrow), variant="gaussian", scale=scale, dtype=jnp.float32
+        jax.random.key(1),
+        inputs=2,
+        widths=(2, wide, narrow),
+        variant="gaussian",
+        scale=scale,
+        dtype=jnp.float32,
     )
     low, high = nj.spectra.extremes(params["w3"])
     return low**2 / (scale * high)
@@ -118,7 +123,9 @@ def test_two_layers_scale_the_first():
 
 def test_equal_samples_have_no_start_and_the_certificate_says_why():
     x, y = data()
-    found = search(jax.random.key(0), np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]]), (12, 3, 1), SIGMA)
+    found = search(
+        jax.random.key(0), np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]]), (12, 3, 1), SIGMA
+    )
     assert not found.certificate.holds
     assert "rows 0 and 4 of x are equal" in found.certificate.reason
 

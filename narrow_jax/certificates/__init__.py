@@ -1,11 +1,26 @@
 """Theorems as functions: each checks its assumptions on a net and its data and returns constants and a verdict.
 
-``pyramidal``   Theorem 3.2 of "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology"
+``pyramidal``             Theorem 3.2 of "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal
+                          Topology": whether, and how fast, gradient descent reaches a global minimum
 ``PyramidalInvariants``   what its proof keeps along training, as a monitor for ``fit``
+``lambda_star``           λ_* of its section 3.2, with ``hermite_coefficients`` and ``khatri_rao_sigma_min``
 """
 
 from narrow_jax.certificates.guarantee import Guarantee
+from narrow_jax.certificates.hermite import hermite_coefficients, hermite_tail, khatri_rao_sigma_min
 from narrow_jax.certificates.invariants import Broken, PyramidalInvariants
+from narrow_jax.certificates.lambda_star import LambdaStar, lambda_star
 from narrow_jax.certificates.pyramidal import PyramidalCertificate, pyramidal
 
-__all__ = ["Broken", "Guarantee", "PyramidalCertificate", "PyramidalInvariants", "pyramidal"]
+__all__ = [
+    "Broken",
+    "Guarantee",
+    "LambdaStar",
+    "PyramidalCertificate",
+    "PyramidalInvariants",
+    "hermite_coefficients",
+    "hermite_tail",
+    "khatri_rao_sigma_min",
+    "lambda_star",
+    "pyramidal",
+]

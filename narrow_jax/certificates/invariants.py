@@ -117,7 +117,7 @@ def _begin(
         largest=limits(*(1.5 * value for value in certificate.lambda_bars)),
         lambda_f=jnp.asarray(certificate.lambda_f / 2, dtype),
         root=jnp.asarray(np.sqrt(2 * certificate.initial_loss), dtype),
-        log_factor=jnp.asarray(certificate.paper.log_factor, dtype),
+        log_factor=jnp.asarray(max(certificate.paper.log_factor, -1e30), dtype),  # 0 · ∞ is not 0
         y=jnp.asarray(y),
         records=jnp.zeros((), jnp.int32),
     )

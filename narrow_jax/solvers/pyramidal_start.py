@@ -114,7 +114,7 @@ def pyramidal_start(
 
 def _scaled(drawn: Params, scale: float, deviation: float) -> Params:
     """Return the draw with W_2 times ``deviation``, and W_3 … W_L, or W_1 if there are none, times ``scale``."""
-    factors = {name: scale for name in drawn} | {"w1": 1.0 if "w3" in drawn else scale, "w2": deviation}
+    factors = dict.fromkeys(drawn, scale) | {"w1": 1.0 if "w3" in drawn else scale, "w2": deviation}
     return {name: w * jnp.asarray(factors[name], w.dtype) for name, w in drawn.items()}
 
 
