@@ -32,11 +32,8 @@ def test_exact_entries_equal_the_double_integral():
     tau = 0.5 / math.sqrt(2 * math.pi)
 
     def sigma(t):
-        return (
-            0.5 * t
-            + 0.5 * (t * special.ndtr(t / tau) + tau * np.exp(-((t / tau) ** 2) / 2) / math.sqrt(2 * math.pi))
-            - (0.25 / (2 * math.pi))
-        )
+        bump = tau * np.expm1(-((t / tau) ** 2) / 2) / math.sqrt(2 * math.pi)
+        return 0.5 * t + 0.5 * (t * special.ndtr(t / tau) + bump)
 
     a, b = (math.sqrt(row @ row / 2) for row in x)
     k = x[0] @ x[1] / (2 * a * b)
