@@ -31,7 +31,7 @@ def hermite_coefficients(activation: str | Activation, count: int) -> np.ndarray
         ValueError: count below 1.
 
     Example:
-        >>> hermite_coefficients("abs", 3).round(4).tolist()
+        >>> np.abs(hermite_coefficients("abs", 3)).round(4).tolist()
         [0.7979, 0.0, 0.5642]
 
     Reference:
@@ -74,8 +74,8 @@ def khatri_rao_sigma_min(x: HostArray, power: int) -> float:
         power: r ≥ 1.
 
     Example:
-        >>> round(khatri_rao_sigma_min(np.array([[1.0, 0.0], [1.0, 1.0]]), 2), 6)
-        0.874032
+        >>> round(khatri_rao_sigma_min(np.array([[1.0, 0.0], [1.0, 1.0]]), 2), 3)
+        0.835
 
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Lemma 3.4.

@@ -111,7 +111,7 @@ def _begin(
 
     return _Watch(
         start=weights,
-        first_features=sigma(x @ weights[0]),
+        first_features=sigma(jnp.asarray(x) @ weights[0]),
         radii=limits(*certificate.paper.radii),
         smallest=limits(*(value / 2 for value in certificate.lambdas)),
         largest=limits(*(1.5 * value for value in certificate.lambda_bars)),
@@ -124,7 +124,7 @@ def _begin(
 
 
 def _look(sigma: Activation, every: int, watch: _Watch, params: Params, x: HostArray) -> tuple[_Watch, Array]:
-    weights = models.mlp_layers(params)
+    x, weights = jnp.asarray(x), [jnp.asarray(w) for w in models.mlp_layers(params)]
     features = sigma(x @ weights[0])
     moved = jnp.stack([jnp.linalg.norm(w - w0) for w, w0 in zip(weights, watch.start, strict=True)])
     near = jnp.all(moved <= watch.radii) & (
@@ -156,7 +156,7 @@ def _spectral(watch: _Watch, weights: list[Array], features: Array) -> Array:
     return code.astype(jnp.int32)
 
 
-def _residual(sigma: Activation, weights: list[Array], x: HostArray, watch: _Watch) -> tuple[Array, Array]:
+def _residual(sigma: Activation, weights: list[Array], x: Array, watch: _Watch) -> tuple[Array, Array]:
     """Return ‖F_L − Y‖ and a bound of its rounding, as ``certificates.start.forward`` has it."""
     unit = jnp.finfo(watch.root.dtype).eps / 2
     layer, error = x, jnp.zeros_like(watch.root)

@@ -112,9 +112,9 @@ def pyramidal(
         >>> params = {"w1": 8 * jnp.eye(2), "w2": jnp.zeros((2, 1))}
         >>> c = pyramidal(params, x, jnp.full((2, 1), 0.1), sigma)
         >>> c.holds, round(c.condition4, 2), round(c.max_learning_rate, 4)
-        (True, 0.3, 0.0015)
+        (True, 0.64, 0.0017)
         >>> pyramidal(params, x, jnp.full((2, 1), 9.0), sigma).reason
-        'condition (4) fails by a factor of 46: ...'
+        'condition (4) fails by a factor of 20: ...'
 
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.

@@ -28,7 +28,7 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
 
     Example:
         >>> low, high = extremes(np.diag([3.0, 2.0]))
-        >>> bool(low <= 2 and 3 <= high), bool(low > 2 - 1e-14)
+        >>> bool(low <= 2 and 3 <= high), bool(low > 2 - 1e-12)
         (True, True)
 
     Reference:
