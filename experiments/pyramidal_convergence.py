@@ -1,11 +1,14 @@
 """Theorem 3.2 at work: certified starts, the proven bound against the loss, and the step that works in practice.
 
 Command:  python -m experiments.pyramidal_convergence [--quick] [--out DIR]
-Cost:     COST
-Expected: no invariant breaks, bound (7) is never exceeded and distances stay below (9); with the paper's step the bound
+Cost:     three minutes on two shared cores; ``--quick`` about 15 s of one.
+Expected: no invariant breaks, bound (7) is never exceeded and distances stay below (9). With the paper's step the bound
           falls by 1e4 within 1e4 steps for two layers and N = 5, and hardly moves for three layers. With the sharper
-          constants, as proven, it falls for three layers too. Steps that work in practice are larger still.
-Measured: MEASURED
+          constants, as proven, it falls there too, and the step is close to the best of a search.
+Measured: all of that, in 10,000 steps. ηα₀ and ηα of the sharper constants: Gaussian, N=5, L=2: 1.1e-3 and 9.2e-2;
+          Gaussian, N=20, L=3: 4.0e-8 and 1.6e-4; digits, N=20, L=2: 2.0e-5 and 1.4e-3; digits, N=20, L=3: 6.5e-8
+          and 2.4e-4. The best step 2^i η of a search is 1, 2, 1 and 2 times the sharper one. For L=3 the paper's step
+          leaves 90 % and 83 % of the float64 weights as they are.
 Writes:   runs/pyramidal_convergence/summary.json (one record a case) and figure.png; docs/ has a copy.
 
 Reference: "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
@@ -36,6 +39,9 @@ APPLY = functools.partial(nj.models.mlp_apply, activation=SIGMA)
 STEPS, QUICK_STEPS, TRIAL_STEPS = 10_000, 300, 400
 FLOOR = 1e-18
 """Share of Φ(θ_0) below which the observed rate is no longer read: float64's rounding is near."""
+
+ROUNDING = 1e-30
+"""Share of Φ(θ_0) that is rounding, (few u)²: a loss cannot follow a bound below that."""
 
 
 class Case(NamedTuple):
@@ -167,7 +173,7 @@ def run(case: Case, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "steps_to_1e-4": c.sharper.steps_to(target),
             "bound_falls_by": float(own_bound[0] / max(own_bound[-1], 1e-300)),
             "loss_falls_by": float(own[0] / own[-1]),
-            "never_exceeded": bool(np.all(own <= own_bound * (1 + 1e-9) + FLOOR**2 * own[0])),
+            "never_exceeded": bool(np.all(own <= own_bound * (1 + 1e-9) + ROUNDING * own[0])),
         },
         "practical": {"learning_rate": step, "rate": rate},
         "seconds": round(time.perf_counter() - started, 1),
@@ -183,28 +189,18 @@ def run(case: Case, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def table(records: list[dict[str, Any]]) -> Table:
     """Return the records as a table for the terminal."""
-    view = Table(title="Share of the loss that one step provably removes, and the steps for a factor 1e4")
-    for heading in (
-        "case",
-        "paper\nηα₀",
-        "\nsteps",
-        "sharper\nηα",
-        "\nsteps",
-        "practical\nrate",
-        "broken",
-        "time",
-    ):
+    view = Table(title="Share of the loss that a step removes: proven, and seen; steps for a factor 1e4")
+    for heading in ("case", "paper\nηα₀", "\nsteps", "sharper\nηα", "\nsteps", "seen\nrate", "broken\n"):
         view.add_column(heading, justify="left" if heading == "case" else "right", no_wrap=True)
     for r in records:
         view.add_row(
             r["name"],
-            f"{r['paper']['rate']:.2g}",
-            f"{r['paper']['steps_to_1e-4']:.2g}",
-            f"{r['sharper']['rate']:.2g}",
-            f"{r['sharper']['steps_to_1e-4']:.2g}",
-            f"{r['practical']['rate']:.2g}",
+            f"{r['paper']['rate']:.0e}",
+            f"{r['paper']['steps_to_1e-4']:.0e}",
+            f"{r['sharper']['rate']:.0e}",
+            f"{r['sharper']['steps_to_1e-4']:.0e}",
+            f"{r['practical']['rate']:.0e}",
             str(r["paper"]["broken_invariant"] or "none"),
-            f"{r['seconds']:.0f} s",
         )
     return view
 
