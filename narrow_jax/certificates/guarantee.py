@@ -59,7 +59,7 @@ class Guarantee(NamedTuple):
 
 
 def log10(value: float) -> float:
-    """Return log10, −∞ at 0."""
+    """Return log10, −∞ where there is none."""
     return math.log10(value) if value > 0 else -math.inf
 
 
