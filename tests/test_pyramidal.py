@@ -19,7 +19,6 @@ from narrow_jax.certificates.guarantee import Guarantee
 from narrow_jax.certificates.pyramidal import Constants
 
 CONSTANTS = 1e-10  # relative; measured 6e-12 at most, the constants being rounded to the safe side
-UNIT = 2.0**-53
 certify = nj.certificates.pyramidal
 
 
@@ -69,15 +68,15 @@ def test_activation_is_evaluated_within_the_stated_error():
 
 
 @pytest.mark.parametrize("which", ["paper", "sharper"])
-@pytest.mark.parametrize(("layers", "scale", "steps"), [(2, 1.0, 3000), (3, 1e4, 400)])
+@pytest.mark.parametrize(("layers", "scale", "steps"), [(2, 1.0, 1000), (3, 1e4, 400)])
 def test_descent_keeps_to_the_bounds(x64, which, layers, scale, steps):
     params, x, y = problem(WIDTHS[layers], scale=scale, second=1e-9, targets=1e-4)
     guarantee = getattr(certify(params, x, y, SIGMA), which)
     assert guarantee.holds, guarantee.reason
     losses, path = descend(jax.tree.map(jnp.asarray, params), x, y, guarantee.learning_rate, steps)
-    floor = 1e-12 * UNIT**2  # ‖f − y‖² for numbers of size 1e-4 with relative error u
-    for k in range(0, steps, steps // 20):
-        assert float(losses[k]) <= guarantee.loss_bound(k) * (1 + 1e-9) + floor
+    bounds = np.array([guarantee.loss_bound(k) for k in range(steps)])
+    seen = bounds > 1e-20 * bounds[0]  # below that Φ is rounding
+    assert np.all(np.asarray(losses)[seen] <= bounds[seen] * (1 + 1e-9))
     for layer, radius in enumerate(guarantee.radii, start=1):
         moved = np.linalg.norm(np.asarray(path[f"w{layer}"]) - params[f"w{layer}"], axis=(1, 2))
         assert moved.max() <= radius
