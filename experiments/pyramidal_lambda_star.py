@@ -90,7 +90,8 @@ def figure(found: list[dict[str, Any]], path: Path) -> None:
             if samples:
                 stars.loglog(samples, values, style, color=f"C{color}", label=f"{sigma.name}, d = {inputs}")
     stars.set(xlabel="N", ylabel="λ_*, smallest of three draws", title="λ_* for N ≤ d² (Theorem 3.3)")
-    stars.legend(fontsize=7, loc="lower left")
+    stars.set(ylim=(1e-4, 1))
+    stars.legend(fontsize=6, ncols=3, loc="lower center")
     for color, power in enumerate((2, 3)):
         samples, values = curve(found, "over_lemma", kind="khatri_rao", power=power)
         if samples:
