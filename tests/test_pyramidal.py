@@ -18,7 +18,7 @@ from narrow_jax.certificates import sharper, start
 from narrow_jax.certificates.guarantee import Guarantee
 from narrow_jax.certificates.pyramidal import Constants
 
-CONSTANTS = 1e-10  # relative; measured 6e-12 at most, the constants being rounded to the safe side
+CONSTANTS = 1e-10  # relative: room for the rounding to the safe side
 certify = nj.certificates.pyramidal
 
 

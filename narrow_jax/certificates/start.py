@@ -16,7 +16,7 @@ from narrow_jax.activations import Activation
 from narrow_jax.spectra import extremes, host
 
 EVALUATION = 64
-"""σ is taken to be evaluated within that many units 2⁻⁵³ of |z|; the tests measure 3 for activation (2)."""
+"""σ is taken to be evaluated within that many units 2⁻⁵³ of |z|; the tests find fewer than 8 for activation (2)."""
 
 
 class Start(NamedTuple):
