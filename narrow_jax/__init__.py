@@ -2,6 +2,7 @@
 
 from narrow_jax import (
     activations,
+    certificates,
     constraints,
     data,
     initializers,
@@ -11,6 +12,7 @@ from narrow_jax import (
     monitors,
     plots,
     projections,
+    solvers,
     spectra,
 )
 from narrow_jax._memory import MemoryBudgetError
@@ -22,6 +24,7 @@ __all__ = [
     "MemoryBudgetError",
     "SigmaMin",
     "activations",
+    "certificates",
     "condition_number",
     "constraints",
     "data",
@@ -36,6 +39,7 @@ __all__ = [
     "projections",
     "sigma_min",
     "singular_values",
+    "solvers",
     "spectra",
     "sweep",
 ]

@@ -39,6 +39,8 @@ class Activation:
         analytic: σ is real analytic with infinitely many non-zero Taylor coefficients at 0.
         zero_only_at_zero: σ(z) = 0 exactly at z = 0.
         homogeneous: σ(az) = aσ(z) for every a > 0: linear on both sides of its kink at 0.
+        smoothing: τ where σ(z) = E[s(z + τg)] − E[s(τg)] for a standard normal g and s of slopes inf σ' left of 0
+            and sup σ' right of it; None for any other σ.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,6 +62,7 @@ class Activation:
     analytic: bool = False
     zero_only_at_zero: bool = False
     homogeneous: bool = False
+    smoothing: float | None = None
 
     def __call__(self, z: HostArray) -> Array:
         """Return σ(z)."""
@@ -122,6 +125,7 @@ def leaky_relu(slope: float) -> Activation:
         derivative_error=0.0 if slope in (0, -1) else 1.0,
         zero_only_at_zero=slope != 0,
         homogeneous=True,
+        smoothing=0.0,
     )
 
 
@@ -161,6 +165,7 @@ def smooth_leaky_relu(gamma: float, beta: float) -> Activation:
         log_derivative_lipschitz=beta / gamma,
         analytic=True,
         zero_only_at_zero=True,
+        smoothing=tau,
     )
 
 

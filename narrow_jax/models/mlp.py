@@ -15,7 +15,7 @@ from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 
 
-def mlp_layers(params: Params) -> list[Array]:
+def mlp_layers(params: Params) -> list[HostArray]:
     """Return the weights W_1 … W_L of ``{"w1": (d, n_1), …, "wL": (n_{L−1}, n_L)}`` in order.
 
     Raises:

@@ -3,18 +3,22 @@
 ``sigma_min``          the smallest singular value with a proven enclosure
 ``SigmaMin``           its result: value, bounds, vector and status
 ``singular_values``    all of them, each with an error bound
+``extremes``           proven bounds of σ_min and σ_max of a small matrix, nothing compiled
 ``condition_number``, ``effective_rank``  numbers that follow
 """
 
 from narrow_jax.spectra.result import SigmaMin
+from narrow_jax.spectra.small import Extremes, extremes
 from narrow_jax.spectra.smallest import sigma_min
 from narrow_jax.spectra.values import SingularValues, condition_number, effective_rank, singular_values
 
 __all__ = [
+    "Extremes",
     "SigmaMin",
     "SingularValues",
     "condition_number",
     "effective_rank",
+    "extremes",
     "sigma_min",
     "singular_values",
 ]

@@ -41,6 +41,11 @@ def lower_norm(a: np.ndarray) -> float:
     return float(np.sqrt(squares) * (1 + fl.gamma(a.size + 8)))
 
 
+def norm_up(a: Any) -> float:
+    """Return an upper bound of the Frobenius norm."""
+    return float(blas.dnrm2(np.asarray(a).ravel(order="K")) * (1 + fl.gamma(np.size(a) + 8)) + fl.TINY)
+
+
 def matmul(a: Any, b: Any) -> np.ndarray:
     """Return ab."""
     return blas.dgemm(1.0, np.asarray(b).T, np.asarray(a).T).T
