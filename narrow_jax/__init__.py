@@ -2,6 +2,7 @@
 
 from narrow_jax import (
     activations,
+    certificates,
     constraints,
     data,
     initializers,
@@ -22,6 +23,7 @@ __all__ = [
     "MemoryBudgetError",
     "SigmaMin",
     "activations",
+    "certificates",
     "condition_number",
     "constraints",
     "data",

@@ -15,7 +15,7 @@ LAYERS = [
     {"initializers", "constraints", "jacobian", "monitors"},
     {"models", "plots"},
     {"_loop", "data", "runs"},
-    {"training"},
+    {"certificates", "training"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
