@@ -30,6 +30,7 @@ class Tangent(NamedTuple):
     Args:
         weights: W_l, (d_{l−1}, d_l), l = 1 … H+1.
         features: Φ^(l), (n, d_l), l = 0 … H.
+        preactivations: z^(l), (n, d_l), l = 1 … H.
         slopes: Λ^(l), (n, d_l), l = 1 … H; 0 at a kink.
         sensitivities: G^(l), (n, k, d_l), l = 1 … H+1.
         outputs: Ŷ, (n, k).
@@ -39,6 +40,7 @@ class Tangent(NamedTuple):
 
     weights: tuple[np.ndarray, ...]
     features: tuple[np.ndarray, ...]
+    preactivations: tuple[np.ndarray, ...]
     slopes: tuple[np.ndarray, ...]
     sensitivities: tuple[np.ndarray, ...]
     outputs: np.ndarray
@@ -153,7 +155,7 @@ class Tangent(NamedTuple):
         return np.stack(vectors, axis=1)
 
 
-def tangent(params: Params, x: Float[HostArray, "n d"], activation: Activations) -> Tangent:
+def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
     """Return the tangent of a net with positively homogeneous activations.
 
     Raises:
@@ -164,8 +166,8 @@ def tangent(params: Params, x: Float[HostArray, "n d"], activation: Activations)
     weights = [_checks.real_matrix("a weight matrix", w) for w in mlp_layers(params)]
     if len(weights) < 2:
         raise ValueError(
-            "params have one layer, H = 0; the theorems need a hidden layer. For a linear model the value is "
-            "that of basis-function regression on x itself: nj.certificates.regression_value(x, y)"
+            "params have one layer, H = 0; the theorems need a hidden layer. Every stationary point of a linear "
+            "model is its least-squares solution"
         )
     sigmas = mlp_activations(activation, len(weights) - 1)
     for sigma in sigmas:
@@ -181,7 +183,7 @@ def tangent(params: Params, x: Float[HostArray, "n d"], activation: Activations)
         _checks.finite(f"w{layer}", w)
     _checks.finite("x", x)
     with jax.enable_x64(True):
-        features, slopes, zeros, kinks = [np.asarray(x, np.float64)], [], 0, 0
+        features, before, slopes, zeros, kinks = [np.asarray(x, np.float64)], [], [], 0, 0
         hosts = [np.asarray(w, np.float64) for w in weights]
         for sigma, w in zip(sigmas, hosts[:-1], strict=True):
             z = jnp.asarray(host.matmul(features[-1], w))
@@ -190,6 +192,7 @@ def tangent(params: Params, x: Float[HostArray, "n d"], activation: Activations)
             )
             zero = np.asarray(z) == 0
             bent = zero & (below != above)
+            before.append(np.asarray(z))
             zeros += int(zero.sum())
             kinks += int((bent & features[-1].any(axis=1, keepdims=True)).sum())
             slopes.append(np.where(bent, 0.0, np.asarray(sigma.derivative(z))))
@@ -201,5 +204,28 @@ def tangent(params: Params, x: Float[HostArray, "n d"], activation: Activations)
         sensitivities.append(back * slope[:, None, :])
     outputs = host.matmul(features[-1], hosts[-1])
     return Tangent(
-        tuple(hosts), tuple(features), tuple(slopes), tuple(reversed(sensitivities)), outputs, zeros, kinks
+        tuple(hosts),
+        tuple(features),
+        tuple(before),
+        tuple(slopes),
+        tuple(reversed(sensitivities)),
+        outputs,
+        zeros,
+        kinks,
     )
+
+
+def targets(d: Tangent, y: HostArray) -> Float[np.ndarray, " r"]:
+    """Return vec Y in float64, by rows of D.
+
+    Raises:
+        ValueError: another shape than the outputs, non-finite values.
+        TypeError: not real floating numbers.
+    """
+    y = _checks.real_matrix("y", y)
+    if y.shape != d.outputs.shape:
+        raise ValueError(
+            f"y has shape {y.shape}; expected {d.outputs.shape}: a row a sample, a column an output"
+        )
+    _checks.finite("y", y)
+    return np.asarray(y, np.float64).ravel()
