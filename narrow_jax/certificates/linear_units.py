@@ -10,7 +10,7 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray, Key, Params
+from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.certificates import ranges
 from narrow_jax.certificates.tangent import Tangent, tangent, targets
 from narrow_jax.models import Activations

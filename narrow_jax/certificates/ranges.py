@@ -101,7 +101,7 @@ class Dense:
 
     def coordinates(self, u: np.ndarray) -> np.ndarray:
         """Return Uᵀu."""
-        return blas.dgemv(1.0, self._left, u, trans=1) if self._left.size else np.zeros(0)
+        return inner(self._left, u)
 
     def columns(self, layer: int, units: slice) -> np.ndarray:
         """Return UᵀD = SVᵀ for these columns."""
@@ -160,7 +160,7 @@ class Wide:
 
     def coordinates(self, u: np.ndarray) -> np.ndarray:
         """Return Qᵀu."""
-        return u if self._basis is None else blas.dgemv(1.0, self._basis, u, trans=1)
+        return u if self._basis is None else inner(self._basis, u)
 
     def columns(self, layer: int, units: slice) -> np.ndarray:
         """Return QᵀD for these columns."""
@@ -186,6 +186,11 @@ class Iterative:
         """Return u − Dv for the v at which LSMR stops."""
         v = lsmr(self._operator, u, atol=1e-12, btol=1e-12, conlim=0, maxiter=_STEPS)[0]
         return u - self._operator.matvec(v)
+
+
+def inner(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Return Qᵀu, also for an empty basis, which BLAS refuses."""
+    return blas.dgemv(1.0, basis, u, trans=1) if basis.shape[1] else np.zeros(0)
 
 
 def without(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -296,6 +301,8 @@ def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the upper Cholesky factor and the reciprocal condition number, 0 where a shift was needed."""
     magnitude = np.abs(np.triu(gram))
     norm = float(np.max(magnitude.sum(axis=0) + magnitude.sum(axis=1) - np.diag(magnitude), initial=0.0))
+    if norm == 0:
+        return gram, np.inf  # R = 0 is exact: no pass could improve it
     factor, info = lapack.dpotrf(gram, clean=1)
     condition = float(lapack.dpocon(factor, norm)[0]) if info == 0 else 0.0
     if condition > REFINABLE:

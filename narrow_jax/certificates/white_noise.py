@@ -10,7 +10,7 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray, Key
+from narrow_jax._typing import Array, HostArray, Key
 from narrow_jax.certificates.ranges import EPS
 
 
