@@ -144,9 +144,9 @@ def test_driven_to_a_stationary_point(name):
     y = 0.9 * np.asarray(nj.models.mlp_apply(params, x, activation)) + 0.1 * y  # a minimum, not a saddle
     rng = np.random.default_rng(1)
     start = {key: w + 1e-4 * rng.normal(size=w.shape) for key, w in params.items()}
-    before = stationary_value(start, x, y, activation)
+    before = stationary_value(start, x, y, activation, tolerance=1e-9)
     assert not before.holds
-    after = stationary_value(to_stationarity(start, x, y, activation), x, y, activation)
+    after = stationary_value(to_stationarity(start, x, y, activation), x, y, activation, tolerance=1e-9)
     assert after.gradient_norm < 1e-9
     assert after.gap <= after.gap_bound * (1 + 1e-9)
     assert after.gap_bound <= 1e-14 * after.baseline
