@@ -120,12 +120,14 @@ class Tall:
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """Return (I − P)u, refined until what is left inside the range is rounding."""
-        target = 8 * EPS * blas.dnrm2(u)
+        before = np.inf
         for _ in range(_REFINEMENTS if self._core.size else 0):
             z = self._core.coordinates(self._reduced(u))
-            u = u - self._d.mv(self._null.expanded(self._core.weights(z)))
-            if blas.dnrm2(z) <= target:
+            inside = blas.dnrm2(z)
+            if inside > before / 2:
                 break
+            u = u - self._d.mv(self._null.expanded(self._core.weights(z)))
+            before = inside
         return u
 
     def coordinates(self, u: np.ndarray) -> np.ndarray:
