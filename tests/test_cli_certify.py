@@ -39,7 +39,7 @@ def test_yes_is_status_0_and_comes_first(folder, capsys):
     assert main(command) == 0
     out = capsys.readouterr().out
     assert out.startswith("yes: the gap ")
-    assert "30 × 42, method dense" in out
+    assert "30 × 42, method cholesky" in out
     assert main([*command, "--method", "lsmr"]) == 0
     assert "estimate" in capsys.readouterr().out
 

@@ -21,7 +21,6 @@ STATUSES = {
     "cutoff_dependent": "the value is that of the asked cutoff; the others count another rank",
     "estimate": "the value is an upper bound from an iteration that sees no rank; residual says how good",
 }
-_DENSE_ENTRIES = 2**18
 
 
 class StationaryValue(NamedTuple):
@@ -98,8 +97,9 @@ def stationary_value(
             ``nj.activations.per_unit`` where the units of a layer differ.
         cutoff: what counts as a singular value 0: "nr" (½ σ_max eps √(rows + columns + 1)), "golub-van-loan"
             (½ ‖D‖_∞ eps) or "lapack" (σ_max eps).
-        method: "dense" (SVD of D), "qr" (Householder, by slabs), "cholesky" (shifted CholeskyQR, by slabs),
-            "lsmr" (matrix-free, an estimate), or "auto": the first of dense (small), cholesky, lsmr that fits.
+        method: "dense" (SVD of D as it is, the reference), "qr" (Householder, by slabs), "cholesky" (shifted
+            CholeskyQR, by slabs), "lsmr" (matrix-free, an estimate), or "auto": cholesky if it fits, else lsmr.
+            QR and Cholesky take known null directions off D first, so that only unknown ones meet the cutoff.
         contributions: whether to find what each unit and layer contributes.
         memory_budget: bytes that may be used; None for no limit.
         tolerance: the gap, as a fraction of ½‖Y‖², up to which the loss counts as the stationary value.
@@ -189,20 +189,17 @@ def plan(d: Tangent) -> dict[str, int]:
     square = size * size
     return {
         "dense": 8 * (net + 3 * entries + 3 * square + vectors),
-        "qr": 8 * (net + 2 * slab + 6 * square + vectors),
-        "cholesky": 8 * (net + slab + 5 * square + vectors),
+        "qr": 8 * (net + 2 * slab + 9 * square + vectors),
+        "cholesky": 8 * (net + slab + 8 * square + vectors),
         "lsmr": 8 * (net + vectors),
     }
 
 
 def _fitting(d: Tangent, method: str, budget: int | None) -> str:
     needs = plan(d)
+    _memory.check_budget(budget)
     if method == "auto":
-        order = (
-            ("dense", "cholesky", "lsmr") if d.rows * d.columns <= _DENSE_ENTRIES else ("cholesky", "lsmr")
-        )
-        _memory.check_budget(budget)
-        method = next((name for name in order if budget is None or needs[name] <= budget), "lsmr")
+        method = "cholesky" if budget is None or needs["cholesky"] <= budget else "lsmr"
     _memory.require(budget, needs, method, "stationary_value")
     return method
 
