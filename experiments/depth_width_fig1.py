@@ -141,7 +141,10 @@ def cell(data: nj.data.Dataset, depth: int, width: int, s: Settings) -> list[dic
                     "method",
                 )
             }
-        record |= {"diverged": bool(result.diverged[seed]), "seconds_of_training": round(trained_in, 2)}
+        record |= {
+            "diverged": bool(np.asarray(result.diverged)[seed]),
+            "seconds_of_training": round(trained_in, 2),
+        }
         record["seconds"] = round(time.perf_counter() - started, 2)
         records.append(record)
     return records

@@ -270,7 +270,7 @@ def basis_function_bound(
     if separation == "fixed":
         hidden = hidden[:, ~_fixed_edges(d, units)]
     features = _features(d, subset)
-    bound = _unexplained(np.hstack([np.kron(features, np.eye(y.shape[1])), hidden]), y.reshape(-1, 1))
+    bound = _unexplained(np.hstack([_each_output(features, d.outputs.shape[1]), hidden]), y.reshape(-1, 1))
     regression = _unexplained(features, y)
     loss = float(np.sum((d.outputs - y) ** 2)) / 2
     below = loss <= bound + 1e-9 * float(np.sum(y**2)) / 2
@@ -299,6 +299,12 @@ def _subset(d: Tangent, layers: Sequence[int]) -> tuple[int, ...]:
 
 def _features(d: Tangent, layers: tuple[int, ...]) -> np.ndarray:
     return np.hstack([np.zeros((len(d.features[0]), 0)), *(d.features[layer] for layer in layers)])
+
+
+def _each_output(features: np.ndarray, outputs: int) -> np.ndarray:
+    """Return Φ̄ = Φ ⊗ I, rows by sample and output."""
+    blocks = features[:, None, :, None] * np.eye(outputs)[None, :, None, :]
+    return blocks.reshape(len(features) * outputs, -1)
 
 
 def _unexplained(basis: np.ndarray, y: np.ndarray) -> float:

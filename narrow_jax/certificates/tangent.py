@@ -159,7 +159,7 @@ class Tangent(NamedTuple):
                 for combination, a in np.ndindex(combined.shape[:2]):
                     self._blocks(combined[combination, a], layer)[0][group, a] = same[:, combination]
                 parts += [mixing.reshape(-1, self.columns), combined.reshape(-1, self.columns)]
-            for unit, reached in enumerate(self.sensitivities[layer].any(axis=1).T):
+            for unit, reached in enumerate((self.sensitivities[layer] != 0).max(axis=1).T):
                 if reached.sum() < into.shape[1]:
                     unseen = linalg.null_space(self.features[layer][reached]).T
                     hidden = np.zeros((len(unseen), self.columns))

@@ -43,13 +43,12 @@ def shrink(data: Dataset, crop: int, size: int) -> Dataset:
     average = area_average(crop, size)
     grey = _LUMA if channels == 3 else np.full(channels, 1 / channels)
 
-    def small(x: np.ndarray | None) -> np.ndarray | None:
-        if x is None:
-            return None
-        images = (x.reshape(len(x), *data.image_shape) @ grey)[:, top : top + crop, left : left + crop]
+    def small(x: np.ndarray) -> np.ndarray:
+        images = (x.reshape(-1, height, width, channels) @ grey)[:, top : top + crop, left : left + crop]
         return (average @ images @ average.T).reshape(len(x), -1).astype(np.float32)
 
-    return data._replace(x=small(data.x), x_test=small(data.x_test), image_shape=(size, size, 1))
+    test = None if data.x_test is None else small(data.x_test)
+    return data._replace(x=small(data.x), x_test=test, image_shape=(size, size, 1))
 
 
 def area_average(many: int, few: int) -> np.ndarray:
