@@ -232,13 +232,14 @@ def test_float32_params_are_cast_first():
     assert (s.loss, s.value, s.gap) == (t.loss, t.value, t.gap)
 
 
-def test_dead_net_has_the_value_of_no_net():
-    x, y = np.abs(np.random.default_rng(0).normal(size=(6, 2))), np.ones((6, 1))
+@pytest.mark.parametrize("samples", [6, 60])
+def test_dead_net_has_the_value_of_no_net(samples):
+    x, y = np.abs(np.random.default_rng(0).normal(size=(samples, 2))), np.ones((samples, 1))
     params = {"w1": -np.ones((2, 3)), "w2": np.ones((3, 2)), "w3": np.ones((2, 1))}
     for method in depth_width.METHODS:
         s = stationary_value(params, x, y, method=method)
-        assert (s.loss, s.value, s.baseline, s.gap) == (3.0, 3.0, 3.0, 0.0)
-        assert s.zeros == 12  # all of the second layer, which stays at 0 around θ
+        assert (s.loss, s.value, s.baseline, s.gap) == (samples / 2, samples / 2, samples / 2, 0.0)
+        assert s.zeros == 2 * samples  # all of the second layer, which stays at 0 around θ
         assert s.differentiable
         if method in FACTORISATIONS:
             assert (s.ranks["nr"], s.sigma_max, s.gap_bound) == (0, 0.0, 0.0)

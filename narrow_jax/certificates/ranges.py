@@ -114,7 +114,8 @@ class Tall:
     def __init__(self, d: Tangent, cutoff: str, triangle: Triangle) -> None:
         """Factorise D from slabs of samples."""
         self._d, self._null = d, NullSpace(d)
-        r = triangle(lambda: map(self._null.reduced, d.row_slabs()), self._null.size)
+        size = self._null.size
+        r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
         self._core = _core(d, r, cutoff)
         self.spectrum = self._core.spectrum
 
@@ -222,9 +223,11 @@ class NullSpace:
         """Find columns that are 0, and an orthogonal H whose first columns span the null vectors of the others."""
         self.used = d.column_norms() > 0
         vectors = np.asfortranarray(d.null_directions()[self.used])
-        self._reflectors, _, self._tau, _, _ = lapack.dgeqp3(vectors)
-        pivots = np.abs(np.diag(self._reflectors))
-        self.count = int(np.sum(pivots > 1e-8 * pivots.max(initial=0.0)))
+        self.count = 0
+        if vectors.size:  # no column is left of a dead net
+            self._reflectors, _, self._tau, _, _ = lapack.dgeqp3(vectors)
+            pivots = np.abs(np.diag(self._reflectors))
+            self.count = int(np.sum(pivots > 1e-8 * pivots.max()))
 
     @property
     def size(self) -> int:
