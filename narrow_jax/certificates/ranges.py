@@ -28,8 +28,11 @@ EPS = 2 * UNIT
 CUTOFFS = ("nr", "golub-van-loan", "lapack")
 _PASSES = 3
 ORTHOGONAL = 1e-2
+"""Reciprocal condition number of the last Gram matrix that makes Q orthonormal to rounding, for contributions."""
 REFINABLE = 1e-10
+"""The same where refinement does the rest: each step then gains a factor of 1e-6 and more."""
 _REGULAR = 1e-9
+"""Reciprocal condition number of R (in the 1-norm) above which no cutoff can reach its smallest singular value."""
 _REFINEMENTS = 20
 _STEPS = 4000
 
