@@ -7,13 +7,15 @@ passed wherever a name is accepted.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax import _checks, _elementary
 from narrow_jax._typing import Array, HostArray
@@ -126,6 +128,53 @@ def leaky_relu(slope: float) -> Activation:
         zero_only_at_zero=slope != 0,
         homogeneous=True,
         smoothing=0.0,
+    )
+
+
+def per_unit(activations: Sequence[str | Activation]) -> Activation:
+    """Return the activation that applies the j-th of these to column j: units of one layer that differ.
+
+    Raises:
+        ValueError: none given; when applied, another number of columns.
+
+    Example:
+        >>> print(per_unit(["abs", leaky_relu(0.5)])(jnp.array([[-2.0, -2.0], [1.0, 1.0]])))
+        [[ 2. -1.]
+         [ 1.  1.]]
+    """
+    units = [get(activation) for activation in activations]
+    if not units:
+        raise ValueError("activations is empty; expected one a unit")
+    kinds = list(dict.fromkeys(units))
+    chosen = np.array([kinds.index(unit) for unit in units])
+
+    def columns(functions: list[Elementwise]) -> Elementwise:
+        def apply(z: Array) -> Array:
+            if z.shape[-1:] != chosen.shape:
+                raise ValueError(f"z has shape {z.shape}; expected {len(units)} columns, one an activation")
+            here = jnp.broadcast_to(jnp.asarray(chosen), z.shape)
+            return functools.reduce(
+                lambda other, kind: jnp.where(here == kind, functions[kind](z), other),
+                range(1, len(kinds)),
+                functions[0](z),
+            )
+
+        return apply
+
+    errors = [unit.derivative_error for unit in kinds]
+    return Activation(
+        f"per_unit({', '.join(unit.name for unit in units)})",
+        columns([unit.fn for unit in kinds]),
+        columns([unit.derivative for unit in kinds]),
+        lipschitz=max(unit.lipschitz for unit in kinds),
+        min_derivative=min(unit.min_derivative for unit in kinds),
+        sup_second_derivative=max(unit.sup_second_derivative for unit in kinds),
+        derivative_error=None if None in errors else max(error for error in errors if error is not None),
+        derivative_range=min(unit.derivative_range for unit in kinds),
+        log_derivative_lipschitz=max(unit.log_derivative_lipschitz for unit in kinds),
+        analytic=all(unit.analytic for unit in kinds),
+        zero_only_at_zero=all(unit.zero_only_at_zero for unit in kinds),
+        homogeneous=all(unit.homogeneous for unit in kinds),
     )
 
 

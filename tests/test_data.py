@@ -68,7 +68,7 @@ def test_synthetic_is_gaussian_regression() -> None:
     np.testing.assert_allclose(joint.mean(axis=0), 0, atol=5 / np.sqrt(20_000))
 
 
-@pytest.mark.parametrize("name", ["digits", "synthetic"])
+@pytest.mark.parametrize("name", ["digits", "synthetic", "teacher"])
 def test_seed_decides_everything_drawn(name: str) -> None:
     options = {"labels": "random", "samples": 100, "test_fraction": 0.25}
     first, again, other = (data.load(name, seed=seed, **options) for seed in (3, 3, 4))
@@ -241,7 +241,7 @@ def test_apply_refuses_other_columns_and_integers() -> None:
         ("digits", {"samples": 1798}, r"samples is 1798, but 'digits' has 1797 training rows"),
         ("digits", {"samples": 1700, "test_fraction": 0.2}, r"'digits' has 1438 training rows"),
         ("digits", {"samples": 0}, r"samples is 0; expected an integer ≥ 1"),
-        ("digits", {"inputs": 5}, r"inputs is 5, which goes with 'synthetic' only"),
+        ("digits", {"inputs": 5}, r"inputs is 5, which goes with 'synthetic' and 'teacher' only"),
         ("synthetic", {"inputs": 0}, r"inputs is 0; expected an integer ≥ 1"),
         ("digits", {"seed": -1}, r"seed is -1; expected an integer ≥ 0"),
         ("digits", {"test_fraction": 1.0}, r"test_fraction is 1.0; expected a number ≥ 0 and < 1"),

@@ -1,6 +1,8 @@
-"""Data sets that need no file: scikit-learn's digits and the Gaussian regression."""
+"""Data sets that need no file: scikit-learn's digits and the synthetic regressions."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
@@ -19,3 +21,18 @@ def synthetic(rows: int, inputs: int, rng: np.random.Generator) -> Source:
     """Return x ~ N(0, I) and, independent of it, y ~ N(0, 1)."""
     train = Split(rng.standard_normal((rows, inputs)), None, rng.standard_normal((rows, 1)))
     return Source(train, test=None, classes=None, levels=None, image_shape=None)
+
+
+def teacher(rows: int, inputs: int, rng: np.random.Generator) -> Source:
+    """Return x ~ N(0, I) and y from a net of 7 hidden layers of 50 tanh units, its weights N(0, 2/d_l) in layer l.
+
+    Reference:
+        "Effect of Depth and Width on Local Minima in Deep Learning", section 4.3 and appendix C.
+    """
+    x = rng.standard_normal((rows, inputs))
+    widths = (inputs, *[50] * 7, 1)
+    features = x
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
+        z = features @ (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_out))
+        features = z if layer == len(widths) - 1 else np.tanh(z)
+    return Source(Split(x, None, features), test=None, classes=None, levels=None, image_shape=None)

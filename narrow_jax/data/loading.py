@@ -12,11 +12,12 @@ from narrow_jax.data import embedded, prepared, records
 from narrow_jax.data.dataset import Dataset, Source, Split, regression_targets
 from narrow_jax.data.normalizers import Normalizer, standardize, whiten
 
-NAMES = ("digits", "synthetic", *prepared.NAMES, *records.SUBSETS)
-_WITHOUT_TEST = ("digits", "synthetic")
+NAMES = ("digits", "synthetic", "teacher", *prepared.NAMES, *records.SUBSETS)
+_WITHOUT_TEST = ("digits", "synthetic", "teacher")
 _NORMALIZERS = {"standardize": standardize, "whiten": whiten}
 _Folder = str | os.PathLike[str] | None
-_SYNTHETIC_SAMPLES, _SYNTHETIC_INPUTS = 200, 20
+# Regressions that are drawn: how, and their default numbers of rows and inputs
+_DRAWN = {"synthetic": (embedded.synthetic, 200, 20), "teacher": (embedded.teacher, 5000, 10)}
 # One stream of random numbers per purpose: the choice of rows says nothing about the labels drawn
 _TEST_ROWS, _SUBSET_ROWS, _TRAIN_LABELS, _TEST_LABELS, _GAUSSIAN = range(5)
 
@@ -42,6 +43,7 @@ def load(
     ======================== ============================================================= =========
     ``digits``               1,797 images of 8×8, ten classes; no test split of its own    nothing
     ``synthetic``            x ~ N(0, I), y ~ N(0, 1), independent; no test split          nothing
+    ``teacher``              x ~ N(0, I), y from a deep tanh net; no test split             nothing
     ``mnist``                60,000 + 10,000 images of 28×28, ten classes                  originals
     ``fashion_mnist``        60,000 + 10,000 images of 28×28, ten classes                  originals
     ``cifar10``              50,000 + 10,000 images of 32×32×3, ten classes                originals
@@ -62,13 +64,13 @@ def load(
         labels: ``"true"``, or ``"random"`` for labels drawn uniformly, training and test rows alike.
         classes: Number of classes of random labels.
         samples: Size of a random subset of the training rows; rows of a smaller subset with the same seed
-            belong to the larger, with the same labels. For ``synthetic`` the number of training rows
-            (200 if None).
-        inputs: Number d of inputs of ``synthetic`` (20 if None).
+            belong to the larger, with the same labels. For ``synthetic`` and ``teacher`` the number of
+            training rows (200 and 5,000 if None).
+        inputs: Number d of inputs of ``synthetic`` and ``teacher`` (20 and 10 if None).
         normalize: ``"standardize"`` or ``"whiten"``: the map of that name, fitted to the training rows and
             applied to the test rows too. Pixels are scaled to [0, 1] before.
         seed: Of everything drawn here.
-        test_fraction: Fraction of the rows put aside as test split, for ``digits`` and ``synthetic``.
+        test_fraction: Fraction of the rows put aside as test split, for the sets without one.
         raw_dir: Folder with a folder of original files per data set; ``$NARROW_JAX_RAW`` if None.
         data_dir: Folder of prepared sets; ``$NARROW_JAX_DATA`` or ``~/.cache/narrow_jax`` if None.
         download: Whether files that ``raw_dir`` lacks may come from the network.
@@ -92,9 +94,10 @@ def load(
     _check_choices(name, labels, classes, normalize)
     _check_sizes(name, samples, inputs, test_fraction)
     _checks.count("seed", seed, minimum=0)
-    if name == "synthetic":
-        rows = round((samples or _SYNTHETIC_SAMPLES) / (1 - test_fraction))
-        source = embedded.synthetic(rows, inputs or _SYNTHETIC_INPUTS, _rng(seed, _GAUSSIAN))
+    if name in _DRAWN:
+        draw, default_rows, default_inputs = _DRAWN[name]
+        rows = round((samples or default_rows) / (1 - test_fraction))
+        source = draw(rows, inputs or default_inputs, _rng(seed, _GAUSSIAN))
     elif name == "digits":
         source = embedded.digits()
     else:
@@ -122,8 +125,9 @@ def _check_sizes(name: str, samples: int | None, inputs: int | None, test_fracti
         _checks.count("samples", samples)
     if inputs is not None:
         _checks.count("inputs", inputs)
-        if name != "synthetic":
-            raise ValueError(f"inputs is {inputs}, which goes with 'synthetic' only; {name!r} brings its own")
+        if name not in _DRAWN:
+            drawn = " and ".join(map(repr, _DRAWN))
+            raise ValueError(f"inputs is {inputs}, which goes with {drawn} only; {name!r} brings its own")
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction}; expected a number ≥ 0 and < 1")
     if test_fraction and name not in _WITHOUT_TEST:

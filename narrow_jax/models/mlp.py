@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 
@@ -39,10 +38,35 @@ def mlp_layers(params: Params) -> list[HostArray]:
     return weights
 
 
+Activations = str | Activation | Sequence[str | Activation]
+
+
+def mlp_activations(activation: Activations, hidden: int) -> list[Activation]:
+    """Return the activation of each hidden layer: the same for all, or a sequence with one a layer.
+
+    Raises:
+        ValueError: a sequence of another length.
+
+    Example:
+        >>> [sigma.name for sigma in mlp_activations(("relu", "tanh"), hidden=2)]
+        ['relu', 'tanh']
+    """
+    if isinstance(activation, str | Activation):
+        return [activations.get(activation)] * hidden
+    if len(activation) != hidden:
+        raise ValueError(
+            f"activation has {len(activation)} entries; expected {hidden}, one a hidden layer "
+            "(nj.activations.per_unit makes one of units that differ)"
+        )
+    return [activations.get(sigma) for sigma in activation]
+
+
 def mlp_apply(
-    params: Params, x: Float[HostArray, "n d"], activation: str | Activation = "relu"
+    params: Params, x: Float[HostArray, "n d"], activation: Activations = "relu"
 ) -> Float[Array, "n k"]:
-    """Return F_L = F_{L−1} W_L with F_0 = X and F_l = σ(F_{l−1} W_l), for ``{"w1": (d, n_1), …}``.
+    """Return F_L = F_{L−1} W_L with F_0 = X and F_l = σ_l(F_{l−1} W_l), for ``{"w1": (d, n_1), …}``.
+
+    ``activation`` is σ, or a sequence σ_1 … σ_{L−1}.
 
     Example:
         >>> params = {"w1": jnp.eye(2), "w2": jnp.ones((2, 1))}
@@ -52,11 +76,14 @@ def mlp_apply(
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", section 2.
     """
-    sigma = activations.get(activation)
     first, *others = mlp_layers(params)
+    sigmas = mlp_activations(activation, len(others))
     if x.ndim != 2 or x.shape[1] != first.shape[0]:
         raise ValueError(f"x has shape {x.shape}; expected (n, {first.shape[0]}) for these params")
-    return functools.reduce(lambda features, w: sigma(features) @ w, others, jnp.asarray(x) @ first)
+    z = jnp.asarray(x) @ first
+    for sigma, w in zip(sigmas, others, strict=True):
+        z = sigma(z) @ w
+    return z
 
 
 class MLP(nn.Module):
@@ -70,7 +97,7 @@ class MLP(nn.Module):
     """
 
     widths: Sequence[int]
-    activation: str | Activation = "relu"
+    activation: Activations = "relu"
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact

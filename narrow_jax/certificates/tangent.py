@@ -1,0 +1,253 @@
+"""The tangent of a deep net: the derivative D of all outputs with respect to all weights, from its patterns.
+
+With Φ^(l) the features, Λ^(l) the slopes and G^(l)[i, c, b] = ∂ŷ_ic/∂z^(l)_ib, the row (i, c) of D holds
+G^(l)[i, c, b] Φ^(l−1)[i, a] at the weight (a, b) of layer l. Columns go by layer, then by unit b, then by input a.
+Everything is float64 on the host; D itself is made in slabs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg
+
+from narrow_jax import _checks
+from narrow_jax._typing import Float, HostArray, Params
+from narrow_jax.models import Activations, mlp_activations, mlp_layers
+from narrow_jax.spectra import host
+
+SLAB = 2**22
+"""Entries of D that are made at a time."""
+
+
+class Tangent(NamedTuple):
+    """A net at its params and data.
+
+    Args:
+        weights: W_l, (d_{l−1}, d_l), l = 1 … H+1.
+        features: Φ^(l), (n, d_l), l = 0 … H.
+        preactivations: z^(l), (n, d_l), l = 1 … H.
+        slopes: Λ^(l), (n, d_l), l = 1 … H; 0 at a kink.
+        sensitivities: G^(l), (n, k, d_l), l = 1 … H+1.
+        outputs: Ŷ, (n, k).
+        zeros: pre-activations that are exactly 0.
+        kinks: those of them that a small change of the weights moves across a kink of the activation.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    features: tuple[np.ndarray, ...]
+    preactivations: tuple[np.ndarray, ...]
+    slopes: tuple[np.ndarray, ...]
+    sensitivities: tuple[np.ndarray, ...]
+    outputs: np.ndarray
+    zeros: int
+    kinks: int
+
+    @property
+    def rows(self) -> int:
+        """Return n·k."""
+        return self.outputs.size
+
+    @property
+    def starts(self) -> list[int]:
+        """Return the first column of each layer, and the number of columns at the end."""
+        return [0, *itertools.accumulate(w.size for w in self.weights)]
+
+    @property
+    def columns(self) -> int:
+        """Return the number of weights."""
+        return self.starts[-1]
+
+    def mv(self, v: Float[np.ndarray, " p"]) -> Float[np.ndarray, " r"]:
+        """Return Dv."""
+        total = np.zeros(self.outputs.shape)
+        for w, phi, g, start in zip(*self._layers(), strict=True):
+            step = v[start : start + w.size].reshape(w.T.shape)
+            total += np.einsum("icb,ib->ic", g, host.matmul(phi, step.T))
+        return total.ravel()
+
+    def rmv(self, u: Float[np.ndarray, " r"]) -> Float[np.ndarray, " p"]:
+        """Return Dᵀu."""
+        u = u.reshape(self.outputs.shape)
+        parts = (
+            host.matmul(np.einsum("icb,ic->ib", g, u).T, phi).ravel()
+            for _, phi, g, _ in zip(*self._layers(), strict=True)
+        )
+        return np.concatenate(list(parts))
+
+    def _layers(self) -> tuple[tuple, tuple, tuple, list[int]]:
+        return self.weights, self.features, self.sensitivities, self.starts[:-1]
+
+    def row_slabs(self) -> Iterator[Float[np.ndarray, "p c"]]:
+        """Yield Dᵀ by consecutive samples, Fortran-ordered; each slab may be overwritten."""
+        n, k = self.outputs.shape
+        size = max(1, SLAB // (k * self.columns))
+        for first in range(0, n, size):
+            here = slice(first, min(first + size, n))
+            slab = np.empty(((here.stop - first), k, self.columns))
+            for w, phi, g, start in zip(*self._layers(), strict=True):
+                part = slab[:, :, start : start + w.size].reshape(-1, k, *w.T.shape)
+                np.multiply(g[here, :, :, None], phi[here, None, None, :], out=part)
+            yield slab.reshape(-1, self.columns).T
+
+    def column_slabs(self) -> Iterator[Float[np.ndarray, "r c"]]:
+        """Yield D by consecutive units, Fortran-ordered; each slab may be overwritten."""
+        for layer, w in enumerate(self.weights):
+            size = max(1, SLAB // (self.rows * w.shape[0]))
+            for first in range(0, w.shape[1], size):
+                yield self.unit_columns(layer, slice(first, min(first + size, w.shape[1])))
+
+    def unit_columns(self, layer: int, units: slice) -> Float[np.ndarray, "r c"]:
+        """Return the columns of the weights into these units of a layer, counted from 0."""
+        g, phi = self.sensitivities[layer][:, :, units], self.features[layer]
+        columns = np.moveaxis(g, 2, 0)[:, None, :, :] * phi.T[None, :, :, None]
+        return columns.reshape(-1, self.rows).T
+
+    def row_gram(self) -> Float[np.ndarray, "r r"]:
+        """Return DDᵀ = Σ_l (Φ^(l−1)Φ^(l−1)ᵀ) ∘ (G^(l)G^(l)ᵀ), upper triangle, without D."""
+        n, k = self.outputs.shape
+        total = np.zeros((n, k, n, k))
+        for phi, g in zip(self.features, self.sensitivities, strict=True):
+            samples, units = (host.outer(a) for a in (phi, g.reshape(self.rows, -1)))
+            # lower triangles in Fortran's order; within a sample the outputs need both
+            units = np.tril(units) + np.tril(units, -1).T
+            samples = np.tril(samples) + np.tril(samples, -1).T
+            total += units.reshape(n, k, n, k) * samples[:, None, :, None]
+        return np.asfortranarray(total.reshape(self.rows, self.rows))
+
+    def row_sum_norm(self) -> float:
+        """Return ‖D‖_∞ = max_ic Σ_l ‖Φ_i^(l−1)‖₁ ‖G_ic^(l)‖₁."""
+        sums = sum(
+            np.abs(phi).sum(axis=1)[:, None] * np.abs(g).sum(axis=2)
+            for phi, g in zip(self.features, self.sensitivities, strict=True)
+        )
+        return float(np.max(sums))
+
+    def column_norms(self) -> Float[np.ndarray, " p"]:
+        """Return the length of each column of D: 0 for what dead units and dead inputs touch."""
+        squares = (
+            host.matmul((g**2).sum(axis=1).T, phi**2)
+            for phi, g in zip(self.features, self.sensitivities, strict=True)
+        )
+        return np.sqrt(np.concatenate([layer.ravel() for layer in squares]))
+
+    def null_directions(self) -> Float[np.ndarray, "p q"]:
+        """Return null vectors of D that positive homogeneity gives, of length 1 or 0.
+
+        Where units b and c of a layer have the same slopes at every sample, adding ε times the weights into b to
+        those into c and taking ε times the weights out of c off those out of b changes nothing. For b = c this is
+        the scaling of one unit: at least one null vector a hidden unit. And where the weights out of units with the
+        same slopes are linearly dependent, the same combination of weights into them, from any input, is null.
+        And a unit that fewer samples reach than it has inputs has directions that none of them sees.
+        """
+        parts = []
+        for layer, slopes in enumerate(self.slopes):
+            into, out = self.weights[layer].T, self.weights[layer + 1].T
+            _, pattern = np.unique(slopes, axis=1, return_inverse=True)
+            for group in (np.flatnonzero(pattern.ravel() == index) for index in range(pattern.max() + 1)):
+                mixing = np.zeros((len(group), len(group), self.columns))
+                for (b, at_b), (c, at_c) in itertools.product(enumerate(group), repeat=2):
+                    first, second = self._blocks(mixing[b, c], layer)
+                    first[at_c], second[:, at_b] = into[at_b], -out[:, at_c]
+                same = linalg.null_space(out[:, group])  # (units of the group, combinations)
+                combined = np.zeros((same.shape[1], into.shape[1], self.columns))
+                for combination, a in np.ndindex(combined.shape[:2]):
+                    self._blocks(combined[combination, a], layer)[0][group, a] = same[:, combination]
+                parts += [mixing.reshape(-1, self.columns), combined.reshape(-1, self.columns)]
+            for unit, reached in enumerate((self.sensitivities[layer] != 0).max(axis=1).T):
+                if reached.sum() < into.shape[1]:
+                    unseen = linalg.null_space(self.features[layer][reached]).T
+                    hidden = np.zeros((len(unseen), self.columns))
+                    for vector, direction in zip(hidden, unseen, strict=True):
+                        self._blocks(vector, layer)[0][unit] = direction
+                    parts.append(hidden)
+        vectors = np.concatenate(parts)
+        norms = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
+        return np.divide(vectors, norms, out=vectors, where=norms > 0).T
+
+    def _blocks(self, vector: np.ndarray, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return views of the weights of a layer, counted from 0, and of the next: (units, inputs)."""
+        start, middle, stop = self.starts[layer : layer + 3]
+        into, out = self.weights[layer].T, self.weights[layer + 1].T
+        return vector[start:middle].reshape(into.shape), vector[middle:stop].reshape(out.shape)
+
+
+def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
+    """Return the tangent of a net with positively homogeneous activations.
+
+    Raises:
+        ValueError: biases or shapes that do not chain, no hidden layer, a smooth activation, non-finite values,
+            data of another width.
+        TypeError: params or data that are not real floating numbers.
+    """
+    weights = [_checks.real_matrix("a weight matrix", w) for w in mlp_layers(params)]
+    if len(weights) < 2:
+        raise ValueError(
+            "params have one layer, H = 0; the theorems need a hidden layer. Every stationary point of a linear "
+            "model is its least-squares solution"
+        )
+    sigmas = mlp_activations(activation, len(weights) - 1)
+    for sigma in sigmas:
+        if not sigma.homogeneous:
+            raise ValueError(
+                f"activation {sigma.name!r} is not positively homogeneous: Ŷ = D·θ, on which the theorems rest, "
+                "holds for ReLU, leaky ReLUs and the absolute value only"
+            )
+    x = _checks.real_matrix("x", x)
+    if x.shape[1] != weights[0].shape[0]:
+        raise ValueError(f"x has shape {x.shape}; expected (n, {weights[0].shape[0]}) for these params")
+    for layer, w in enumerate(weights, start=1):
+        _checks.finite(f"w{layer}", w)
+    _checks.finite("x", x)
+    with jax.enable_x64(True):
+        features, before, slopes, zeros, kinks = [np.asarray(x, np.float64)], [], [], 0, 0
+        hosts = [np.asarray(w, np.float64) for w in weights]
+        for sigma, w in zip(sigmas, hosts[:-1], strict=True):
+            z = jnp.asarray(host.matmul(features[-1], w))
+            below, above = np.asarray(
+                sigma.derivative(jnp.stack([-jnp.ones(w.shape[1]), jnp.ones(w.shape[1])]))
+            )
+            zero = np.asarray(z) == 0
+            bent = zero & (below != above)
+            before.append(np.asarray(z))
+            zeros += int(zero.sum())
+            kinks += int((bent & features[-1].any(axis=1, keepdims=True)).sum())
+            slopes.append(np.where(bent, 0.0, np.asarray(sigma.derivative(z))))
+            features.append(np.asarray(sigma(z)))
+    n, k = len(features[0]), hosts[-1].shape[1]
+    sensitivities = [np.broadcast_to(np.eye(k), (n, k, k))]
+    for w, slope in zip(reversed(hosts[1:]), reversed(slopes), strict=True):
+        back = host.matmul(sensitivities[-1].reshape(n * k, -1), w.T).reshape(n, k, -1)
+        sensitivities.append(back * slope[:, None, :])
+    outputs = host.matmul(features[-1], hosts[-1])
+    return Tangent(
+        tuple(hosts),
+        tuple(features),
+        tuple(before),
+        tuple(slopes),
+        tuple(reversed(sensitivities)),
+        outputs,
+        zeros,
+        kinks,
+    )
+
+
+def targets(d: Tangent, y: HostArray) -> Float[np.ndarray, " r"]:
+    """Return vec Y in float64, by rows of D.
+
+    Raises:
+        ValueError: another shape than the outputs, non-finite values.
+        TypeError: not real floating numbers.
+    """
+    y = _checks.real_matrix("y", y)
+    if y.shape != d.outputs.shape:
+        raise ValueError(
+            f"y has shape {y.shape}; expected {d.outputs.shape}: a row a sample, a column an output"
+        )
+    _checks.finite("y", y)
+    return np.asarray(y, np.float64).ravel()

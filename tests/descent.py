@@ -1,0 +1,40 @@
+"""Levenberg–Marquardt to a stationary point of ½‖Ŷ − Y‖², in float64 with derivatives by autodiff."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from narrow_jax.models import mlp_apply
+
+
+def jacobian(params, x, activation="relu"):
+    """D as automatic differentiation has it: rows by sample and output, columns as ``ravel_pytree`` orders."""
+    theta, unravel = ravel_pytree(params)
+    return np.asarray(jax.jacrev(lambda t: mlp_apply(unravel(t), x, activation).reshape(-1))(theta))
+
+
+def to_stationarity(params, x, y, activation="relu", frozen=None, steps=400):
+    """Minimise over the weights that are not frozen; ``frozen`` is a tree of booleans."""
+    theta, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
+    theta = np.array(theta)
+    free = np.ones(theta.size, bool) if frozen is None else ~np.asarray(ravel_pytree(frozen)[0])
+    residual = jax.jit(lambda t: (mlp_apply(unravel(t), x, activation) - y).reshape(-1))
+    slopes = jax.jit(jax.jacrev(residual))
+    damping, error = 1e-3, np.asarray(residual(theta))
+    for _ in range(steps):
+        matrix = np.asarray(slopes(theta))[:, free]
+        gradient = matrix.T @ error
+        if np.linalg.norm(gradient) < 1e-11:
+            break
+        step = np.linalg.solve(matrix.T @ matrix + damping * np.eye(free.sum()), gradient)
+        moved = theta.copy()
+        moved[free] -= step
+        after = np.asarray(residual(moved))
+        if after @ after < error @ error:
+            theta, error, damping = moved, after, damping / 3
+        else:
+            damping *= 4
+            if damping > 1e12:
+                break
+    return jax.tree.map(np.asarray, unravel(theta))

@@ -1,0 +1,89 @@
+"""Proposition 2: prediction against simulation, and the conditions that can only be refuted."""
+
+import jax
+import numpy as np
+import pytest
+
+from narrow_jax.certificates import white_noise_loss
+
+GRID = [(n, d, m) for n in (20, 40) for d in (2, 5) for m in (1, 3, 12)]
+
+
+def patterns(n, m, seed=0):
+    """Slopes in general position: with 0 and 1 a unit that few samples reach lowers the rank."""
+    return np.random.default_rng(seed).uniform(0.2, 1.0, (n, m))
+
+
+def test_unit_that_few_samples_reach_lowers_the_rank():
+    slopes = np.ones((20, 2))
+    slopes[4:, 1] = 0
+    result = white_noise_loss(jax.random.key(0), slopes, 6, trials=10, subsets=10)
+    assert set(result.ranks) == {10}  # 6 + 4 of 12
+    assert not result.holds
+
+
+@pytest.mark.parametrize(("n", "d", "m"), GRID)
+def test_mean_and_rank_are_as_predicted(n, d, m):
+    result = white_noise_loss(jax.random.key(n + d + m), patterns(n, m), d, trials=60, subsets=5)
+    rank = min(n, d * m)
+    assert result.rank == rank
+    assert set(result.ranks) == {rank}
+    assert result.mean == (n - rank) / 2
+    assert abs(result.simulated_mean - result.mean) <= 3 * result.standard_error + 1e-9
+    assert result.holds
+    assert result.exceeded <= result.allowed
+    # L/(½‖Y‖²) is Beta((n−r)/2, r/2): the deviation of L from χ² over n − r degrees of freedom
+    expected = np.sqrt((n - rank) / 2 / 60)
+    assert result.standard_error == pytest.approx(expected, rel=0.4)
+
+
+def test_equal_patterns_refute_the_condition_and_the_rank():
+    repeated = np.repeat(patterns(30, 1), 4, axis=1)
+    result = white_noise_loss(jax.random.key(0), repeated, 3, trials=50, subsets=20)
+    assert result.pattern_condition == "refuted"
+    assert result.smallest_singular_value < 1e-12
+    assert not result.holds
+    assert set(result.ranks) == {3}
+    assert "rank 12 in 0 of 50 trials" in result.reason
+
+
+def test_good_patterns_are_not_verified():
+    result = white_noise_loss(jax.random.key(0), patterns(60, 3), 2, delta=0.01, trials=10, subsets=20)
+    assert result.pattern_condition == "not verified"
+    assert result.smallest_singular_value >= 0.01
+
+
+def test_size_condition():
+    small = white_noise_loss(jax.random.key(0), patterns(40, 2), 2, trials=10, subsets=5)
+    assert not small.size_condition
+    one = np.ones((20_000, 1))
+    large = white_noise_loss(jax.random.key(0), one, 1, delta=1.0, trials=2, subsets=1)
+    assert large.size_condition  # 64 ln²(20,000) = 6,277
+    medium = white_noise_loss(jax.random.key(0), one[:4000], 1, delta=1.0, trials=2, subsets=1)
+    assert not medium.size_condition  # 64 ln²(4,000) = 4,403
+
+
+def test_factor_follows_the_proposition():
+    result = white_noise_loss(jax.random.key(0), patterns(40, 2), 5, t=2.5, trials=10, subsets=20)
+    assert result.factor == pytest.approx((1 + 6 * (2.5 / 40) ** 0.5) * 30 / 40)
+    wide = white_noise_loss(jax.random.key(0), patterns(20, 12), 5, trials=10, subsets=20)
+    assert (wide.factor, wide.mean) == (0.0, 0.0)
+    assert abs(wide.simulated_mean) < 1e-12
+
+
+BAD = {
+    "inputs": (ValueError, {"inputs": 0}, "inputs is 0"),
+    "trials": (ValueError, {"trials": 1}, "trials is 1; expected an integer ≥ 2"),
+    "delta": (ValueError, {"delta": 0.0}, "delta is 0.0"),
+    "t": (ValueError, {"t": -1.0}, "t is -1.0"),
+    "nan": (ValueError, {"patterns": np.full((3, 2), np.nan)}, "patterns has 6 non-finite"),
+    "integers": (TypeError, {"patterns": np.ones((3, 2), int)}, "patterns has dtype int64"),
+    "flat": (ValueError, {"patterns": np.ones(3)}, "expected a matrix"),
+}
+
+
+@pytest.mark.parametrize(("error", "change", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input(error, change, message):
+    good = {"patterns": np.ones((3, 2)), "inputs": 2, "trials": 5, "subsets": 3}
+    with pytest.raises(error, match=message):
+        white_noise_loss(jax.random.key(0), **(good | change))
