@@ -2,6 +2,7 @@
 
 from narrow_jax import (
     activations,
+    certificates,
     constraints,
     data,
     initializers,
@@ -11,17 +12,21 @@ from narrow_jax import (
     monitors,
     plots,
     projections,
+    solvers,
     spectra,
 )
 from narrow_jax._memory import MemoryBudgetError
+from narrow_jax.solvers import Memorized, memorize
 from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
 from narrow_jax.training import FitResult, fit, sweep
 
 __all__ = [
     "FitResult",
+    "Memorized",
     "MemoryBudgetError",
     "SigmaMin",
     "activations",
+    "certificates",
     "condition_number",
     "constraints",
     "data",
@@ -30,12 +35,14 @@ __all__ = [
     "initializers",
     "jacobian",
     "losses",
+    "memorize",
     "models",
     "monitors",
     "plots",
     "projections",
     "sigma_min",
     "singular_values",
+    "solvers",
     "spectra",
     "sweep",
 ]

@@ -15,7 +15,8 @@ LAYERS = [
     {"initializers", "constraints", "jacobian", "monitors"},
     {"models", "plots"},
     {"_loop", "data", "runs"},
-    {"training"},
+    {"training", "certificates"},
+    {"solvers"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
