@@ -1,0 +1,129 @@
+"""Problem (7) in its natural coordinates: ŵ = (w − w⁰)/s, v̂ = s·v with s = min(ε, 1), flattened to one vector θ̂.
+
+minimise ½‖y − f(w; v)‖² over the ball ‖w − w⁰‖ ≤ ε and the cone {v ≥ ζ, max v/min v ≤ κ}. Both sets are convex: θ̂ is a KKT
+point if and only if θ̂ = P(θ̂ − ∇̂). The standard net with a ball is the same problem with free v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks, jacobian, projections
+from narrow_jax._typing import Array, Float
+from narrow_jax.activations import Activation
+from narrow_jax.models import pairwise_apply, standard_apply
+
+Point = Float[Array, " p"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Constrained:
+    """The data, the start and the sets; ``zeta`` is None where v is free. Made by ``constrained``."""
+
+    x: Float[Array, "n d"]
+    y: Float[Array, "n k"]
+    w0: Float[Array, "d m"]
+    v0: Float[Array, "h k"]
+    radius: Array
+    zeta: Array | None
+    kappa: Array
+    activation: Activation = field(metadata={"static": True})
+    paired: bool = field(metadata={"static": True})
+
+    @property
+    def scale(self) -> Array:
+        """Return s: 1 for ε = 0, where w is frozen."""
+        return jnp.where(self.radius > 0, jnp.minimum(self.radius, 1.0), 1.0)
+
+    @property
+    def reach(self) -> Array:
+        """Return the radius of the ball of ŵ."""
+        return self.radius / self.scale
+
+    def params(self, point: Point) -> dict[str, Array]:
+        """Return the weights at θ̂."""
+        moved, v = self.split(point)
+        return {"w": self.w0 + self.scale * moved, "v": v / self.scale}
+
+    def split(self, point: Point) -> tuple[Array, Array]:
+        """Return ŵ and v̂."""
+        size = self.w0.size
+        return point[:size].reshape(self.w0.shape), point[size:].reshape(self.v0.shape)
+
+    def point(self, params: Any) -> Point:
+        """Return θ̂ of these weights."""
+        w, v = (jnp.asarray(params[name], jnp.float64) for name in ("w", "v"))
+        return jnp.concatenate([((w - self.w0) / self.scale).reshape(-1), (self.scale * v).reshape(-1)])
+
+    def residuals(self, point: Point) -> Float[Array, " r"]:
+        """Return f − y."""
+        apply_fn = pairwise_apply if self.paired else standard_apply
+        return (apply_fn(self.params(point), self.x, self.activation) - self.y).reshape(-1)
+
+    def loss(self, point: Point) -> Array:
+        """Return ½‖f − y‖²."""
+        return jnp.sum(jnp.square(self.residuals(point))) / 2
+
+    def project(self, point: Point) -> Point:
+        """Return the nearest feasible point."""
+        w, v = self.split(point)
+        w = projections.l2_ball(w, jnp.zeros_like(w), self.reach)
+        return jnp.concatenate([w.reshape(-1), self.project_outer(v).reshape(-1)])
+
+    def project_outer(self, v: Array) -> Array:
+        """Return the projection of v̂ onto the cone with the sign pattern of the start."""
+        if self.zeta is None:
+            return v
+        return projections.ratio_cone(
+            v, self.zeta * self.scale, self.kappa, projections.sign_pattern(self.v0)
+        )
+
+
+def constrained(
+    center: Any,
+    x: Any,
+    y: Any,
+    radius: float,
+    zeta: float | None,
+    kappa: float,
+    activation: Activation,
+) -> Constrained:
+    """Return the problem, its input checked; x64 has to be on. The shape of v tells the net."""
+    _checks.radius(radius)
+    _checks.kappa(kappa)
+    if zeta is not None:
+        _checks.zeta(zeta)
+    _checks.samples(x, y)
+    x, y = np.asarray(x), np.asarray(y)
+    y = y[:, None] if y.ndim == 1 else y
+    for name, array in (("x", x), ("y", y)):
+        _checks.real_matrix(name, array)
+        _checks.finite(name, array)
+    w, v = np.asarray(center["w"]), np.asarray(center["v"])
+    paired = v.shape[0] != w.shape[1]
+    (jacobian.pairwise if paired else jacobian.standard)({"w": w, "v": v}, x, activation)
+    if y.shape[1] != v.shape[1]:
+        raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
+    numbers = [jnp.asarray(array, jnp.float64) for array in (x, y, w, v, radius)]
+    cone = None if zeta is None else jnp.asarray(zeta, jnp.float64)
+    return Constrained(*numbers, cone, jnp.asarray(kappa, jnp.float64), activation, paired)
+
+
+@jax.jit
+def natural(problem: Constrained, point: Point) -> tuple[Array, Array, Array]:
+    """Return the loss, ∇̂, and Φ = θ̂ − P(θ̂ − ∇̂), which vanishes at KKT points only."""
+    loss, gradient = jax.value_and_grad(problem.loss)(point)
+    return loss, gradient, point - problem.project(point - gradient)
+
+
+def start_gradient(problem: Constrained) -> float:
+    """Return ‖∇̂‖ at the start, the unit of the residual; 1 where it vanishes."""
+    start = problem.point({"w": problem.w0, "v": problem.v0})
+    size = float(jnp.linalg.norm(natural(problem, start)[1]))
+    return size if size > 0 else 1.0
