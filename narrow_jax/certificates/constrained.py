@@ -76,6 +76,28 @@ class Constrained:
         w = projections.l2_ball(w, jnp.zeros_like(w), self.reach)
         return jnp.concatenate([w.reshape(-1), self.project_outer(v).reshape(-1)])
 
+    def move(self, point: Point, step: Point) -> Point:
+        """Return a feasible point that is θ̂ + Δ to first order and keeps the products v_j(w_j+ − w_j−) to second order.
+
+        f depends on those products and hardly on their factors: along a straight line from a small ball, where v is
+        large, the loss is a narrow curved valley. The gap g_j moves by Δg_j/(1 + a_j), a_j the relative growth of v_j;
+        the mean of the pair gives way to the ball.
+        """
+        if not self.paired:
+            return self.project(point + step)
+        (w, v), (dw, dv) = self.split(point), self.split(step)
+        plus, minus = jnp.split(w, 2, axis=1)
+        d_plus, d_minus = jnp.split(dw, 2, axis=1)
+        growth = 1 + jnp.sum(v * dv, axis=1) / jnp.sum(v * v, axis=1)
+        gap = plus - minus + (d_plus - d_minus) / jnp.maximum(growth, 0.2)[None, :]
+        mean = (plus + minus + d_plus + d_minus) / 2
+        room = jnp.square(self.reach) - jnp.sum(gap**2) / 2  # ‖ŵ‖² = 2‖mean‖² + ‖gap‖²/2
+        size = 2 * jnp.sum(mean**2)
+        crowded = (size > room) & (room > 0)
+        mean = mean * jnp.where(crowded, jnp.sqrt(jnp.where(crowded, room / jnp.where(crowded, size, 1.0), 1.0)), 1.0)
+        moved = jnp.concatenate([mean + gap / 2, mean - gap / 2], axis=1)
+        return self.project(jnp.concatenate([moved.reshape(-1), (v + dv).reshape(-1)]))
+
     def project_outer(self, v: Array) -> Array:
         """Return the projection of v̂ onto the cone with the sign pattern of the start."""
         if self.zeta is None:

@@ -61,7 +61,8 @@ def solve_kkt(
     In the coordinates ŵ = (w − w⁰)/s, v̂ = s·v. Far away, θ ← θ + Δ with Δ from ``½‖r + JΔ‖² + ½μ‖Δ‖²`` over the feasible
     set (accelerated projected gradients; μ from the ratio of actual to predicted decrease). Near a KKT point, Newton's method on
     Φ(θ) = θ − P(θ − ∇) with the generalised Jacobian of the exact projections and the exact Hessian, kept where it halves
-    ‖Φ‖ and does not raise the loss.
+    ‖Φ‖ and does not raise the loss, or lowers the loss as its model predicts. Where m < 2n/d and ε is small the infimum is not
+    attained: v grows without bound, the residual falls with it, and the loop ends when it meets the tolerance.
 
     Args:
         key: random key of the start.
@@ -140,16 +141,18 @@ def _descend(
     start = problem.project(problem.point({"w": problem.w0, "v": problem.v0}))
     state = _evaluated(problem, start, unit, 1e-3)
     history = [(state.loss, state.residual, False)]
-    patience = 1.0  # Newton is tried again once the residual is below this
+    waiting, patience = 0, 1  # a failed Newton step is tried again after 1, 2, 4, 8, 8, … others
     with _progress.bar(steps, show) as advance:
         for step in range(steps):
             advance(step, state.loss)
             if state.residual <= tolerance:
                 break
             better = None
-            if state.residual <= patience:
+            waiting -= 1
+            if waiting < 0:
                 better = _newton(problem, state, unit)
-                patience = math.inf if better else state.residual / 2
+                patience = 1 if better else min(2 * patience, 8)
+                waiting = 0 if better else patience
             newton = better is not None
             better = better or _levenberg_marquardt(problem, state, unit)
             if better is None:
@@ -168,11 +171,13 @@ def _evaluated(problem: Constrained, point: Point, unit: float, mu: float) -> _S
 
 
 def _newton(problem: Constrained, state: _State, unit: float) -> _State | None:
-    """Return the Newton point if it halves the residual without raising the loss."""
-    for weight in (1.0, 1e-3):
-        trial = _newton_point(problem, state.point, weight * min(state.residual, 1e-2))
+    """Return the first Newton point that halves the residual without raising the loss, or that lowers the loss as predicted."""
+    for weight in (1e-10, 1e-6, 1e-2):
+        trial, predicted = _newton_point(problem, state.point, weight * min(state.residual, 1e-2))
         found = _evaluated(problem, trial, unit, state.mu)
-        if found.residual <= state.residual / 2 and found.loss <= state.loss * (1 + 1e-9) + 1e-25 * unit:
+        closer = found.residual <= state.residual / 2 and found.loss <= state.loss * (1 + 1e-9) + 1e-25 * unit
+        lower = state.loss - found.loss > max(0.1 * float(predicted), 1e-12 * state.loss) and predicted > 0
+        if closer or lower:
             return found
     return None
 
@@ -206,7 +211,7 @@ def _regularized_point(problem: Constrained, point: Point, mu: Any) -> tuple[Poi
     bound = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
     trial = _quadratic(problem, point, slope, B, top, bound)
     move = trial - point
-    return trial, -(slope @ move + move @ (B @ move) / 2)
+    return problem.move(point, move), -(slope @ move + move @ (B @ move) / 2)
 
 
 def _quadratic(
@@ -255,14 +260,15 @@ def _hessian(problem: Constrained, point: Point) -> Array:
 
 
 @jax.jit
-def _newton_point(problem: Constrained, point: Point, shift: Any) -> Point:
-    """Return P(θ + Δ), Δ from (I − D(I − H − νI))Δ = −Φ, D the derivative of P at θ − ∇."""
+def _newton_point(problem: Constrained, point: Point, shift: Any) -> tuple[Point, Array]:
+    """Return θ + Δ, feasible, and the decrease that the model predicts, Δ from (I − D(I − H − νI))Δ = −Φ, D the derivative of P at θ − ∇."""
     _, gradient, phi = natural(problem, point)
     hessian = _hessian(problem, point)
     scale = jnp.linalg.norm(hessian) / jnp.sqrt(point.size)
     inner = jnp.eye(point.size) * (1 - shift * scale) - hessian
     matrix = jnp.eye(point.size) - _derivative(problem, point - gradient, inner)
-    return problem.project(point + jnp.linalg.solve(matrix, -phi))
+    step = jnp.linalg.solve(matrix, -phi)
+    return problem.move(point, step), -(gradient @ step + step @ (hessian @ step) / 2)
 
 
 def _derivative(problem: Constrained, at: Point, matrix: Array) -> Array:
