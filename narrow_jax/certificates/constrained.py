@@ -16,7 +16,7 @@ import numpy as np
 from narrow_jax import _checks, jacobian, projections
 from narrow_jax._typing import Array, Float
 from narrow_jax.activations import Activation
-from narrow_jax.models import pairwise_apply, standard_apply
+from narrow_jax.models import standard_apply
 
 Point = Float[Array, " p"]
 
@@ -62,9 +62,16 @@ class Constrained:
         return jnp.concatenate([((w - self.w0) / self.scale).reshape(-1), (self.scale * v).reshape(-1)])
 
     def residuals(self, point: Point) -> Float[Array, " r"]:
-        """Return f − y."""
-        apply_fn = pairwise_apply if self.paired else standard_apply
-        return (apply_fn(self.params(point), self.x, self.activation) - self.y).reshape(-1)
+        """Return f − y, for a pairwise net from the gaps in ŵ: w⁰ + sŵ has lost their digits for a small ball."""
+        if not self.paired:
+            return (standard_apply(self.params(point), self.x, self.activation) - self.y).reshape(-1)
+        moved, v = self.split(point)
+        plus, minus = jnp.split(moved, 2, axis=1)
+        plus0, minus0 = jnp.split(self.w0, 2, axis=1)
+        z = self.x @ (plus0 + self.scale * plus)
+        gap = self.x @ ((minus0 - plus0) + self.scale * (minus - plus))
+        f = -_difference(self.activation, z, gap) @ (v / self.scale)
+        return (f - self.y).reshape(-1)
 
     def loss(self, point: Point) -> Array:
         """Return ½‖f − y‖²."""
@@ -105,6 +112,19 @@ class Constrained:
         return projections.ratio_cone(
             v, self.zeta * self.scale, self.kappa, projections.sign_pattern(self.v0)
         )
+
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
+
+
+def _difference(activation: Activation, z: Array, gap: Array) -> Array:
+    """Return σ(z + g) − σ(z), for small g of an analytic σ as g∫σ'(z + tg)dt: subtracted, its digits would cancel."""
+    direct = activation(z + gap) - activation(z)
+    if not activation.analytic:
+        return direct
+    nodes = zip((_NODES + 1) / 2, _WEIGHTS / 2, strict=True)
+    mean = sum(float(weight) * activation.derivative(z + float(node) * gap) for node, weight in nodes)
+    return jnp.where(jnp.abs(gap) < 0.1, gap * mean, direct)
 
 
 def constrained(

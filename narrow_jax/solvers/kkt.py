@@ -17,6 +17,12 @@ from narrow_jax.certificates.constrained import Constrained, Point, constrained,
 WEIGHTS = 8000
 """Most unknowns: Newton's matrix is dense, 8·p² bytes."""
 
+SLOW = 0.9
+"""Newton's method, which is drawn to any KKT point, starts where a step leaves more than this of the loss."""
+
+NEWTON_SHIFTS = (1e-14, 1e-11, 1e-8, 1e-4)
+"""Multiples of residual·‖H‖ that are added to the Hessian: large ones hold still what the loss hardly depends on."""
+
 INNER, CORRECTIONS = 60, 12
 """Accelerated gradient steps, and Newton steps at most, for one quadratic subproblem."""
 
@@ -52,7 +58,7 @@ def solve_kkt(
     kappa: float = math.inf,
     activation: str | Activation = "tanh",
     model: str = "pairwise",
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-8,
     steps: int = 300,
     progress: bool | None = None,
 ) -> KKTSolution:
@@ -149,7 +155,8 @@ def _descend(
                 break
             better = None
             waiting -= 1
-            if waiting < 0:
+            slow = state.loss > SLOW * history[max(step - 1, 0)][0] or state.residual <= 100 * tolerance
+            if step and slow and waiting < 0:
                 better = _newton(problem, state, unit)
                 patience = 1 if better else min(2 * patience, 8)
                 waiting = 0 if better else patience
@@ -171,15 +178,21 @@ def _evaluated(problem: Constrained, point: Point, unit: float, mu: float) -> _S
 
 
 def _newton(problem: Constrained, state: _State, unit: float) -> _State | None:
-    """Return the first Newton point that halves the residual without raising the loss, or that lowers the loss as predicted."""
-    for weight in (1e-10, 1e-6, 1e-2):
+    """Return the Newton point of least residual if that is halved without raising the loss, else one that lowers the loss.
+
+    The second kind moves along a valley, which the first kind keeps to.
+    """
+    best, lower = None, None
+    for weight in NEWTON_SHIFTS:
         trial, predicted = _newton_point(problem, state.point, weight * min(state.residual, 1e-2))
         found = _evaluated(problem, trial, unit, state.mu)
-        closer = found.residual <= state.residual / 2 and found.loss <= state.loss * (1 + 1e-9) + 1e-25 * unit
-        lower = state.loss - found.loss > max(0.1 * float(predicted), 1e-12 * state.loss) and predicted > 0
-        if closer or lower:
-            return found
-    return None
+        flat = found.loss <= state.loss * (1 + 1e-9) + 1e-25 * unit
+        if flat and found.residual <= (best or state).residual / 2:
+            best = found
+        drop = state.loss - found.loss
+        if lower is None and drop > max(0.1 * float(predicted), 1e-12 * state.loss) and predicted > 0:
+            lower = found
+    return best or lower
 
 
 def _levenberg_marquardt(problem: Constrained, state: _State, unit: float) -> _State | None:
