@@ -36,10 +36,10 @@ def exact_loss(params, x, y):
 
 
 @pytest.mark.parametrize("radius", [0.01, 0.1, 1.0, np.inf])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_gaussian_labels_are_learned_exactly_inside_the_ball(seed, radius):
-    x, y = gaussian(60, 10, seed=seed)
-    m = nj.memorize(jax.random.key(seed), x, y, width=16, radius=radius)
+    x, y = gaussian(20, 6, seed=seed)
+    m = nj.memorize(jax.random.key(seed), x, y, width=12, radius=radius)
     assert m.status == "solved"
     assert m.loss <= 1e-16
     assert np.linalg.norm(m.params["w"] - m.center["w"]) <= radius
@@ -51,17 +51,17 @@ def test_gaussian_labels_are_learned_exactly_inside_the_ball(seed, radius):
 
 
 def test_loss_in_history_falls_quadratically():
-    x, y = gaussian(60, 10)
-    loss = nj.memorize(KEY, x, y, width=16, radius=0.1).history["loss"]
+    x, y = gaussian(20, 6)
+    loss = nj.memorize(KEY, x, y, width=12, radius=0.1).history["loss"]
     assert loss[0] == pytest.approx(np.sum(y**2) / 2)
     assert len(loss) <= 6
     assert (np.diff(np.log(loss)) < -5).all()
 
 
 def test_methods_agree():
-    x, y = gaussian(40, 8)
+    x, y = gaussian(20, 6)
     found = [
-        nj.memorize(KEY, x, y, width=16, radius=0.5, certify=False, **options)
+        nj.memorize(KEY, x, y, width=12, radius=0.5, certify=False, **options)
         for options in ({}, {"method": "cg"}, {"dtype": "float32"})
     ]
     assert [m.status for m in found] == ["solved"] * 3
@@ -90,8 +90,8 @@ def test_width_is_found_from_the_rank():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_theorem_1_inside_the_nice_region(seed):
-    x, y = gaussian(60, 10, seed=seed)
-    m = nj.memorize(jax.random.key(seed), x, y, width=24)
+    x, y = gaussian(20, 6, seed=seed)
+    m = nj.memorize(jax.random.key(seed), x, y, width=12)
     region = nj.certificates.nice_region(m.center, x)
     assert region.holds
     assert m.radius_used == region.radius
@@ -165,14 +165,18 @@ def test_residual_bound_is_honest(radius):
     assert rounding < 1e-6
 
 
-@settings(max_examples=15)
-@given(st.integers(0, 10**6), st.integers(2, 8), st.integers(1, 2), st.sampled_from([0.05, 0.5]))
-def test_a_certified_zero_is_there(seed, n, k, radius):
+@settings(max_examples=12)
+@given(st.integers(0, 10**6), st.sampled_from([0.05, 0.5, 5.0]), st.floats(0, 1e-3))
+def test_a_certified_zero_is_there(seed, radius, noise):
     """Newton continued in 50 digits from a certified point stays within ρ and ends at a zero."""
-    x, y = gaussian(n, 3, k, seed)
-    m = nj.memorize(jax.random.key(seed), x, y, radius=radius, steps=12)
-    if m.certificate is None or not m.certificate.holds:
+    x, y = gaussian(5, 3, 1, seed)
+    m = nj.memorize(jax.random.key(seed), x, y, width=6, radius=radius, certify=False)
+    rng = np.random.default_rng(seed)
+    params = {**m.params, "w": m.params["w"] + noise * rng.normal(size=m.params["w"].shape)}
+    certificate = nj.certificates.memorization(params, m.center, x, y, radius)
+    if not certificate.holds:
         return
+    m = m._replace(params=params, certificate=certificate)
     with mpmath.workdps(50):
         start = mpmath.matrix(m.params["w"].tolist())
         w = start.copy()
@@ -292,7 +296,7 @@ def test_duplicates():
 
 
 def test_parallel_samples():
-    x, y = gaussian(12, 6)
+    x, y = gaussian(20, 6)
     x[7] = 2 * x[2]  # tanh tells them apart
     assert nj.memorize(KEY, x, y, width=12, radius=0.1).certificate.holds
     x[7] = -x[2]  # an odd net cannot
@@ -313,8 +317,8 @@ def test_bad_width():
 
 @pytest.mark.parametrize(("scale_x", "scale_y"), [(1.0, 1e12), (1.0, 1e-12), (1e-2, 1.0)])
 def test_scales_that_are_carried(scale_x, scale_y):
-    x, y = gaussian(12, 6)
-    m = nj.memorize(KEY, scale_x * x, scale_y * y, width=16, radius=0.1)
+    x, y = gaussian(20, 6)
+    m = nj.memorize(KEY, scale_x * x, scale_y * y, width=12, radius=0.1)
     assert m.status == "solved"
     assert m.loss <= 1e-20 * np.sum((scale_y * y) ** 2)
 
@@ -322,17 +326,17 @@ def test_scales_that_are_carried(scale_x, scale_y):
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_scales_without_rank_are_diagnosed(scale):
     """tanh is linear at 0 and constant far out: either way the samples cannot be told apart."""
-    x, y = gaussian(12, 4)
-    m = nj.memorize(KEY, scale * x, y, width=16, radius=0.1)
+    x, y = gaussian(20, 6)
+    m = nj.memorize(KEY, scale * x, y, width=12, radius=0.1)
     assert m.status == "rank_deficient"
     assert "scale x to entries of size one" in m.message
     assert np.isfinite(m.params["w"]).all()
 
 
 def test_relu_runs_and_says_what_is_missing():
-    x, y = gaussian(12, 6)
+    x, y = gaussian(20, 6)
     with pytest.raises(ValueError, match="σ' of relu jumps.*Pass a radius"):
-        nj.memorize(KEY, x, y, width=16, activation="relu")
+        nj.memorize(KEY, x, y, width=12, activation="relu")
     m = nj.memorize(KEY, x, y, width=24, radius=0.5, activation="relu")
     assert m.status == "solved"
     assert not m.certificate.holds
@@ -351,18 +355,18 @@ BAD = {
 
 @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_options(options, message):
-    x, y = gaussian(12, 6)
+    x, y = gaussian(20, 6)
     with pytest.raises(ValueError, match=message):
         nj.memorize(KEY, x, y, width=12, **options)
 
 
 def test_bad_values():
-    x, y = gaussian(12, 6)
+    x, y = gaussian(20, 6)
     y[3] = np.nan
     with pytest.raises(ValueError, match="y has 1 non-finite entries"):
         nj.memorize(KEY, x, y)
     with pytest.raises(TypeError, match="expected real floating numbers"):
-        nj.memorize(KEY, x, np.ones(12, int))
+        nj.memorize(KEY, x, np.ones(20, int))
 
 
 def test_a_plain_start_is_no_zero():
