@@ -86,7 +86,9 @@ def figure(records: list[dict[str, Any]], path: Path) -> None:
     for axes, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = [r for r in records if r["dataset"] == name]
         for r in rows:
-            axes.semilogy(r["seconds"], r["loss"], ".-" if r["method"] == "memorize" else "-", label=r["method"])
+            axes.semilogy(
+                r["seconds"], r["loss"], ".-" if r["method"] == "memorize" else "-", label=r["method"]
+            )
         axes.set(xlabel="seconds, compilation apart", ylabel="loss ½ Σ (y − f)²")
         axes.set_title(f"{name}: {rows[0]['samples']} samples, {rows[0]['width']} hidden units")
         axes.legend()

@@ -63,7 +63,11 @@ def table(records: list[dict[str, Any]]) -> Table:
         cells = (r["n"], r["d"], r["width"], r["width_needed"], r["status"])
         loss = f"{r['loss']:.1e}" if "loss" in r else ""
         view.add_row(
-            *map(str, cells), loss, str(r.get("steps", "")), "yes" if r["holds"] else "no", f"{r['epsilon0']:.2e}"
+            *map(str, cells),
+            loss,
+            str(r.get("steps", "")),
+            "yes" if r["holds"] else "no",
+            f"{r['epsilon0']:.2e}",
         )
     return view
 

@@ -86,7 +86,9 @@ def figure(records: list[dict[str, Any]], path: Path) -> None:
             axes.axvline(rows[0]["threshold"], color=color, linestyle=":", linewidth=1)
     axes.axhspan(FLOOR / 10, 100 * FLOOR, color="0.9")
     axes.annotate("zero, to the solver's floor", (0.02, 2 * FLOOR), xycoords=("axes fraction", "data"))
-    axes.set(xlabel="ε (dotted: below, every KKT point is proven to have loss 0)", ylabel="loss at the KKT point")
+    axes.set(
+        xlabel="ε (dotted: below, every KKT point is proven to have loss 0)", ylabel="loss at the KKT point"
+    )
     axes.legend()
     canvas.savefig(path, dpi=120)
 
@@ -111,7 +113,9 @@ def main() -> None:
     console.print(table(records))
     for width in dict.fromkeys(r["width"] for r in records):
         found = slope([r for r in records if r["width"] == width])
-        console.print(f"m = {width}: " + ("zero" if found is None else f"slope {found:.2f} of log loss over log ε"))
+        console.print(
+            f"m = {width}: " + ("zero" if found is None else f"slope {found:.2f} of log loss over log ε")
+        )
     console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
 
 

@@ -151,7 +151,9 @@ def test_value_error_is_honest(activation):
         computed = np.asarray(sigma.value(jax.numpy.asarray(z)))
     with mpmath.workdps(50):
         for at, value in zip(z.tolist(), computed.tolist(), strict=True):
-            assert abs(mpmath.mpf(value) - reference(mpmath.mpf(at))) <= sigma.value_error * 2.0**-53 * (1 + abs(at))
+            assert abs(mpmath.mpf(value) - reference(mpmath.mpf(at))) <= sigma.value_error * 2.0**-53 * (
+                1 + abs(at)
+            )
 
 
 @pytest.mark.parametrize("radius", [1e-3, 1.0])

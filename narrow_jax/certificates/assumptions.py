@@ -128,8 +128,14 @@ def _data(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[Check, ...]:
     values = len(np.unique(x))
     discrete = x.size >= 100 and values < 0.5 * x.size
     return (
-        _said("labels do not contradict each other", not found.clash, found.clash or "no equal samples with other labels"),
-        _said("samples are distinct", not (found.repeated or found.clash), repeated or found.clash or "all are"),
+        _said(
+            "labels do not contradict each other",
+            not found.clash,
+            found.clash or "no equal samples with other labels",
+        ),
+        _said(
+            "samples are distinct", not (found.repeated or found.clash), repeated or found.clash or "all are"
+        ),
         _said("no sample is 0", not zero.size, f"zero samples: {zero[:5].tolist()}" if zero.size else "none"),
         _said("no two samples are parallel", not parallel, parallel or "none, to 1e-12"),
         _said(

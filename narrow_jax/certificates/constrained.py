@@ -101,7 +101,9 @@ class Constrained:
         room = jnp.square(self.reach) - jnp.sum(gap**2) / 2  # ‖ŵ‖² = 2‖mean‖² + ‖gap‖²/2
         size = 2 * jnp.sum(mean**2)
         crowded = (size > room) & (room > 0)
-        mean = mean * jnp.where(crowded, jnp.sqrt(jnp.where(crowded, room / jnp.where(crowded, size, 1.0), 1.0)), 1.0)
+        mean = mean * jnp.where(
+            crowded, jnp.sqrt(jnp.where(crowded, room / jnp.where(crowded, size, 1.0), 1.0)), 1.0
+        )
         moved = jnp.concatenate([mean + gap / 2, mean - gap / 2], axis=1)
         return self.project(jnp.concatenate([moved.reshape(-1), (v + dv).reshape(-1)]))
 

@@ -166,4 +166,6 @@ def _verdict(
         return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {lower:.6g} > ½Lε = {lipschitz * radius / 2:.6g}"
     if not math.isfinite(lipschitz):
         return f"σ' of {sigma.name} jumps: J is not Lipschitz and the theorem does not apply"
-    return f"loss 0 is not proven: σ_min(J) ≥ {lower:.6g}, ½Lε = {lipschitz * radius / 2:.6g}; shrink the radius"
+    return (
+        f"loss 0 is not proven: σ_min(J) ≥ {lower:.6g}, ½Lε = {lipschitz * radius / 2:.6g}; shrink the radius"
+    )

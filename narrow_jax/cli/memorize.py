@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     width = found.params["w"].shape[1]
-    config = replace(config, width=width, radius=math.inf if math.isnan(found.radius_used) else found.radius_used)
+    config = replace(
+        config, width=width, radius=math.inf if math.isnan(found.radius_used) else found.radius_used
+    )
     folder = args.out or Path("runs") / f"{config.dataset}-memorize-{config.seed}"
     runs.save(folder, {**found.params, "center": found.center}, to_json(config) | {"scale": found.scale})
     _print(found, folder, seconds, as_json=args.json)

@@ -126,9 +126,7 @@ def solve_kkt(
         loss, residual = history["loss"][-1], history["residual"][-1]
         params = jax.tree.map(np.asarray, problem.params(point))
     start = jax.tree.map(np.asarray, center)
-    return KKTSolution(
-        params, start, float(loss), float(residual), history, bool(residual <= tolerance)
-    )
+    return KKTSolution(params, start, float(loss), float(residual), history, bool(residual <= tolerance))
 
 
 class _State(NamedTuple):
@@ -227,9 +225,7 @@ def _regularized_point(problem: Constrained, point: Point, mu: Any) -> tuple[Poi
     return problem.move(point, move), -(slope @ move + move @ (B @ move) / 2)
 
 
-def _quadratic(
-    problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array
-) -> Point:
+def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array) -> Point:
     """Return the minimiser of the convex quadratic over the set: Newton on its natural map after accelerated gradients."""
 
     def gradient(at: Point) -> Point:
