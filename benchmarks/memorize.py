@@ -1,8 +1,9 @@
 """Memorize: time to an exact net, with and without the certificate.
 
 Command:  python -m benchmarks.memorize [--raw-dir DIR] [--gpu]   (--raw-dir: original files of MNIST and CIFAR-10)
-Expected: n=1000, d=50, m=44 within 0.6 s without and 1.2 s with the certificate on two cores; MNIST 3,000 images and 16
-          neurons in 10 s, 6,000 and 48 in 40 s; CIFAR-10 10,000 images, m = 24, in 3 minutes and 6 GB. Compilation apart.
+Expected: n=1000, d=50, m=44 within 0.6 s without and 1.2 s with the certificate on two cores; MNIST 3,000 images and
+          16 neurons in 10 s, 6,000 and 48 in 40 s; CIFAR-10 10,000 images, m = 24, in 3 minutes and 6 GB. Compilation
+          apart.
 Writes:   benchmarks/results/memorize.json
 """
 

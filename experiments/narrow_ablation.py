@@ -2,9 +2,10 @@
 
 Command:  python -m experiments.narrow_ablation [--quick] [--out DIR]
 Cost:     about five minutes on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
-Expected: without the ball every combination learns, by travelling. In a small ball the pairwise head learns from the mirrored
-          start, and so does form (1) of Theorem 1 (mirrored start, standard head, free v); a plain start cannot, with either
-          head: f(w⁰) ≠ 0 grows with v, and the shortest Newton step over all scales of v stays longer than ε.
+Expected: without the ball every combination learns, by travelling. In a small ball the pairwise head learns from the
+          mirrored start, and so does form (1) of Theorem 1 (mirrored start, standard head, free v); a plain start
+          cannot, with either head: f(w⁰) ≠ 0 grows with v, and the shortest Newton step over all scales of v stays
+          longer than ε.
 Result:   see docs/narrow_ablation.json.
 Writes:   runs/narrow_ablation/summary.json (one record a combination, width and radius) and figure.png.
 
@@ -135,8 +136,10 @@ def main() -> None:
     records = []
     with jax.enable_x64(True):
         for width, mirrored, pairwise in itertools.product(widths, (True, False), (True, False)):
-            for radius in (*radii, float("inf")):
-                records.append(combination(x, y, mirrored, pairwise, width, radius, steps))
+            records += [
+                combination(x, y, mirrored, pairwise, width, radius, steps)
+                for radius in (*radii, float("inf"))
+            ]
             console.print(f"m = {width}, mirrored {mirrored}, pairwise {pairwise}: done")
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")

@@ -1,17 +1,18 @@
 """Figure 4: loss and σ_min over width × ε, for the pairwise regime and for the standard net with the ball added.
 
 Command:  python -m experiments.narrow_fig4 [--quick] [--steps N] [--out DIR]
-Cost:     planned for 12 minutes on two cores at 5,000 steps; ``--quick`` under a minute, two widths, two radii, 100 steps.
-Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinates of the ball, and the KKT solver. In the
-          bare coordinates small balls stay at high loss in either net: one step size cannot serve both layers. In the ball's
-          coordinates, and at the KKT points, the pairwise net reaches low loss at every ε from m = 2n/d on and the standard
-          net only where ε lets it travel. "Regular training fails when the net is narrow" does not reproduce: at ε = 1000
-          the standard net does well.
+Cost:     planned for 12 minutes on two cores at 5,000 steps; ``--quick`` under a minute, two widths, two radii, 100
+          steps.
+Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinates of the ball, and the KKT solver. In
+          the bare coordinates small balls stay at high loss in either net: one step size cannot serve both layers. In
+          the ball's coordinates, and at the KKT points, the pairwise net reaches low loss at every ε from m = 2n/d on
+          and the standard net only where ε lets it travel. "Regular training fails when the net is narrow" does not
+          reproduce: at ε = 1000 the standard net does well.
 Result:   see docs/narrow_fig4.json for the run that is committed, with its sizes.
 Writes:   runs/narrow_fig4/summary.json (one record a method, net, width and radius) and figure.png.
 
-n = 200, d = 20, Gaussian x and y, tanh, float64 (the paper does not state its n, d and axes); in each cell the best of a
-step-size grid, the median of the seeds. All runs of a width are one vmapped call.
+n = 200, d = 20, Gaussian x and y, tanh, float64 (the paper does not state its n, d and axes); in each cell the best
+of a step-size grid, the median of the seeds. All runs of a width are one vmapped call.
 
 Reference: "When Expressivity Meets Trainability", Figure 4.
 """

@@ -3,7 +3,8 @@
 Command:  python -m experiments.narrow_theorem1 [--quick] [--out DIR]
 Cost:     about two minutes on two cores; ``--quick`` a few seconds and one small instance.
 Expected: from m = 2n/d on (the smallest even width with h·rank(x) ≥ n) every instance is solved within ε = 0.1 and
-          certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows with m.
+          certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows
+          with m.
 Result:   see docs/narrow_theorem1.json.
 Writes:   runs/narrow_theorem1/summary.json (one record an instance and width) and figure.png.
 

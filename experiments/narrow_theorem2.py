@@ -2,8 +2,9 @@
 
 Command:  python -m experiments.narrow_theorem2 [--quick] [--out DIR]
 Cost:     about three minutes on two cores; ``--quick`` under a minute, three radii.
-Expected: the paper states loss O(ε²) at KKT points. Below ε₀/(1 + κ/2) the loss is proven to be 0, and above it the solver
-          ends at its floor too where m ≥ 2n/d: there is no slope to measure. Where m < 2n/d the loss is positive.
+Expected: the paper states loss O(ε²) at KKT points. Below ε₀/(1 + κ/2) the loss is proven to be 0, and above it the
+          solver ends at its floor too where m ≥ 2n/d: there is no slope to measure. Where m < 2n/d the loss is
+          positive.
 Result:   see docs/narrow_theorem2.json.
 Writes:   runs/narrow_theorem2/summary.json (one record a width and radius) and figure.png.
 
@@ -53,7 +54,7 @@ def cell(width: int, radius: float) -> dict[str, Any]:
 
 
 def slope(records: list[dict[str, Any]]) -> float | None:
-    """Return the slope of log loss over log ε where the loss is 100 times above the floor; None with fewer than two points."""
+    """Return the slope of log loss over log ε where the loss is 100 times above the floor; None if it is nowhere."""
     points = [(math.log(r["radius"]), math.log(r["loss"])) for r in records if r["loss"] > 100 * FLOOR]
     return float(np.polyfit(*zip(*points, strict=True), 1)[0]) if len(points) > 1 else None
 

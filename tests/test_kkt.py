@@ -1,10 +1,10 @@
 """Problem (7): KKT points, the residual that measures them, and when their loss is proven to be 0."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.optimize
 
-import jax
 import narrow_jax as nj
 from narrow_jax.solvers import solve_kkt
 
@@ -54,7 +54,7 @@ def test_standard_net_with_a_ball(radius):
 
 
 def test_ratio_is_respected():
-    x, y, s = solve(0.3, kappa=2.0)
+    _, _, s = solve(0.3, kappa=2.0)
     assert s.converged
     assert feasible(s, 0.3, kappa=2.0)
 

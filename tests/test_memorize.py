@@ -1,12 +1,12 @@
 """Theorem 1 as a solver: exact nets in small balls, certified, or the reason why not."""
 
+import jax
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import jax
 import narrow_jax as nj
 from narrow_jax.certificates import bounds
 from narrow_jax.certificates.samples import distinct
@@ -337,7 +337,7 @@ def test_scales_without_rank_are_diagnosed(scale):
 
 def test_relu_runs_and_says_what_is_missing():
     x, y = gaussian(20, 6)
-    with pytest.raises(ValueError, match="σ' of relu jumps.*Pass a radius"):
+    with pytest.raises(ValueError, match="gives no ε₀: σ' of relu jumps"):
         nj.memorize(KEY, x, y, width=12, activation="relu")
     m = nj.memorize(KEY, x, y, width=24, radius=0.5, activation="relu")
     assert m.status == "solved"

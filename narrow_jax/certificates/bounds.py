@@ -61,8 +61,8 @@ def row_norm(v: Float[np.ndarray, "h k"]) -> float:
 def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation) -> float:
     """Return L with ‖J(w; v) − J(w'; v)‖₂ ≤ L‖w − w'‖_F: S₂ max_j‖v_j,:‖ √λ_max(Σ‖x_i‖² x_i x_iᵀ).
 
-    Proof. Row block i of the difference maps P to Σ_j v_j δ_ij x_iᵀp_j with |δ_ij| ≤ S₂|x_iᵀ(w_j − w'_j)|; by Cauchy–Schwarz
-    its norm is at most S₂ max‖v_j‖ ‖(w − w')ᵀx_i‖ ‖Pᵀx_i‖, the first of which is at most ‖w − w'‖‖x_i‖.
+    Proof. Row block i of the difference maps P to Σ_j v_j δ_ij x_iᵀp_j with |δ_ij| ≤ S₂|x_iᵀ(w_j − w'_j)|; by
+    Cauchy–Schwarz its norm is at most S₂ max‖v_j‖ ‖(w − w')ᵀx_i‖ ‖Pᵀx_i‖, the first of which is at most ‖w − w'‖‖x_i‖.
     """
     return activation.sup_second_derivative * row_norm(v) * inputs * (1 + fl.SLACK)
 

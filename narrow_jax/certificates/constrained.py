@@ -1,7 +1,7 @@
 """Problem (7) in its natural coordinates: ŵ = (w − w⁰)/s, v̂ = s·v with s = min(ε, 1), flattened to one vector θ̂.
 
-minimise ½‖y − f(w; v)‖² over the ball ‖w − w⁰‖ ≤ ε and the cone {v ≥ ζ, max v/min v ≤ κ}. Both sets are convex: θ̂ is a KKT
-point if and only if θ̂ = P(θ̂ − ∇̂). The standard net with a ball is the same problem with free v.
+minimise ½‖y − f(w; v)‖² over the ball ‖w − w⁰‖ ≤ ε and the cone {v ≥ ζ, max v/min v ≤ κ}. Both sets are convex: θ̂ is
+a KKT point if and only if θ̂ = P(θ̂ − ∇̂). The standard net with a ball is the same problem with free v.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def add(kinds: Any) -> None:
         "memorization",
         help="an exact zero-loss net is near the net of a run (Theorem 1)",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description="Prove that an exact zero-loss net lies near the net of a run and inside its ball, print the region "
-        "without local minima around its start, and audit the assumptions. Exit status 1 if nothing is proven.",
+        description="Prove that an exact zero-loss net lies near the net of a run and inside its ball, print the "
+        "region without local minima around its start, and audit the assumptions. Exit status 1 if nothing is proven.",
         epilog="Example: narrow-jax certify memorization --run runs/digits-memorize-0",
     )
     parser.set_defaults(run=run)

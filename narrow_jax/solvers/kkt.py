@@ -64,11 +64,13 @@ def solve_kkt(
 ) -> KKTSolution:
     """Solve ``min ½‖y − f(w; v)‖²`` over the ball and the cone to a KKT point.
 
-    In the coordinates ŵ = (w − w⁰)/s, v̂ = s·v. Far away, θ ← θ + Δ with Δ from ``½‖r + JΔ‖² + ½μ‖Δ‖²`` over the feasible
-    set (accelerated projected gradients; μ from the ratio of actual to predicted decrease). Near a KKT point, Newton's method on
-    Φ(θ) = θ − P(θ − ∇) with the generalised Jacobian of the exact projections and the exact Hessian, kept where it halves
-    ‖Φ‖ and does not raise the loss, or lowers the loss as its model predicts. Where m < 2n/d and ε is small the infimum is not
-    attained: v grows without bound, the residual falls with it, and the loop ends when it meets the tolerance.
+    In the coordinates ŵ = (w − w⁰)/s, v̂ = s·v. Far away, θ ← θ + Δ with Δ from ``½‖r + JΔ‖² + ½μ‖Δ‖²`` over the
+    feasible set; μ from the ratio of actual to predicted decrease. Where that slows down, Newton's method on
+    Φ(θ) = θ − P(θ − ∇) with the generalised Jacobian of the exact projections and the exact Hessian, kept where it
+    halves ‖Φ‖ and does not raise the loss, or lowers the loss as its model predicts.
+
+    Where m < 2n/d and ε is small the infimum is not attained: v grows without bound and the residual falls with it.
+    The loop then ends at the tolerance, or, from ε = 0.01 down, at the rounding of the gradient.
 
     Args:
         key: random key of the start.
@@ -97,7 +99,8 @@ def solve_kkt(
         (True, True)
 
     Reference:
-        Problem (7) of "When Expressivity Meets Trainability"; Qi and Sun, "A nonsmooth version of Newton's method" (1993).
+        Problem (7) of "When Expressivity Meets Trainability"; Qi and Sun, "A nonsmooth version of Newton's method"
+        (1993).
     """
     _checks.choice("model", model, ("pairwise", "standard"))
     _checks.positive("tolerance", tolerance)
@@ -176,7 +179,7 @@ def _evaluated(problem: Constrained, point: Point, unit: float, mu: float) -> _S
 
 
 def _newton(problem: Constrained, state: _State, unit: float) -> _State | None:
-    """Return the Newton point of least residual if that is halved without raising the loss, else one that lowers the loss.
+    """Return the Newton point of least residual if that is at most half, else one that lowers the loss.
 
     The second kind moves along a valley, which the first kind keeps to.
     """
@@ -194,7 +197,7 @@ def _newton(problem: Constrained, state: _State, unit: float) -> _State | None:
 
 
 def _levenberg_marquardt(problem: Constrained, state: _State, unit: float) -> _State | None:
-    """Return the first point, over growing μ, whose decrease is a tenth of the predicted one; None if there is none."""
+    """Return the first point, over growing μ, whose decrease is a tenth of the predicted one, or None."""
     mu = state.mu
     for _ in range(12):
         trial, predicted = _regularized_point(problem, state.point, mu)
@@ -226,7 +229,7 @@ def _regularized_point(problem: Constrained, point: Point, mu: Any) -> tuple[Poi
 
 
 def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array) -> Point:
-    """Return the minimiser of the convex quadratic over the set: Newton on its natural map after accelerated gradients."""
+    """Return the minimiser of the convex quadratic over the set: accelerated gradients, then Newton on its natural map."""
 
     def gradient(at: Point) -> Point:
         return slope + B @ (at - point)
@@ -270,7 +273,10 @@ def _hessian(problem: Constrained, point: Point) -> Array:
 
 @jax.jit
 def _newton_point(problem: Constrained, point: Point, shift: Any) -> tuple[Point, Array]:
-    """Return θ + Δ, feasible, and the decrease that the model predicts, Δ from (I − D(I − H − νI))Δ = −Φ, D the derivative of P at θ − ∇."""
+    """Return θ + Δ, feasible, and the decrease that the model predicts.
+
+    (I − D(I − H − νI))Δ = −Φ with D the derivative of P at θ − ∇.
+    """
     _, gradient, phi = natural(problem, point)
     hessian = _hessian(problem, point)
     scale = jnp.linalg.norm(hessian) / jnp.sqrt(point.size)

@@ -344,8 +344,8 @@ def _deficient(
     width = start["w"].shape[1]
     message = (
         f"the Jacobian at the start has no full row rank at width {width} (σ_min {float(s.value):.3g}, σ_max "
-        f"{float(s.sigma_max):.3g}): samples {named} depend on each other. Remove one of them if they are parallel, scale "
-        f"x to entries of size one, or try width {width + 2}"
+        f"{float(s.sigma_max):.3g}): samples {named} depend on each other. Remove one of them if they are parallel, "
+        f"scale x to entries of size one, or try width {width + 2}"
     )
     loss = float(np.sum(y**2) / 2)
     return Memorized(start, start, 1.0, loss, y, math.nan, {}, None, "rank_deficient", message)
