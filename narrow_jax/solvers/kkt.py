@@ -229,7 +229,7 @@ def _regularized_point(problem: Constrained, point: Point, mu: Any) -> tuple[Poi
 
 
 def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array) -> Point:
-    """Return the minimiser of the convex quadratic over the set: accelerated gradients, then Newton on its natural map."""
+    """Return the minimiser of the convex quadratic over the set: accelerated gradients, then Newton."""
 
     def gradient(at: Point) -> Point:
         return slope + B @ (at - point)

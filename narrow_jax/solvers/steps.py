@@ -1,7 +1,7 @@
 """Minimum-norm steps δ = Jᵀ(JJᵀ)⁻¹r of a pairwise net by preconditioned conjugate gradients.
 
 Products use X and D alone. The preconditioner is a Cholesky factor of JJᵀ at some earlier point (exact there, so that
-one iteration is enough), or, where n·k is too large for it, a diagonal plus the part of rank d that the mean slope leaves.
+one iteration is enough), or, where n·k is too large for it, a diagonal plus the part of rank d of the mean slope.
 """
 
 from __future__ import annotations
