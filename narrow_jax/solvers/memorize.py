@@ -149,7 +149,7 @@ def memorize(
     if not len(rows):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 for every pairwise net")
     method = (
-        method if method != "auto" else "cholesky" if rows[:, :1].size * y.shape[1] <= CHOLESKY_ROWS else "cg"
+        method if method != "auto" else "cholesky" if len(rows) * y.shape[1] <= CHOLESKY_ROWS else "cg"
     )
     with jax.enable_x64(True):
         draw = {"inputs": x.shape[1], "outputs": y.shape[1], "zeta": zeta, "kappa": kappa}
