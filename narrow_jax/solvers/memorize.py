@@ -27,7 +27,7 @@ DAMPINGS = (1.0, 0.5, 0.25, 0.125)
 WIDTHS = 12
 """Widths that are tried where none is given."""
 
-ROUNDING_FLOOR = 1e-10
+ROUNDING_FLOOR = 1e-7
 """‖y − f‖/‖y‖ below which a step that does not reduce it is rounding, not curvature."""
 
 
@@ -115,7 +115,8 @@ def memorize(
         activation: name or ``Activation``; one that is not smooth runs, but nothing is certified.
         zeta: lower bound of the start's v.
         kappa: largest ratio of the start's v within an output.
-        tolerance: solved when the loss is at most this times ½‖y‖².
+        tolerance: solved when the loss is at most this times ½‖y‖², or when ‖y − f‖ is below 1e-7 of ‖y‖ and rounding
+            lets no step reduce it: the certificate then still tells whether an exact solution is there.
         steps: Newton steps at most.
         method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k.
         dtype: "float32" halves the memory of the factor; products and residuals stay float64.
@@ -148,9 +149,7 @@ def memorize(
     rows = x[found.kept]
     if not len(rows):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 for every pairwise net")
-    method = (
-        method if method != "auto" else "cholesky" if len(rows) * y.shape[1] <= CHOLESKY_ROWS else "cg"
-    )
+    method = method if method != "auto" else "cholesky" if len(rows) * y.shape[1] <= CHOLESKY_ROWS else "cg"
     with jax.enable_x64(True):
         draw = {"inputs": x.shape[1], "outputs": y.shape[1], "zeta": zeta, "kappa": kappa}
         center, first, pivot = _start(key, rows, width, sigma, draw, method, dtype)
@@ -264,7 +263,8 @@ def _newton(
             point = _rescaled(task, point) if better is None else better
             history.append(_record(point, damping, w0))
     columns = {name: np.array([record[name] for record in history]) for name in history[0]}
-    return point, columns, bool(_norm(point) <= goal)
+    solved = _norm(point) <= (goal if len(history) > steps else max(goal, ROUNDING_FLOOR * size))
+    return point, columns, bool(solved)
 
 
 def _norm(point: _Point) -> float:
@@ -321,7 +321,8 @@ def _judge(
 ) -> tuple[str, str]:
     if not solved:
         return "not_converged", (
-            f"the loss is {loss:.3g} after {taken} steps: widen the net, enlarge the radius, or bound kappa"
+            f"the loss is {loss:.3g} after {taken} steps: widen the net, enlarge the radius, bound kappa, or scale x and "
+            "y to entries of size one, where w is near w⁰ with enough digits"
         )
     proof = "" if certificate is None else f"; {certificate.reason}"
     return "solved", f"loss {loss:.3g} after {taken} Newton steps{proof}"
