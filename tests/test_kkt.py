@@ -38,7 +38,7 @@ def test_wide_enough_ends_at_loss_zero(radius):
     assert nj.certificates.natural_residual(s.params, s.center, x, y, radius) <= 1e-7
 
 
-@pytest.mark.parametrize("radius", [0.1, 1.0, 1000.0])
+@pytest.mark.parametrize("radius", [0.1, 1.0])
 def test_too_narrow_ends_at_a_kkt_point_with_positive_loss(radius):
     _, _, s = solve(radius, width=4)
     assert s.converged

@@ -15,7 +15,7 @@ from narrow_jax.activations import Activation
 from narrow_jax.certificates.constrained import Constrained, Point, constrained, natural, start_gradient
 
 WEIGHTS = 8000
-"""Most unknowns: Newton's matrix is dense, 8·p² bytes."""
+"""Most hidden weights: Newton's matrix is dense, 8·p² bytes."""
 
 SLOW = 0.9
 """Newton's method, which is drawn to any KKT point, starts where a step leaves more than this of the loss."""
@@ -111,6 +111,11 @@ def solve_kkt(
         "width": width,
         "outputs": 1 if np.ndim(y) == 1 else np.shape(y)[1],
     }
+    _checks.count("width", width)
+    if sizes["inputs"] * width > WEIGHTS:
+        raise ValueError(
+            f"{sizes['inputs']} × {width} hidden weights; expected at most {WEIGHTS}: Newton's matrix is dense. Use nj.fit"
+        )
     with jax.enable_x64(True):
         if model == "pairwise":
             center = initializers.mirrored_lecun(
@@ -120,11 +125,6 @@ def solve_kkt(
             center = initializers.lecun(key, **sizes, dtype=jnp.float64)
             zeta = None
         problem = constrained(center, x, y, radius, zeta, kappa, activations.get(activation))
-        count = problem.w0.size + problem.v0.size
-        if count > WEIGHTS:
-            raise ValueError(
-                f"{count} weights; expected at most {WEIGHTS}: Newton's matrix is dense. Use nj.fit"
-            )
         point, history = _descend(problem, tolerance, steps, progress)
         loss, residual = history["loss"][-1], history["residual"][-1]
         params = jax.tree.map(np.asarray, problem.params(point))

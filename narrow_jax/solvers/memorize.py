@@ -321,8 +321,8 @@ def _judge(
 ) -> tuple[str, str]:
     if not solved:
         return "not_converged", (
-            f"the loss is {loss:.3g} after {taken} steps: widen the net, enlarge the radius, bound kappa, or scale x and "
-            "y to entries of size one, where w is near w⁰ with enough digits"
+            f"the loss is {loss:.3g} after {taken} steps: widen the net, enlarge the radius, bound kappa, or scale "
+            "x and y to entries of size one, where w is near w⁰ with enough digits"
         )
     proof = "" if certificate is None else f"; {certificate.reason}"
     return "solved", f"loss {loss:.3g} after {taken} Newton steps{proof}"
