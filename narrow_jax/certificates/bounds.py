@@ -94,7 +94,8 @@ def _residual(w: Array, v: Array, x: Array, y: Array, activation: Activation) ->
     value = jax.lax.optimization_barrier(activation.value(z))
     value_error = activation.lipschitz * z_error + activation.value_error * fl.UNIT * (1 + jnp.abs(z))
     plus, minus = jnp.split(value, 2, axis=1)
-    moved = sum(jnp.split(fl.up(value_error), 2, axis=1))
+    moved_plus, moved_minus = jnp.split(fl.up(value_error), 2, axis=1)
+    moved = moved_plus + moved_minus
     pairs = plus - minus
     f = jax.lax.optimization_barrier(fl.matmul(pairs, v))
     r = y - f

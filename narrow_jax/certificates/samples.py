@@ -35,7 +35,10 @@ def distinct(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -> Distin
         ([0, 1], ((2, 0),), (3,), '')
     """
     first: dict[bytes, int] = {}
-    kept, repeated, zero, clashes = [], [], [], []
+    kept: list[int] = []
+    repeated: list[tuple[int, int]] = []
+    zero: list[int] = []
+    clashes: list[int] = []
     for index, row in enumerate(x + 0.0):  # −0 and 0 have different bytes
         if not row.any():
             (clashes if y[index].any() else zero).append(index)

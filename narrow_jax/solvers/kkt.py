@@ -114,7 +114,7 @@ def solve_kkt(
     _checks.count("width", width)
     if sizes["inputs"] * width > WEIGHTS:
         raise ValueError(
-            f"{sizes['inputs']} × {width} hidden weights; expected at most {WEIGHTS}: Newton's matrix is dense. Use nj.fit"
+            f"{sizes['inputs']} × {width} hidden weights; expected at most {WEIGHTS}: Newton's matrix is dense"
         )
     with jax.enable_x64(True):
         if model == "pairwise":
