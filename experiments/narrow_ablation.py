@@ -1,12 +1,12 @@
 """Which ingredient does what: mirrored start × pairwise head × ball, all eight, and what a plain start rules out.
 
 Command:  python -m experiments.narrow_ablation [--quick] [--out DIR]
-Cost:     about five minutes on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
+Cost:     estimated at five minutes on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
 Expected: without the ball every combination learns, by travelling. In a small ball the pairwise head learns from the
           mirrored start, and so does form (1) of Theorem 1 (mirrored start, standard head, free v); a plain start
           cannot, with either head: f(w⁰) ≠ 0 grows with v, and the shortest Newton step over all scales of v stays
           longer than ε.
-Result:   see docs/narrow_ablation.json.
+Result:   not recorded yet at full size.
 Writes:   runs/narrow_ablation/summary.json (one record a combination, width and radius) and figure.png.
 
 Reference: "When Expressivity Meets Trainability", Theorem 1, figure 3 and section 4.3.

@@ -8,7 +8,7 @@ Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinat
           the ball's coordinates, and at the KKT points, the pairwise net reaches low loss at every ε from m = 2n/d on
           and the standard net only where ε lets it travel. "Regular training fails when the net is narrow" does not
           reproduce: at ε = 1000 the standard net does well.
-Result:   see docs/narrow_fig4.json for the run that is committed, with its sizes.
+Result:   not recorded yet at full size.
 Writes:   runs/narrow_fig4/summary.json (one record a method, net, width and radius) and figure.png.
 
 n = 200, d = 20, Gaussian x and y, tanh, float64 (the paper does not state its n, d and axes); in each cell the best

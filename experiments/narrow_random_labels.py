@@ -2,11 +2,11 @@
 
 Command:  python -m experiments.narrow_random_labels [--quick] [--raw-dir DIR] [--out DIR]
           (--raw-dir: folder with the original files of MNIST and CIFAR-10; without it digits only)
-Cost:     one minute for digits on two cores; ``--quick`` a few seconds.
+Cost:     estimated at one minute for digits on two cores; ``--quick`` a few seconds.
 Expected: Newton in the ball reaches a loss at rounding level, certified, in a few steps; PGD in the same ball and
           plain Adam on a standard net of the same width are orders of magnitude above it after the same time and
           more.
-Result:   see docs/narrow_random_labels.json.
+Result:   not recorded yet at full size.
 Writes:   runs/narrow_random_labels/summary.json (one record a data set and method) and figure.png.
 
 Reference: "When Expressivity Meets Trainability", appendix H.6.

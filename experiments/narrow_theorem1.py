@@ -1,11 +1,11 @@
 """Theorem 1 on instances: the smallest width that works, the nice region, and the certificate.
 
 Command:  python -m experiments.narrow_theorem1 [--quick] [--out DIR]
-Cost:     about two minutes on two cores; ``--quick`` a few seconds and one small instance.
+Cost:     estimated at two minutes on two cores; ``--quick`` a few seconds and one small instance.
 Expected: from m = 2n/d on (the smallest even width with h·rank(x) ≥ n) every instance is solved within ε = 0.1 and
           certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows
           with m.
-Result:   see docs/narrow_theorem1.json.
+Result:   not recorded yet at full size.
 Writes:   runs/narrow_theorem1/summary.json (one record an instance and width) and figure.png.
 
 Reference: "When Expressivity Meets Trainability", Theorem 1 and Remark 1.

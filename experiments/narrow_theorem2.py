@@ -1,11 +1,11 @@
 """Theorem 2 measured: the loss at KKT points of problem (7) over ε, beside the radius below which it is proven to be 0.
 
 Command:  python -m experiments.narrow_theorem2 [--quick] [--out DIR]
-Cost:     about three minutes on two cores; ``--quick`` under a minute, three radii.
+Cost:     estimated at three minutes on two cores; ``--quick`` under a minute, three radii.
 Expected: the paper states loss O(ε²) at KKT points. Below ε₀/(1 + κ/2) the loss is proven to be 0, and above it the
           solver ends at its floor too where m ≥ 2n/d: there is no slope to measure. Where m < 2n/d the loss is
           positive.
-Result:   see docs/narrow_theorem2.json.
+Result:   not recorded yet at full size.
 Writes:   runs/narrow_theorem2/summary.json (one record a width and radius) and figure.png.
 
 Reference: "When Expressivity Meets Trainability", problem (7) and Theorem 2.

@@ -159,9 +159,10 @@ def constrained(
     (jacobian.pairwise if paired else jacobian.standard)({"w": w, "v": v}, x, activation)
     if y.shape[1] != v.shape[1]:
         raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
-    x, y, w, v, bound, ratio = (jnp.asarray(array, jnp.float64) for array in (x, y, w, v, radius, kappa))
+    data = [jnp.asarray(array, jnp.float64) for array in (x, y, w, v)]
+    bound, ratio = jnp.asarray(radius, jnp.float64), jnp.asarray(kappa, jnp.float64)
     cone = None if zeta is None else jnp.asarray(zeta, jnp.float64)
-    return Constrained(x, y, w, v, bound, cone, ratio, activation, paired)
+    return Constrained(data[0], data[1], data[2], data[3], bound, cone, ratio, activation, paired)
 
 
 @jax.jit
