@@ -16,11 +16,13 @@ from narrow_jax import (
     spectra,
 )
 from narrow_jax._memory import MemoryBudgetError
+from narrow_jax.solvers import Memorized, memorize
 from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
 from narrow_jax.training import FitResult, fit, sweep
 
 __all__ = [
     "FitResult",
+    "Memorized",
     "MemoryBudgetError",
     "SigmaMin",
     "activations",
@@ -33,6 +35,7 @@ __all__ = [
     "initializers",
     "jacobian",
     "losses",
+    "memorize",
     "models",
     "monitors",
     "plots",

@@ -36,13 +36,15 @@ class Activation:
         sup_second_derivative: sup |σ''|; infinity where σ' jumps.
         derivative_error: c with |computed σ'(z) − σ'(z)| ≤ c·2⁻⁵³|σ'(z)| + 2⁻⁹⁰ in float64; None if none is known,
             and then nothing that depends on it is certified.
-        derivative_range: the |z| below which ``derivative_error`` holds.
+        derivative_range: the |z| below which ``derivative_error`` and ``value_error`` hold.
         log_derivative_lipschitz: sup |σ''/σ'|; infinity where σ' vanishes. It makes bounds tight where σ saturates.
         analytic: σ is real analytic with infinitely many non-zero Taylor coefficients at 0.
         zero_only_at_zero: σ(z) = 0 exactly at z = 0.
         homogeneous: σ(az) = aσ(z) for every a > 0: linear on both sides of its kink at 0.
         smoothing: τ where σ(z) = E[s(z + τg)] − E[s(τg)] for a standard normal g and s of slopes inf σ' left of 0
             and sup σ' right of it; None for any other σ.
+        value: σ from correctly rounded operations alone, for proofs; None if there is none.
+        value_error: c with |computed value(z) − σ(z)| ≤ c·2⁻⁵³(1 + |z|) in float64.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,10 +67,32 @@ class Activation:
     zero_only_at_zero: bool = False
     homogeneous: bool = False
     smoothing: float | None = None
+    value: Elementwise | None = None
+    value_error: float = math.inf
 
     def __call__(self, z: HostArray) -> Array:
         """Return σ(z)."""
         return self.fn(z)
+
+
+# The errors of the values below, in units of 2⁻⁵³ with EXP_ERROR = 4. tanh = (1 − e)/(1 + e), e = exp(−2|z|): slope
+# 2e/(1 + e)² ≤ 1/2 for log e and 3 roundings: 5. sigmoid: slope ≤ 1/4, 2 roundings: 3, stated as 4. softplus = log1p(e)
+# + max(z, 0): LOG1P_ERROR·log 2, slope ≤ 1/2, one rounding of at most 1 + |z|: 10, stated as 12. sin z = cos(z − π/2):
+# the difference is off by 2 + |z|, COS_ERROR = 8: 10, stated as 12.
+
+
+def _tanh_value(z: Array) -> Array:
+    e = _elementary.exp_negative(2 * jnp.abs(z))
+    return jnp.sign(z) * ((1 - e) / (1 + e))
+
+
+def _sigmoid_value(z: Array) -> Array:
+    e = _elementary.exp_negative(jnp.abs(z))
+    return jnp.where(z >= 0, 1.0, e) / (1 + e)
+
+
+def _softplus_value(z: Array) -> Array:
+    return jnp.maximum(z, 0.0) + _elementary.log1p(_elementary.exp_negative(jnp.abs(z)))
 
 
 # The errors of the derivatives below, in units of 2⁻⁵³: e carries EXP_ERROR = 4, and log e ↦ log(e/(1 + e)²) has slope
@@ -87,8 +111,7 @@ def _sigmoid_derivative(z: Array) -> Array:
 
 @jax.custom_jvp
 def _sigmoid(z: Array) -> Array:
-    e = _elementary.exp_negative(jnp.abs(z))
-    return jnp.where(z >= 0, 1.0, e) / (1 + e)
+    return _sigmoid_value(z)
 
 
 @_sigmoid.defjvp
@@ -232,6 +255,8 @@ _STOCK = {
             log_derivative_lipschitz=2.0,
             analytic=True,
             zero_only_at_zero=True,
+            value=_tanh_value,
+            value_error=5.0,
         ),
         Activation(
             "sigmoid",
@@ -243,6 +268,8 @@ _STOCK = {
             derivative_error=9.0,
             log_derivative_lipschitz=1.0,
             analytic=True,
+            value=_sigmoid_value,
+            value_error=4.0,
         ),
         Activation(
             "softplus",
@@ -254,6 +281,8 @@ _STOCK = {
             derivative_error=7.0,
             log_derivative_lipschitz=1.0,
             analytic=True,
+            value=_softplus_value,
+            value_error=12.0,
         ),
         Activation(
             "gelu",
@@ -276,6 +305,8 @@ _STOCK = {
             derivative_error=_elementary.COS_ERROR,
             derivative_range=_elementary.COS_RANGE,
             analytic=True,
+            value=lambda z: _elementary.cos(z - math.pi / 2),
+            value_error=12.0,
         ),
         Activation(
             "erf",

@@ -1,5 +1,9 @@
 """Theorems as functions: each checks its assumptions on a net and its data and returns constants and a verdict.
 
+``memorization``  an exact zero-loss net is near the given one (Newton–Kantorovich)
+``nice_region``   the radius in which every stationary point is a global minimum (Theorem 1)
+``kkt``           how far from a KKT point of problem (7), and whether KKT points have loss 0 (Theorem 2)
+``assumptions``   what the theorems ask of data, width and activation
 ``pyramidal``             Theorem 3.2 of "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal
                           Topology": whether, and how fast, gradient descent reaches a global minimum
 ``PyramidalInvariants``   what its proof keeps along training, as a monitor for ``fit``
@@ -11,10 +15,12 @@
 ``white_noise_loss``      the loss of local minima on Gaussian data, predicted and simulated
 """
 
+from narrow_jax.certificates.assumptions import Assumptions, Check, assumptions
 from narrow_jax.certificates.depth_width import StationaryValue, stationary_value
 from narrow_jax.certificates.guarantee import Guarantee
 from narrow_jax.certificates.hermite import hermite_coefficients, hermite_tail, khatri_rao_sigma_min
 from narrow_jax.certificates.invariants import Broken, PyramidalInvariants
+from narrow_jax.certificates.kkt import KKT, kkt, natural_residual
 from narrow_jax.certificates.lambda_star import LambdaStar, lambda_star
 from narrow_jax.certificates.linear_units import (
     BasisFunctionBound,
@@ -24,29 +30,40 @@ from narrow_jax.certificates.linear_units import (
     regression_value,
     separated_params,
 )
+from narrow_jax.certificates.narrow import Memorization, NiceRegion, memorization, nice_region
 from narrow_jax.certificates.pyramidal import PyramidalCertificate, pyramidal
 from narrow_jax.certificates.white_noise import WhiteNoiseLoss, white_noise_loss
 from narrow_jax.certificates.widths import LecunWidth, WidthRequirement, lecun_width, width_requirements
 
 __all__ = [
+    "KKT",
+    "Assumptions",
     "BasisFunctionBound",
     "Broken",
+    "Check",
     "Guarantee",
     "LambdaStar",
     "LecunWidth",
     "LinearUnits",
+    "Memorization",
+    "NiceRegion",
     "PyramidalCertificate",
     "PyramidalInvariants",
     "StationaryValue",
     "WhiteNoiseLoss",
     "WidthRequirement",
+    "assumptions",
     "basis_function_bound",
     "hermite_coefficients",
     "hermite_tail",
     "khatri_rao_sigma_min",
+    "kkt",
     "lambda_star",
     "lecun_width",
     "linear_units",
+    "memorization",
+    "natural_residual",
+    "nice_region",
     "pyramidal",
     "regression_value",
     "separated_params",

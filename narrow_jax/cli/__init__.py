@@ -1,4 +1,4 @@
-"""The command line: ``narrow-jax train | spectrum | certify``.
+"""The command line: ``narrow-jax train | spectrum | memorize | certify``.
 
 Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input.
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from narrow_jax.cli import certify, spectrum, train
+from narrow_jax.cli import certify, memorize, spectrum, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +31,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"narrow-jax {metadata.version('narrow_jax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, spectrum, certify):
+    for command in (train, spectrum, memorize, certify):
         command.add(commands)
     return parser

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from narrow_jax.cli import certify_pyramidal, certify_stationary_value
+from narrow_jax.cli import certify_memorization, certify_pyramidal, certify_stationary_value
 
-KINDS = (certify_pyramidal, certify_stationary_value)
+KINDS = (certify_memorization, certify_pyramidal, certify_stationary_value)
 
 
 def add(commands: Any) -> None:

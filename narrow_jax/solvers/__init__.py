@@ -1,8 +1,19 @@
-"""Searches for weights with a proven property.
+"""Solvers: nets that are found rather than trained.
 
-``pyramidal_start``   a start from which the theorem of pyramidal nets proves convergence on the given data
+``memorize``         an exact interpolating pairwise net in a ball, by Newton (Theorem 1)
+``solve_kkt``        a KKT point of the constrained problem (7)
+``pyramidal_start``  a start from which the theorem of pyramidal nets proves convergence on the given data
 """
 
+from narrow_jax.solvers.kkt import KKTSolution, solve_kkt
+from narrow_jax.solvers.memorize import Memorized, memorize
 from narrow_jax.solvers.pyramidal_start import PyramidalStart, pyramidal_start
 
-__all__ = ["PyramidalStart", "pyramidal_start"]
+__all__ = [
+    "KKTSolution",
+    "Memorized",
+    "PyramidalStart",
+    "memorize",
+    "pyramidal_start",
+    "solve_kkt",
+]

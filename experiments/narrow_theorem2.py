@@ -1,0 +1,127 @@
+"""Theorem 2 measured: the loss at KKT points of problem (7) over ε, beside the radius below which it is proven to be 0.
+
+Command:  python -m experiments.narrow_theorem2 [--quick] [--out DIR]
+Cost:     estimated at three minutes on two cores; ``--quick`` under a minute, three radii.
+Expected: the paper states loss O(ε²) at KKT points. Below ε₀/(1 + κ/2) the loss is proven to be 0, and above it the
+          solver ends at its floor too where m ≥ 2n/d: there is no slope to measure. Where m < 2n/d the loss is
+          positive.
+Result:   not recorded yet at full size.
+Writes:   runs/narrow_theorem2/summary.json (one record a width and radius) and figure.png.
+
+Reference: "When Expressivity Meets Trainability", problem (7) and Theorem 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import narrow_jax as nj
+
+N, D, KAPPA = 40, 8, 2.0
+WIDTHS, QUICK_WIDTHS = (8, 16, 24), (16,)
+RADII, QUICK_RADII = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.003, 0.1, 1.0)
+FLOOR = 1e-16
+"""Losses below are the solver's floor: residuals f − y of about 1e-9 an entry."""
+FOLDER = Path("runs/narrow_theorem2")
+
+
+def cell(width: int, radius: float) -> dict[str, Any]:
+    """Return the record of one KKT point."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(N, D)), rng.normal(size=N)
+    s = nj.solvers.solve_kkt(jax.random.key(0), x, y, width, radius, kappa=KAPPA, progress=False)
+    c = nj.certificates.kkt(s.params, s.center, x, y, radius, kappa=KAPPA)
+    return {
+        "width": width,
+        "radius": radius,
+        "loss": s.loss,
+        "residual": s.residual,
+        "steps": len(s.history["loss"]) - 1,
+        "threshold": c.threshold,
+        "proven_here": c.here,
+        "proven_everywhere": c.everywhere,
+        "reason": c.reason,
+    }
+
+
+def slope(records: list[dict[str, Any]]) -> float | None:
+    """Return the slope of log loss over log ε where the loss is 100 times above the floor; None if it is nowhere."""
+    points = [(math.log(r["radius"]), math.log(r["loss"])) for r in records if r["loss"] > 100 * FLOOR]
+    if len(points) < 2:
+        return None
+    radii, losses = np.array(points).T
+    return float(np.polyfit(radii, losses, 1)[0])
+
+
+def table(records: list[dict[str, Any]]) -> Table:
+    """Return the records as a table for the terminal."""
+    view = Table(title=f"KKT points of (7): n = {N}, d = {D}, κ = {KAPPA}, 2n/d = {2 * N // D}")
+    for heading in ("m", "ε", "loss", "residual", "steps", "proven 0 below", "loss 0 proven"):
+        view.add_column(heading, justify="right", no_wrap=True)
+    for r in records:
+        proven = "for all" if r["proven_everywhere"] else "here" if r["proven_here"] else "no"
+        loss = f"{r['loss']:.2g}" if r["loss"] > 100 * FLOOR else "zero"
+        cells = (str(r["width"]), f"{r['radius']:g}", loss, f"{r['residual']:.1e}", str(r["steps"]))
+        view.add_row(*cells, f"{r['threshold']:.2e}", proven)
+    return view
+
+
+def figure(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw loss over ε, one line a width, with the proven thresholds."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = canvas.subplots()
+    for index, width in enumerate(dict.fromkeys(r["width"] for r in records)):
+        rows = [r for r in records if r["width"] == width]
+        color = f"C{index}"
+        shown = [max(r["loss"], FLOOR) for r in rows]
+        axes.loglog([r["radius"] for r in rows], shown, "o-", color=color, label=f"m = {width}")
+        if rows[0]["threshold"] > 0:
+            axes.axvline(rows[0]["threshold"], color=color, linestyle=":", linewidth=1)
+    axes.axhspan(FLOOR / 10, 100 * FLOOR, color="0.9")
+    axes.annotate("zero, to the solver's floor", (0.02, 2 * FLOOR), xycoords=("axes fraction", "data"))
+    axes.set(
+        xlabel="ε (dotted: below, every KKT point is proven to have loss 0)", ylabel="loss at the KKT point"
+    )
+    axes.legend()
+    canvas.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Solve every cell, print the table, write the record and the picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one width, three radii")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    args = parser.parse_args()
+    console = Console()
+    records = []
+    for width in QUICK_WIDTHS if args.quick else WIDTHS:
+        for radius in QUICK_RADII if args.quick else RADII:
+            records.append(cell(width, radius))
+            console.print(f"m = {width}, ε = {radius:g}: loss {records[-1]['loss']:.2g}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    figure(records, args.out / "figure.png")
+    console.print(table(records))
+    for width in dict.fromkeys(r["width"] for r in records):
+        found = slope([r for r in records if r["width"] == width])
+        console.print(
+            f"m = {width}: " + ("zero" if found is None else f"slope {found:.2f} of log loss over log ε")
+        )
+    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+
+
+if __name__ == "__main__":
+    main()

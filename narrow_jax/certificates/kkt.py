@@ -1,0 +1,171 @@
+"""Theorem 2 of "When Expressivity Meets Trainability", in its stronger form: KKT points of problem (7) with loss 0."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _rounding as fl
+from narrow_jax import activations, jacobian
+from narrow_jax.activations import Activation
+from narrow_jax.certificates import bounds
+from narrow_jax.certificates.constrained import Constrained, constrained, natural, start_gradient
+from narrow_jax.certificates.narrow import nice_region
+from narrow_jax.spectra import sigma_min
+
+
+class KKT(NamedTuple):
+    """How far these weights are from a KKT point of problem (7), and whether KKT points have loss 0.
+
+    Fields:
+        holds: loss 0 is proven for a KKT point here, or for every KKT point of the problem.
+        reason: why, in words.
+        residual: ‖θ̂ − P(θ̂ − ∇̂)‖ over ‖∇̂‖ at the start, in the coordinates (w − w⁰)/s, s·v, s = min(ε, 1).
+        loss: ½‖y − f‖².
+        here: σ_min(J(w; v)) > ½L(v)ε: a KKT point at exactly these weights has loss 0.
+        everywhere: ε is below ``threshold``: every KKT point has loss 0.
+        radius: ε.
+        threshold: σ_min(J̃(w⁰))/(S₂ √λ_max (1 + κ/2)); 0 for κ = ∞ and for several outputs.
+        sigma: proven lower bound of σ_min(J(w; v)).
+        lipschitz: L(v).
+    """
+
+    holds: bool
+    reason: str
+    residual: float
+    loss: float
+    here: bool
+    everywhere: bool
+    radius: float
+    threshold: float
+    sigma: float
+    lipschitz: float
+
+
+def natural_residual(
+    params: Any,
+    center: Any,
+    x: Any,
+    y: Any,
+    radius: float,
+    zeta: float | None = 1e-3,
+    kappa: float = math.inf,
+    activation: str | Activation = "tanh",
+) -> float:
+    """Return ‖θ̂ − P(θ̂ − ∇̂)‖/‖∇̂ at the start‖: 0 at the KKT points of problem (7) and nowhere else.
+
+    Args:
+        params: the weights, of a pairwise net (v of m/2 rows) or a standard one (v of m rows).
+        center: the start, both leaves.
+        x: data, (n, d).
+        y: labels, (n,) or (n, k).
+        radius: ε.
+        zeta: ζ; None where v is free.
+        kappa: κ.
+        activation: name or ``Activation``.
+
+    Example:
+        >>> import narrow_jax as nj
+        >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=2, width=4)
+        >>> x = np.eye(2)
+        >>> natural_residual(start, start, x, np.ones(2), radius=0.1) > 0.1
+        True
+        >>> natural_residual(start, start, x, np.zeros(2), radius=0.1)
+        0.0
+    """
+    with jax.enable_x64(True):
+        problem = constrained(center, x, y, radius, zeta, kappa, activations.get(activation))
+        return _measure(problem, params)[1]
+
+
+def _measure(problem: Constrained, params: Any) -> tuple[float, float]:
+    loss, _, phi = natural(problem, problem.point(params))
+    return float(loss), float(jnp.linalg.norm(phi)) / start_gradient(problem)
+
+
+def kkt(
+    params: Any,
+    center: Any,
+    x: Any,
+    y: Any,
+    radius: float,
+    zeta: float | None = 1e-3,
+    kappa: float = math.inf,
+    activation: str | Activation = "tanh",
+) -> KKT:
+    """Theorem 2, stronger: for a mirrored start, a KKT point with σ_min(J(w; v)) > ½L(v)ε has loss exactly 0.
+
+    Hence every KKT point has, where ε < σ_min(J̃(w⁰))/(S₂ √λ_max (1 + κ/2)) and k = 1.
+
+    Proof. r = f − y. The cone contains (1 + t)v, so rᵀf ≥ 0. KKT in w: Jᵀr = −λ(w − w⁰), λ ≥ 0, and λ > 0 on the sphere
+    only. f(w⁰; v) = 0, so f = J(w − w⁰) + e with ‖e‖ ≤ ½Lε². Then 0 ≤ rᵀf = −λε² + rᵀe, hence λ ≤ ½L‖r‖, and
+    σ_min(J)‖r‖ ≤ ‖Jᵀr‖ = λε ≤ ½Lε‖r‖. For the second part σ_min(J(w; v)) ≥ min v (σ_min(J̃(w⁰)) − S₂√λ_max ε) and
+    L ≤ κ min v S₂√λ_max.
+
+    Args:
+        params, center, x, y, radius, zeta, kappa, activation: as for ``natural_residual``.
+
+    Returns:
+        ``KKT``. For a standard net only ``residual`` and ``loss`` say anything.
+
+    Raises:
+        ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.
+
+    Example:
+        >>> import narrow_jax as nj
+        >>> x, y = np.random.default_rng(0).normal(size=(6, 5)), np.ones(6)
+        >>> s = nj.solvers.solve_kkt(jax.random.key(0), x, y, width=8, radius=0.01, kappa=2.0)
+        >>> c = kkt(s.params, s.center, x, y, radius=0.01, kappa=2.0)
+        >>> c.holds, c.residual < 1e-8, c.loss < 1e-16
+        (True, True, True)
+
+    Reference:
+        "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²).
+    """
+    sigma = activations.get(activation)
+    with jax.enable_x64(True):
+        problem = constrained(center, x, y, radius, zeta, kappa, sigma)
+        loss, residual = _measure(problem, params)
+    w0, v0 = np.asarray(problem.w0), np.asarray(problem.v0)
+    half = w0.shape[1] // 2
+    mirrored = problem.paired and np.array_equal(w0[:, :half], w0[:, half:])
+    if not mirrored or zeta is None:
+        what = "the start is not mirrored" if problem.paired else "the net is not pairwise"
+        reason = f"{what if zeta is not None else 'v is free'}: Theorem 2 does not speak of it"
+        return KKT(False, reason, residual, loss, False, False, radius, 0.0, 0.0, math.inf)
+    rows = np.asarray(problem.x)
+    lower = float(sigma_min(jacobian.pairwise(params, rows, sigma)).lower)
+    lipschitz = bounds.lipschitz(np.asarray(params["v"], float), bounds.input_norm(rows), sigma)
+    region = nice_region({"w": w0, "v": v0}, rows, sigma)
+    bounded = region.every_v and math.isfinite(kappa)
+    threshold = region.radius / (1 + kappa / 2) * (1 - fl.SLACK) if bounded else 0.0
+    here = 0.5 * lipschitz * radius * (1 + fl.SLACK) < lower
+    everywhere = radius < threshold
+    reason = _verdict(sigma, here, everywhere, lower, lipschitz, radius, threshold)
+    return KKT(
+        here or everywhere, reason, residual, loss, here, everywhere, radius, threshold, lower, lipschitz
+    )
+
+
+def _verdict(
+    sigma: Activation,
+    here: bool,
+    everywhere: bool,
+    lower: float,
+    lipschitz: float,
+    radius: float,
+    threshold: float,
+) -> str:
+    if everywhere:
+        return f"every KKT point has loss exactly 0: ε = {radius:.6g} < {threshold:.6g}"
+    if here:
+        return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {lower:.6g} > ½Lε = {lipschitz * radius / 2:.6g}"
+    if not math.isfinite(lipschitz):
+        return f"σ' of {sigma.name} jumps: J is not Lipschitz and the theorem does not apply"
+    return (
+        f"loss 0 is not proven: σ_min(J) ≥ {lower:.6g}, ½Lε = {lipschitz * radius / 2:.6g}; shrink the radius"
+    )

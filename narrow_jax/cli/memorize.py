@@ -1,0 +1,95 @@
+"""``narrow-jax memorize``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import narrow_jax as nj
+from narrow_jax import runs
+from narrow_jax.cli.certify_memorization import finite, print_constants
+from narrow_jax.cli.config import HELP, TrainConfig, add_folders, add_options, load_data, to_json
+
+OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "memorize",
+        help="find a narrow net with zero loss, and prove that it is there",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Find a pairwise net that fits every label exactly, inside a ball around a mirrored start, by "
+        "Newton's method. Writes params.npz (with the start) and config.json. Exit status 1 if it is not proven.",
+        epilog="Example: narrow-jax memorize --dataset digits --labels random --normalize standardize --width 80 "
+        "--radius 0.1",
+    )
+    parser.set_defaults(run=run)
+    add_options(parser, OPTIONS)
+    parser.add_argument("--width", type=int, help=f"{HELP['width']} (default: the smallest that works)")
+    parser.add_argument("--radius", type=float, help="ε of the ball (default: ε₀ of Theorem 1)")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/DATASET-memorize-SEED)")
+    add_folders(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Solve, write the run, print the verdict; 1 if it is not proven."""
+    config = TrainConfig(**{name: getattr(args, name) for name in OPTIONS})
+    data = load_data(config, args.raw_dir, args.data_dir)
+    started = time.perf_counter()
+    found = nj.memorize(
+        jax.random.key(config.seed),
+        data.x,
+        data.y,
+        args.width,
+        args.radius,
+        activation=config.activation,
+        zeta=config.zeta,
+        kappa=config.kappa,
+        progress=False if args.json else None,
+    )
+    seconds = time.perf_counter() - started
+    width = found.params["w"].shape[1]
+    config = replace(
+        config, width=width, radius=math.inf if math.isnan(found.radius_used) else found.radius_used
+    )
+    folder = args.out or Path("runs") / f"{config.dataset}-memorize-{config.seed}"
+    runs.save(folder, {**found.params, "center": found.center}, to_json(config) | {"scale": found.scale})
+    _print(found, folder, seconds, as_json=args.json)
+    return 0 if found.certificate is not None and found.certificate.holds else 1
+
+
+def _print(found: nj.Memorized, folder: Path, seconds: float, as_json: bool) -> None:
+    certificate = found.certificate
+    (n, k), width = found.residual.shape, found.params["w"].shape[1]
+    summary = finite(
+        {
+            "status": found.status,
+            "message": found.message,
+            "loss": found.loss,
+            "steps": max(len(found.history.get("loss", ())) - 1, 0),
+            "samples": n,
+            "outputs": k,
+            "width": width,
+            "scale": found.scale,
+            "radius": found.radius_used,
+            "seconds": round(seconds, 2),
+        }
+    )
+    if as_json:
+        proof = None if certificate is None else finite(certificate._asdict())
+        print(json.dumps({**summary, "certificate": proof, "folder": str(folder)}))
+        return
+    print(f"{found.status}: {found.message}")
+    print(f"  net       {width} hidden units, {n} samples, {k} outputs, v = {found.scale:g} · v⁰")
+    if certificate is not None:
+        print_constants(certificate)
+    print(f"  written   {folder} in {seconds:.2f} s")

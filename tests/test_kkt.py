@@ -1,0 +1,191 @@
+"""Problem (7): KKT points, the residual that measures them, and when their loss is proven to be 0."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.optimize
+
+import narrow_jax as nj
+from narrow_jax.solvers import solve_kkt
+
+KEY = jax.random.key(0)
+N, D, WIDTH = 16, 4, 12
+
+
+def problem(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(N, D)), rng.normal(size=N)
+
+
+def solve(radius, seed=0, **options):
+    x, y = problem(seed)
+    return x, y, solve_kkt(jax.random.key(seed), x, y, options.pop("width", WIDTH), radius, **options)
+
+
+def feasible(s, radius, zeta=1e-3, kappa=np.inf):
+    w = np.linalg.norm(s.params["w"] - s.center["w"]) <= radius * (1 + 1e-12) + 1e-14
+    v = s.params["v"]
+    return w and (v >= zeta * (1 - 1e-12)).all() and v.max() <= kappa * v.min() * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("radius", [0.1, 1.0, 1000.0])
+def test_wide_enough_ends_at_loss_zero(radius):
+    x, y, s = solve(radius)
+    assert s.converged
+    assert s.residual <= 1e-8
+    assert s.loss <= 1e-14
+    assert feasible(s, radius)
+    assert nj.certificates.natural_residual(s.params, s.center, x, y, radius) <= 1e-7
+
+
+@pytest.mark.parametrize("radius", [0.1, 1.0])
+def test_too_narrow_ends_at_a_kkt_point_with_positive_loss(radius):
+    _, _, s = solve(radius, width=4)
+    assert s.converged
+    assert s.loss > 1e-4
+    assert feasible(s, radius)
+
+
+@pytest.mark.parametrize("radius", [0.1, 1000.0])
+def test_standard_net_with_a_ball(radius):
+    _, _, s = solve(radius, model="standard", width=4)
+    assert s.converged
+    assert np.linalg.norm(s.params["w"] - s.center["w"]) <= radius * (1 + 1e-12)
+
+
+def test_ratio_is_respected():
+    _, _, s = solve(0.3, kappa=2.0)
+    assert s.converged
+    assert feasible(s, 0.3, kappa=2.0)
+
+
+def test_below_the_threshold_every_kkt_point_has_loss_zero():
+    x, y = problem()
+    center = nj.initializers.mirrored_lecun(KEY, inputs=D, width=WIDTH, kappa=2.0)
+    threshold = nj.certificates.kkt(center, center, x, y, 1.0, kappa=2.0).threshold
+    assert threshold == pytest.approx(nj.certificates.nice_region(center, x).radius / 2, rel=1e-9)
+    for fraction in (0.1, 0.9):
+        _, _, s = solve(fraction * threshold, kappa=2.0)
+        c = nj.certificates.kkt(s.params, s.center, x, y, fraction * threshold, kappa=2.0)
+        assert c.everywhere
+        assert c.holds
+        assert "every KKT point" in c.reason
+        assert s.converged
+        assert s.loss <= 1e-14
+
+
+def test_nothing_is_proven_far_above_the_threshold():
+    x, y, s = solve(10.0)
+    c = nj.certificates.kkt(s.params, s.center, x, y, 10.0)
+    assert not c.holds
+    assert "loss 0 is not proven" in c.reason
+
+
+def test_residual_agrees_with_an_independent_optimality_check():
+    """At the solver's point no feasible direction of a generic solver lowers the linearised loss."""
+    x, y, s = solve(0.1, width=4, kappa=4.0)
+
+    def loss(vector):
+        w, v = vector[: s.params["w"].size].reshape(D, 4), vector[s.params["w"].size :].reshape(2, 1)
+        f = (np.tanh(x @ w[:, :2]) - np.tanh(x @ w[:, 2:])) @ v
+        return np.sum((f[:, 0] - y) ** 2) / 2
+
+    start = np.concatenate([s.params["w"].ravel(), s.params["v"].ravel()])
+    center = s.center["w"].ravel()
+    size = center.size
+    constraints = [
+        {"type": "ineq", "fun": lambda p: 0.1**2 - np.sum((p[:size] - center) ** 2)},
+        {"type": "ineq", "fun": lambda p: p[size:] - 1e-3},
+        {"type": "ineq", "fun": lambda p: 4 * p[size:].min() - p[size:].max()},
+    ]
+    found = scipy.optimize.minimize(loss, start, method="SLSQP", constraints=constraints)
+    assert loss(start) == pytest.approx(s.loss, rel=1e-9)
+    assert found.fun >= s.loss * (1 - 1e-4)
+
+
+def test_residual_is_large_away_from_kkt_points():
+    x, y, s = solve(0.1)
+    params = {"w": s.params["w"], "v": 1.1 * s.params["v"]}
+    assert nj.certificates.natural_residual(params, s.center, x, y, 0.1) > 1e-2
+
+
+def test_radius_zero_freezes_w():
+    _, _, s = solve(0.0)
+    np.testing.assert_array_equal(s.params["w"], s.center["w"])
+
+
+def test_loss_never_rises():
+    _, _, s = solve(0.1, width=4)
+    assert (np.diff(s.history["loss"]) <= 1e-9 * s.history["loss"][0]).all()
+
+
+def test_standard_nets_and_plain_starts_get_no_theorem():
+    x, y, s = solve(1.0, model="standard", width=4)
+    c = nj.certificates.kkt(s.params, s.center, x, y, 1.0, zeta=None)
+    assert not c.holds
+    assert "v is free" in c.reason
+    rng = np.random.default_rng(0)
+    plain = {"w": rng.normal(size=(D, 4)), "v": np.ones((2, 1))}
+    c = nj.certificates.kkt(plain, plain, x, y, 1.0)
+    assert not c.holds
+    assert "the start is not mirrored" in c.reason
+
+
+BAD = {
+    "radius": ({"radius": -1.0}, "expected a number ≥ 0"),
+    "width": ({"width": 5}, "expected an even number"),
+    "zeta": ({"zeta": 0.0}, "zeta is 0.0"),
+    "kappa": ({"kappa": 0.5}, "kappa is 0.5"),
+    "model": ({"model": "pairwize"}, "did you mean 'pairwise'"),
+    "size": ({"width": 4000}, "expected at most 8000"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        solve(options.pop("radius", 0.1), **options)
+
+
+# --- The audit -------------------------------------------------------------------------------------------
+
+
+def verdicts(x, y, width=8, activation="tanh"):
+    audit = nj.certificates.assumptions(x, y, width, activation)
+    return audit, {check.assumption: check for check in audit.checks}
+
+
+def test_gaussian_data_pass_the_audit():
+    audit, found = verdicts(*problem())
+    assert audit.holds
+    assert found["samples come from a continuous distribution"].verdict == "cannot be checked"
+    assert audit.width_needed == 8
+
+
+FAILURES = {
+    "odd width": ({"width": 7}, "m is even"),
+    "narrow": ({"width": 6}, "h·rank(x) ≥ nk and h ≥ k"),
+    "relu": ({"activation": "relu"}, "σ is analytic with infinitely many Taylor coefficients"),
+    "sigmoid": ({"activation": "sigmoid"}, "σ(z) = 0 only at z = 0"),
+}
+
+
+@pytest.mark.parametrize(("options", "assumption"), FAILURES.values(), ids=FAILURES.keys())
+def test_failing_width_or_activation(options, assumption):
+    audit, found = verdicts(*problem(), **options)
+    assert not audit.holds
+    assert found[assumption].verdict == "fails"
+    assert assumption in audit.reason
+
+
+def test_failing_data():
+    x, y = problem()
+    x[3], x[5], x[7] = x[2], -2 * x[4], 0
+    _, found = verdicts(x, y)
+    assert "samples 2 and 3 are equal" in found["labels do not contradict each other"].evidence
+    assert found["no sample is 0"].evidence == "zero samples: [7]"
+    assert found["no two samples are parallel"].verdict == "fails"
+    x, y = problem()
+    x[:, 0] = 1.0
+    _, found = verdicts(x, y)
+    assert found["samples come from a continuous distribution"].verdict == "fails"
