@@ -97,7 +97,7 @@ def test_equal_rows_give_zero():
     assert found.value <= found.error < 1e-12
 
 
-@pytest.mark.parametrize("activation", EVERY, ids=str)
+@pytest.mark.parametrize("activation", EVERY, ids=lambda a: getattr(a, "name", a))
 def test_coefficients_equal_the_plain_rule(activation):
     sigma = nj.activations.get(activation)
     mine = hermite_coefficients(sigma, 8)
