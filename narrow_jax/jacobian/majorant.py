@@ -13,7 +13,7 @@ from narrow_jax._typing import Array, Float
 def collatz_wielandt(
     apply: Callable[[Array], Array], diagonal: Float[Array, " r"], terms: int
 ) -> Float[Array, ""]:
-    """Return an upper bound of ‖M‖₂ for M = |Ĵ||Ĵ|ᵀ: max_i (My)_i/y_i with y = √diag(M), so at most tr M.
+    """Return an upper bound of ‖M‖₂ for M = |Ĵ||Ĵ|ᵀ: max_i (My)_i/y_i with y = √diag(M), about tr M at most.
 
     Theorem (Collatz, Wielandt): the Perron root of M ≥ 0 is at most that ratio for any y > 0.
 
