@@ -167,7 +167,7 @@ def test_residual_bound_is_honest(radius):
     assert rounding < 1e-6
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.integers(0, 10**6), st.sampled_from([0.05, 0.5, 5.0]), st.floats(0, 1e-3))
 def test_a_certified_zero_is_there(seed, radius, noise):
     """Newton continued in 50 digits from a certified point stays within ρ and ends at a zero."""
@@ -187,8 +187,8 @@ def test_a_certified_zero_is_there(seed, radius, noise):
             w += reshape(J.T * mpmath.lu_solve(J * J.T, residual), w.rows, w.cols)
         residual, _ = system(w, m.params["v"], x, y)
         assert mpmath.norm(residual) < mpmath.mpf(10) ** -35
-        assert mpmath.norm(w - start, "f") <= m.certificate.rho
-        assert mpmath.norm(w - mpmath.matrix(m.center["w"].tolist()), "f") <= radius
+        assert mpmath.mnorm(w - start, "f") <= m.certificate.rho
+        assert mpmath.mnorm(w - mpmath.matrix(m.center["w"].tolist()), "f") <= radius
 
 
 def system(w, v, x, y):

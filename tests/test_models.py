@@ -26,6 +26,7 @@ ACTIVATIONS = {
     "sin": math.sin,
     "erf": math.erf,
     "relu": lambda z: max(z, 0.0),
+    "abs": abs,
 }
 
 
