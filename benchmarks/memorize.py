@@ -10,6 +10,7 @@ Writes:   benchmarks/results/memorize.json
 from __future__ import annotations
 
 import argparse
+import functools
 import resource
 import time
 from pathlib import Path
@@ -96,11 +97,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="seeds of the Gaussian problem")
     parser.add_argument("--gpu", action="store_true", help="the large problem only")
     args = parser.parse_args()
-    records = [] if args.gpu else [seeds(args.seeds)]
-    for case in LARGE if args.gpu else (*GAUSSIAN, *DIGITS, *(IMAGES if args.raw_dir else ())):
-        records.append(measure(case, args.raw_dir))
+    cases = LARGE if args.gpu else (*GAUSSIAN, *DIGITS, *(IMAGES if args.raw_dir else ()))
+    jobs = [] if args.gpu else [functools.partial(seeds, args.seeds)]
+    records = []
+    for job in (*jobs, *(functools.partial(measure, case, args.raw_dir) for case in cases)):
+        records.append(job())
         print(records[-1], flush=True)
-    print(f"Written: {_timing.write('memorize', 'python -m benchmarks.memorize', records)}")
+        _timing.write("memorize", "python -m benchmarks.memorize", records)  # a long case may be cut off
 
 
 if __name__ == "__main__":
