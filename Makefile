@@ -22,6 +22,8 @@ tests: .venv/.dev
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.spectra
+	$(BIN)/python -m benchmarks.memorize
+	$(BIN)/python -m benchmarks.stationary_value
 
 .venv/.created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "narrow_jax needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 …")'

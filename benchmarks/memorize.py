@@ -36,14 +36,15 @@ class Case(NamedTuple):
 GAUSSIAN = (Case("gaussian", 1000, 44, 0.1, 50), Case("gaussian", 1000, 44, 1.0, 50))
 DIGITS = (Case("digits", 1797, 80, 0.1),)
 IMAGES = (Case("mnist", 3000, 16, 1.0), Case("mnist", 6000, 48, 1.0), Case("cifar10", 10_000, 24, 1.0))
-LARGE = (Case("gaussian", 50_000, 66, 1.0, 3072),)
+LARGE = (Case("random labels", 50_000, 66, 1.0, 3072),)
 
 
 def data(case: Case, raw_dir: Path | None) -> tuple[Any, Any]:
     """Return x and y."""
     if case.inputs:
         rng = np.random.default_rng(0)
-        return rng.normal(size=(case.samples, case.inputs)), rng.choice([-1.0, 1.0], size=case.samples)
+        x, y = rng.normal(size=(case.samples, case.inputs)), rng.normal(size=case.samples)
+        return x, np.sign(y) if case.name == "random labels" else y
     found = nj.data.load(
         case.name, labels="random", samples=case.samples, normalize="standardize", raw_dir=raw_dir
     )

@@ -153,3 +153,14 @@ def real_matrix(what: str, array: Any) -> Any:
     if array.ndim != 2:
         raise ValueError(f"{what} has shape {array.shape}; expected a matrix (two axes)")
     return array
+
+
+def real_data(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return x (n, d) and y (n, k), a vector as one column, in float64: samples that fit together, real and finite."""
+    samples(x, y)
+    x, y = np.asarray(x), np.asarray(y)
+    y = y[:, None] if y.ndim == 1 else y
+    for name, array in (("x", x), ("y", y)):
+        real_matrix(name, array)
+        finite(name, array)
+    return x.astype(float), y.astype(float)

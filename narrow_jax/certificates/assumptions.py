@@ -68,14 +68,8 @@ def assumptions(x: Any, y: Any, width: int, activation: str | Activation = "tanh
         "When Expressivity Meets Trainability", section 4.1.
     """
     sigma = activations.get(activation)
-    _checks.samples(x, y)
     _checks.count("width", width)
-    x, y = np.asarray(x), np.asarray(y)
-    y = y[:, None] if y.ndim == 1 else y
-    for name, array in (("x", x), ("y", y)):
-        _checks.real_matrix(name, array)
-        _checks.finite(name, array)
-    x, y = x.astype(float), y.astype(float)
+    x, y = _checks.real_data(x, y)
     rank = int(np.linalg.matrix_rank(x))
     needed = 2 * max(math.ceil(x.shape[0] * y.shape[1] / max(rank, 1)), y.shape[1])
     checks = (*_width(x, y, width, rank, needed), *_activation(sigma), *_data(x, y, rank))

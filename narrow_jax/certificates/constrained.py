@@ -148,12 +148,7 @@ def constrained(
     _checks.kappa(kappa)
     if zeta is not None:
         _checks.zeta(zeta)
-    _checks.samples(x, y)
-    x, y = np.asarray(x), np.asarray(y)
-    y = y[:, None] if y.ndim == 1 else y
-    for name, array in (("x", x), ("y", y)):
-        _checks.real_matrix(name, array)
-        _checks.finite(name, array)
+    x, y = _checks.real_data(x, y)
     w, v = np.asarray(center["w"]), np.asarray(center["v"])
     paired = v.shape[0] != w.shape[1]
     (jacobian.pairwise if paired else jacobian.standard)({"w": w, "v": v}, x, activation)

@@ -110,7 +110,7 @@ def memorization(
     """
     _checks.radius(radius)
     sigma = activations.get(activation)
-    x, y = _data(x, y)
+    x, y = _checks.real_data(x, y)
     w, v = (np.asarray(_checks.real_matrix(name, params[name]), float) for name in ("w", "v"))
     start = _center(center, w)
     jacobian.pairwise({"w": w, "v": v}, x, sigma)  # checks the shapes
@@ -219,15 +219,6 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh") -> N
         reason = f"σ_min(J(w⁰)) > 0 is not proven: {smallest.message}"
     rows = len(x) * v.shape[1]
     return NiceRegion(holds, reason, radius, float(smallest.lower), lipschitz, every_v, rows)
-
-
-def _data(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    _checks.samples(x, y)
-    x = np.asarray(_checks.real_matrix("x", x), float)
-    y = np.asarray(_checks.real_matrix("y", y if np.ndim(y) == 2 else np.asarray(y)[:, None]), float)
-    _checks.finite("x", x)
-    _checks.finite("y", y)
-    return x, y
 
 
 def _center(center: Any, w: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax
 
 import narrow_jax as nj
 from narrow_jax import runs
-from narrow_jax.cli.config import TrainConfig, add_folders, build, from_json, load_data
+from narrow_jax.cli.config import TrainConfig, add_folders, build, from_json, load_data, plain
 
 
 def add(kinds: Any) -> None:
@@ -64,8 +63,8 @@ def report(
     if as_json:
         checks = [check._asdict() for check in audit.checks]
         parts = {
-            "memorization": finite(found._asdict()),
-            "nice_region": finite(region._asdict()),
+            "memorization": plain(found._asdict()),
+            "nice_region": plain(region._asdict()),
             "assumptions": audit._asdict() | {"checks": checks},
         }
         print(json.dumps(parts))
@@ -86,11 +85,3 @@ def print_constants(found: nj.certificates.Memorization) -> None:
     print(f"  σ_min     ≥ {found.sigma:.6g}")
     print(f"  L         {found.lipschitz:.6g}")
     print(f"  g         {found.g:.6g} (≤ ½ is needed)")
-
-
-def finite(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields as JSON can hold them: None for what is not finite."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from narrow_jax.cli.config import TrainConfig, add_folders, add_options, load_data
+from narrow_jax.cli.config import TrainConfig, add_folders, add_options, load_data, plain
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
 STARTS = ("search", *nj.initializers.PYRAMIDS)
@@ -107,16 +106,7 @@ def _plain(certificate: nj.certificates.PyramidalCertificate, target: float) -> 
             "log10_rate": guarantee.log10_rate,
             "steps": guarantee.steps_to(target),
         }
-    return _finite(result | {"target_loss": target})
-
-
-def _finite(value: Any) -> Any:
-    """Return the value as JSON can hold it: what is infinite is a word."""
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, tuple):
-        return [_finite(entry) for entry in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return plain(result | {"target_loss": target})
 
 
 def _print(c: nj.certificates.PyramidalCertificate, target: float) -> None:

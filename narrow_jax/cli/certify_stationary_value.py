@@ -10,7 +10,7 @@ from typing import Any
 
 import narrow_jax as nj
 from narrow_jax import runs
-from narrow_jax.cli.config import TrainConfig, add_folders, from_json, load_data, to_json
+from narrow_jax.cli.config import TrainConfig, add_folders, from_json, load_data, plain, to_json
 
 
 def add(kinds: Any) -> None:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         "seconds": round(time.perf_counter() - started, 3),
     }
     if args.json:
-        print(json.dumps({"config": to_json(config), "result": result}))
+        print(json.dumps({"config": to_json(config), "result": plain(result)}))
     else:
         _print(result)
     return 0 if s.holds else 1

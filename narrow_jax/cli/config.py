@@ -83,6 +83,15 @@ def to_json(config: TrainConfig) -> dict[str, Any]:
     return {name: "inf" if value == math.inf else value for name, value in asdict(config).items()}
 
 
+def plain(value: Any) -> Any:
+    """Return a result as JSON can hold it: what is infinite or not a number is a word."""
+    if isinstance(value, dict):
+        return {name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def from_json(saved: dict[str, Any]) -> TrainConfig:
     """Return the config that ``to_json`` wrote."""
     values: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in saved.items()}

@@ -14,8 +14,8 @@ import jax
 
 import narrow_jax as nj
 from narrow_jax import runs
-from narrow_jax.cli.certify_memorization import finite, print_constants
-from narrow_jax.cli.config import HELP, TrainConfig, add_folders, add_options, load_data, to_json
+from narrow_jax.cli.certify_memorization import print_constants
+from narrow_jax.cli.config import HELP, TrainConfig, add_folders, add_options, load_data, plain, to_json
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(found: nj.Memorized, folder: Path, seconds: float, as_json: bool) -> None:
     certificate = found.certificate
     (n, k), width = found.residual.shape, found.params["w"].shape[1]
-    summary = finite(
+    summary = plain(
         {
             "status": found.status,
             "message": found.message,
@@ -85,7 +85,7 @@ def _print(found: nj.Memorized, folder: Path, seconds: float, as_json: bool) -> 
         }
     )
     if as_json:
-        proof = None if certificate is None else finite(certificate._asdict())
+        proof = None if certificate is None else plain(certificate._asdict())
         print(json.dumps({**summary, "certificate": proof, "folder": str(folder)}))
         return
     print(f"{found.status}: {found.message}")

@@ -10,7 +10,16 @@ from typing import Any
 
 import narrow_jax as nj
 from narrow_jax import runs
-from narrow_jax.cli.config import TrainConfig, add_folders, add_options, build, from_json, load_data, to_json
+from narrow_jax.cli.config import (
+    TrainConfig,
+    add_folders,
+    add_options,
+    build,
+    from_json,
+    load_data,
+    plain,
+    to_json,
+)
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
 
@@ -54,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         nj.plots.spectrum(nj.singular_values(J, memory_budget=budget), s, args.plot)
     if args.json:
-        print(json.dumps({"config": to_json(config), "result": result}))
+        print(json.dumps({"config": to_json(config), "result": plain(result)}))
     else:
         _print(result, s.message)
     return 0 if s.certified else 1

@@ -141,7 +141,7 @@ def memorize(
         "When Expressivity Meets Trainability", Theorem 1 (i).
     """
     sigma = activations.get(activation)
-    x, y = _data(x, y)
+    x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
     found = distinct(x, y)
     if found.clash:
@@ -170,16 +170,6 @@ def memorize(
     return Memorized(
         params, center, point.scale, loss, residual, epsilon, history, certificate, status, message
     )
-
-
-def _data(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    _checks.samples(x, y)
-    x, y = np.asarray(x), np.asarray(y)
-    y = y[:, None] if y.ndim == 1 else y
-    for name, array in (("x", x), ("y", y)):
-        _checks.real_matrix(name, array)
-        _checks.finite(name, array)
-    return x.astype(float), y.astype(float)
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:

@@ -15,7 +15,7 @@ STATUSES = {
     "numerically_zero": "σ_min is not above the rounding of the matrix: treat the Jacobian as rank-deficient",
     "rank_deficient_by_shape": "more rows than columns: σ_min over the rows is 0; widen the network",
     "estimate": "the value is accurate to rounding but its lower bound is not proven: use certify=True and float64 on "
-    "CPU or GPU; a condition number above 1e10 is beyond proof in float64",
+    "CPU or GPU; a condition number above 1e10 or entries beyond 2^±900 are beyond proof in float64",
     "not_converged": "the Gram matrix cannot resolve σ_min, or an iteration stopped early: "
     "use method='qr' outside vmap",
 }
