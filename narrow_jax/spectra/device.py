@@ -16,9 +16,22 @@ from narrow_jax.spectra import lanczos
 __all__ = ["lower_norm", "matmul", "outer", "total"]
 
 
-def cond(predicate: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    """Return yes() or no(), chosen while running."""
+def cond(predicate: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """Return yes() or no(), chosen while running unless known before."""
+    if isinstance(predicate, bool):
+        return yes() if predicate else no()
     return jax.lax.cond(predicate, yes, no)
+
+
+def while_loop(going: Callable[[Any], Any], body: Callable[[Any], Any], state: Any) -> Any:
+    """Return the state after body as often as it is ``going``."""
+    return jax.lax.while_loop(going, body, state)
+
+
+def unknown(factor: Float[Array, "n n"]) -> lanczos.Ritz:
+    """Return a pair that has not converged."""
+    one = jnp.ones((), factor.dtype)
+    return lanczos.Ritz(_start(factor), one, one, jnp.array(False))
 
 
 def shifted(k: Float[Array, "n n"], c: Array, u: Float[Array, " n"], beta: Array) -> Float[Array, "n n"]:

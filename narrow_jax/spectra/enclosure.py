@@ -7,7 +7,7 @@ the bounds good.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -118,25 +118,24 @@ def lower_bound(pair: Pair, beta: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def best_lower_bound(
-    algebra: ModuleType, j: EvaluatedJacobian, factor: Any, pair: Pair, beta: Array, rounds: int
+    algebra: ModuleType, j: EvaluatedJacobian, factor: Any, pair: Pair, beta: Array, rounds: Any
 ) -> Float[Array, ""]:
     """Return the best ``lower_bound`` over the pair and its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu).
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected
     semi-normal equations with an accurate L leave C and B near uκν. Any P is allowed, so the best may be taken.
     """
-    lower = lower_bound(pair, beta)
 
-    def improve(pair: Pair, lower: Array) -> tuple[Pair, Array]:
-        better = _corrected(j, pair, algebra.solve(factor, pair.residual))
-        return better, jnp.maximum(lower, lower_bound(better, beta))
+    def improve(state: tuple[Any, Pair, Array]) -> tuple[Any, Pair, Array]:
+        left, pair, lower = state
+        pair = _corrected(j, pair, algebra.solve(factor, pair.residual))
+        return left - 1, pair, jnp.maximum(lower, lower_bound(pair, beta))
 
-    for _ in range(rounds):
-        step = functools.partial(improve, pair, lower)
-        pair, lower = algebra.cond(
-            _improvable(pair, beta), step, lambda pair=pair, lower=lower: (pair, lower)
-        )
-    return lower
+    def improvable(state: tuple[Any, Pair, Array]) -> Array:
+        left, pair, _ = state
+        return (left > 0) & _improvable(pair, beta)
+
+    return algebra.while_loop(improvable, improve, (rounds, pair, lower_bound(pair, beta)))[2]
 
 
 @jax.jit
@@ -156,9 +155,29 @@ def separation(algebra: ModuleType, gram: Gram, u: Array, ritz: Any, rows: int) 
     """
     if rows == 1:
         return jnp.full((), NO_COMPLEMENT)
-    between, below = _shifts(gram.majorant, gram.error, gram.trace, ritz.first, ritz.second, rows)
-    beta = _shifted_bound(algebra, gram, u, between)
-    return algebra.cond(beta > 0, lambda: beta, lambda: _shifted_bound(algebra, gram, u, below))
+    shifts = _shifts(gram.majorant, gram.error, gram.trace, ritz.first, ritz.second, rows)
+    return at_most_twice(
+        algebra,
+        lambda index, _: _shifted_bound(algebra, gram, u, _choose(index, *shifts)),
+        lambda beta: ~(beta > 0),
+        jnp.zeros(()),
+    )
+
+
+@jax.jit
+def _choose(index: Any, first: Any, second: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(index > 0, b, a), first, second)
+
+
+def at_most_twice(
+    algebra: ModuleType, attempt: Callable[[Any, Any], Any], wanting: Callable[[Any], Any], before: Any
+) -> Any:
+    """Return attempt(0, before), or where that is ``wanting`` attempt(1, attempt(0, before)); compiled once."""
+    return algebra.while_loop(
+        lambda state: (state[0] < 2) & wanting(state[1]),
+        lambda state: (state[0] + 1, attempt(*state)),
+        (0, before),
+    )[1]
 
 
 class Shift(NamedTuple):
@@ -266,11 +285,15 @@ def _norm_bound(algebra: ModuleType, a: Array) -> Array:
     size = algebra.largest(square, 1e-14).first
     forming = fl.gamma(a.shape[0]) * fl.norm_up(jnp.asarray(a)) ** 2
 
-    def attempt(margin: float) -> Array:
-        return _norm_bound_at(algebra, square, size * (1 + margin + 4 * fl.gamma(a.shape[0] ** 2)), forming)
-
-    close = attempt(1e-13)
-    return algebra.cond(jnp.isfinite(close), lambda: close, lambda: attempt(1e-3))
+    rounding = 4 * fl.gamma(a.shape[0] ** 2)
+    return at_most_twice(
+        algebra,
+        lambda index, _: _norm_bound_at(
+            algebra, square, size * (1 + rounding + _choose(index, 1e-13, 1e-3)), forming
+        ),
+        lambda bound: ~jnp.isfinite(bound),
+        jnp.full((), jnp.inf),
+    )
 
 
 def _norm_bound_at(algebra: ModuleType, square: Any, mu: Any, forming: Array) -> Array:

@@ -22,6 +22,18 @@ def cond(predicate: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     return yes() if bool(predicate) else no()
 
 
+def while_loop(going: Callable[[Any], Any], body: Callable[[Any], Any], state: Any) -> Any:
+    """Return the state after body as often as it is ``going``."""
+    while bool(going(state)):
+        state = body(state)
+    return state
+
+
+def unknown(factor: np.ndarray) -> lanczos.Ritz:
+    """Return a pair that has not converged."""
+    return lanczos.Ritz(lanczos.start_vector(factor.shape[0]), 1.0, 1.0, False)
+
+
 def total(term: Callable[[int], np.ndarray], count: int) -> np.ndarray:
     """Return Σ term(i)."""
     result = term(0)

@@ -75,7 +75,8 @@ def host(apply: Callable[[np.ndarray], np.ndarray], start: np.ndarray, tolerance
 class _State(NamedTuple):
     step: Array
     basis: Float[Array, "s n"]
-    tridiagonal: Float[Array, "s s"]
+    diagonal: Float[Array, " s"]
+    off: Float[Array, " s"]
     ritz: Ritz
     done: Array
 
@@ -84,42 +85,46 @@ def device(apply: Callable[[Array], Array], start: Array, tolerance: float) -> R
     """Return the largest eigenpair of ``apply`` as a ``lax.while_loop``: arguments and result as for ``host``."""
     rows = start.size
     steps = min(rows, MAX_STEPS)
-    zero = jnp.zeros((), start.dtype)
-    nothing = Ritz(jnp.zeros(steps, start.dtype), zero, zero, jnp.array(False))
+    zeros, zero = jnp.zeros(steps, start.dtype), jnp.zeros((), start.dtype)
     basis = jnp.zeros((steps + 1, rows), start.dtype).at[0].set(start / jnp.linalg.norm(start))
-    state = _State(jnp.array(0), basis, jnp.zeros((steps, steps), start.dtype), nothing, jnp.array(False))
+    state = _State(
+        jnp.array(0), basis, zeros, zeros, Ritz(zeros, zero, zero, jnp.array(False)), jnp.array(False)
+    )
+    number = jnp.arange(steps)
 
     def step(state: _State) -> _State:
         k = state.step
-        v = state.basis[k]
+        v = jax.lax.dynamic_index_in_dim(state.basis, k, keepdims=False)
         w = apply(v)
-        diagonal = jnp.vdot(v, w)
-        for _ in range(2):
-            w = w - _tall(state.basis.T, _tall(state.basis, w))
+        diagonal = jnp.where(number == k, jnp.vdot(v, w), state.diagonal)
+        w = jax.lax.fori_loop(0, 2, lambda _, w: w - _tall(state.basis.T, _tall(state.basis, w)), w)
         off = jnp.linalg.norm(w)
-        tridiagonal = state.tridiagonal.at[k, k].set(diagonal)
-        broken = ~(off > _BREAKDOWN * jnp.max(jnp.abs(jnp.diag(tridiagonal))))
+        broken = ~(off > _BREAKDOWN * jnp.max(jnp.abs(diagonal)))
         last = (k + 1 == steps) | broken
+        exact = broken | (k + 1 == rows)
         ritz = jax.lax.cond(
             last | ((k + 1) % CHECK_EVERY == 0),
-            lambda: _ritz(tridiagonal, k, jnp.where(broken | (k + 1 == rows), 0.0, off), tolerance),
+            lambda: _ritz(diagonal, state.off, k, jnp.where(exact, 0.0, off), tolerance),
             lambda: state.ritz,
         )
-        coupled = tridiagonal.at[k, k + 1].set(off, mode="drop").at[k + 1, k].set(off, mode="drop")
-        basis = state.basis.at[k + 1].set(w / jnp.where(off > 0, off, 1.0))
-        return _State(k + 1, basis, coupled, ritz, last | ritz.converged)
+        basis = jax.lax.dynamic_update_index_in_dim(state.basis, w / jnp.where(off > 0, off, 1.0), k + 1, 0)
+        return _State(
+            k + 1, basis, diagonal, jnp.where(number == k, off, state.off), ritz, last | ritz.converged
+        )
 
     state = jax.lax.while_loop(lambda state: ~state.done, step, state)
     vector = _tall(state.basis[:-1].T, state.ritz.vector)
     return state.ritz._replace(vector=vector / jnp.linalg.norm(vector))
 
 
-def _ritz(tridiagonal: Array, k: Array, off: Array, tolerance: float) -> Ritz:
+def _ritz(diagonal: Array, off: Array, k: Array, residual: Array, tolerance: float) -> Ritz:
     """The top Ritz pair of the leading block: rows not yet filled are eigenvalue 0, below all others."""
-    values, vectors = jnp.linalg.eigh(tridiagonal)
+    row, column = jnp.arange(diagonal.size)[:, None], jnp.arange(diagonal.size)[None, :]
+    lower = jnp.where(row == column, diagonal[:, None], jnp.where(row == column + 1, off[None, :], 0.0))
+    values, vectors = jnp.linalg.eigh(lower, symmetrize_input=False)
     first, second = values[-1], values[-2] if values.size > 1 else jnp.zeros((), values.dtype)
-    residual = off * jnp.abs(vectors[k, -1])
-    error = residual**2 / jnp.maximum((first - second) * first, jnp.finfo(first.dtype).tiny)
+    last = jax.lax.dynamic_index_in_dim(vectors[:, -1], k, keepdims=False)
+    error = (residual * last) ** 2 / jnp.maximum((first - second) * first, jnp.finfo(first.dtype).tiny)
     return Ritz(vectors[:, -1], first, jnp.maximum(second, 0.0), error < tolerance)
 
 

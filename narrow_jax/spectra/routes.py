@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian, Gram
 from narrow_jax._typing import Array, Float
-from narrow_jax.spectra import enclosure
+from narrow_jax.spectra import enclosure, lanczos
 from narrow_jax.spectra.result import DENSE, GRAM, QR
 
 TOLERANCE = 1e-16
@@ -58,37 +59,81 @@ def find(
         method: "auto", "gram", "qr" or "dense".
         certify: whether to prove bounds.
     """
-    if method in ("qr", "dense"):
-        return triangular_route(algebra, j, gram, sigma_max, method, certify)
-    fast = gram_route(algebra, j, gram, sigma_max, certify)
-    if method == "gram":
-        return fast
+    route = functools.partial(_route, algebra, j, gram, sigma_max, certify=certify)
+    if method != "auto":
+        return route(accurate=method != "gram", dense=method == "dense")
 
-    def accurate() -> Found:
-        slow = triangular_route(algebra, j, gram, sigma_max, "qr", certify)
-        lower, upper = jnp.maximum(slow.lower, fast.lower), jnp.minimum(slow.upper, fast.upper)
-        return slow._replace(lower=lower, upper=upper, value=jnp.clip(slow.value, lower, upper))
+    def next_route(index: Any, before: Found) -> Found:
+        found = route(accurate=index > 0)
+        lower, upper = jnp.maximum(found.lower, before.lower), jnp.minimum(found.upper, before.upper)
+        return found._replace(lower=lower, upper=upper, value=jnp.clip(found.value, lower, upper))
 
-    return algebra.cond(fast.sharp if certify else fast.reliable, lambda: fast, accurate)
+    return enclosure.at_most_twice(
+        algebra,
+        next_route,
+        lambda found: ~(found.sharp if certify else found.reliable),
+        _nothing(j.shape, gram.trace),
+    )
 
 
-def gram_route(algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, sigma_max: Any, certify: bool) -> Found:
-    """The vector from a Cholesky factor of K̂ and Lanczos on its inverse, the value from ‖Ĵᵀu‖."""
-    rows = j.shape[0]
-    factor, completed = algebra.cholesky(gram.matrix)
-    ritz = algebra.smallest(factor, TOLERANCE)
+def _nothing(shape: tuple[int, int], like: Array) -> Found:
+    """Return what is known before the first route."""
+    zero, no = jnp.zeros_like(like), jnp.array(False)
+    vectors = jnp.zeros(shape[0], zero.dtype), jnp.zeros(shape[1], zero.dtype)
+    return Found(zero, zero, zero + jnp.inf, *vectors, no, no, jnp.asarray(GRAM, jnp.int32))
+
+
+def _route(
+    algebra: ModuleType,
+    j: EvaluatedJacobian,
+    gram: Gram,
+    sigma_max: Any,
+    *,
+    accurate: Any,
+    dense: bool = False,
+    certify: bool,
+) -> Found:
+    """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, the value from ‖Ĵᵀu‖.
+
+    The factor is the Cholesky factor of K̂, or for the ``accurate`` route the triangle of Jᵀ = QR, taken by
+    column blocks, whose singular vectors serve where Lanczos does not. One program for both routes, since XLA
+    would compile two.
+    """
+    factor, regular = algebra.cond(
+        accurate, lambda: algebra.triangle(j, block), lambda: algebra.cholesky(gram.matrix)
+    )
+    ritz = _smallest(algebra, j, factor, regular, accurate, dense)
     pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
-    beta = jnp.zeros_like(pair.value)
-    lower = beta
+    lower = jnp.zeros_like(pair.value)
     if certify:
+        # beyond this condition number ZĴ is not near orthogonal
+        worthwhile = jnp.asarray(regular) & (pair.value > jnp.where(accurate, 1e-13 * sigma_max, -1.0))
         beta = algebra.cond(
-            completed,
-            lambda: enclosure.separation(algebra, gram, pair.vector, ritz, rows),
-            lambda: beta,
+            worthwhile,
+            lambda: algebra.cond(
+                accurate,
+                lambda: enclosure.preconditioned(algebra, j, gram, factor, pair.vector, block),
+                lambda: enclosure.separation(algebra, gram, pair.vector, ritz, j.shape[0]),
+            ),
+            lambda: lower,
         )
-        lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, rounds=1)
-    trusted = jnp.asarray(completed & ritz.converged)
-    return _judge(pair, lower, gram.majorant, gram.error, ritz.first, ritz.second, sigma_max, trusted)
+        lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, jnp.where(accurate, 2, 1))
+    trusted = jnp.asarray(regular) & ritz.converged
+    found = _judge(pair, lower, gram.majorant, gram.error, ritz.first, ritz.second, sigma_max, trusted)
+    return _believed(found, accurate, dense)
+
+
+def _smallest(
+    algebra: ModuleType, j: EvaluatedJacobian, factor: Any, regular: Any, accurate: Any, dense: bool
+) -> lanczos.Ritz:
+    if dense:
+        return algebra.singular(jnp.concatenate([block(j, i) for i in range(j.block_count)], axis=1))
+    ritz = algebra.cond(regular, lambda: algebra.smallest(factor, TOLERANCE), lambda: algebra.unknown(factor))
+    return algebra.cond(
+        accurate,
+        lambda: algebra.cond(ritz.converged, lambda: ritz, lambda: algebra.singular(factor)),
+        lambda: ritz,
+    )
 
 
 @jax.jit
@@ -119,39 +164,13 @@ def _judge(
     return Found(pair.value, lower, pair.upper, pair.vector, pair.right, reliable | sharp, sharp, method)
 
 
-def triangular_route(
-    algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, sigma_max: Any, method: str, certify: bool
-) -> Found:
-    """The vector from the triangular factor of Jᵀ = QR, taken by column blocks, the value from ‖Ĵᵀu‖."""
-    factor, regular = algebra.triangle(j, block)
-    if method == "dense":
-        ritz = algebra.singular(jnp.concatenate([block(j, i) for i in range(j.block_count)], axis=1))
-    else:
-        ritz = algebra.cond(
-            regular, lambda: algebra.smallest(factor, TOLERANCE), lambda: algebra.singular(factor)
-        )
-        ritz = algebra.cond(ritz.converged, lambda: ritz, lambda: algebra.singular(factor))
-    pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
-    lower = jnp.zeros_like(pair.value)
-    if certify:
-        # beyond this condition number ZĴ is not near orthogonal
-        worthwhile = jnp.asarray(regular) & (pair.value > 1e-13 * sigma_max)
-        lower = algebra.cond(
-            worthwhile,
-            lambda: enclosure.best_lower_bound(
-                algebra,
-                j,
-                factor,
-                pair,
-                enclosure.preconditioned(algebra, j, gram, factor, pair.vector, block),
-                rounds=2,
-            ),
-            lambda: lower,
-        )
-    code = jnp.asarray(DENSE if method == "dense" else QR, jnp.int32)
-    return Found(
-        pair.value, lower, pair.upper, pair.vector, pair.right, jnp.isfinite(pair.value), lower > 0, code
-    )
+@functools.partial(jax.jit, static_argnames="dense")
+def _believed(found: Found, accurate: Any, dense: bool) -> Found:
+    """Return what the Gram route is believed only after judgement, and the accurate one as it is."""
+    reliable = jnp.where(accurate, jnp.isfinite(found.value), found.reliable)
+    sharp = jnp.where(accurate, found.lower > 0, found.sharp)
+    code = jnp.where(accurate, DENSE if dense else QR, GRAM).astype(jnp.int32)
+    return found._replace(reliable=reliable, sharp=sharp, method_code=code)
 
 
 @jax.jit
