@@ -21,6 +21,29 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+AS_SHIPPED = (
+    "test_activations",
+    "test_enclosure",
+    "test_extreme_scales",
+    "test_projections",
+    "test_sigma_min",
+    "test_values",
+)
+"""Here rounding is at stake: XLA optimises as it does for users. Elsewhere compilation takes longer than running."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler(request):
+    """Compile the programs of most modules without optimisation; forget them at the border of one that does."""
+    as_shipped = request.path.stem in AS_SHIPPED
+    jax.config.update("jax_disable_most_optimizations", not as_shipped)
+    if as_shipped:
+        jax.clear_caches()
+    yield
+    if as_shipped:
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def strict():
     """No implicit promotion of dtypes or ranks in anything that a test calls."""

@@ -190,7 +190,8 @@ def test_gradient_is_that_of_the_singular_value(x64):
     problem = PROBLEMS["generic-tanh"]
 
     def value(w):
-        return nj.sigma_min(nj.jacobian.pairwise({**problem.params, "w": w}, problem.x)).value
+        J = nj.jacobian.pairwise({**problem.params, "w": w}, problem.x)
+        return nj.sigma_min(J, "gram", certify=False).value
 
     w = jnp.asarray(problem.params["w"])
     direction = jnp.asarray(np.random.RandomState(0).standard_normal(w.shape))

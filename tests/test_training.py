@@ -51,7 +51,7 @@ def plain_loop(apply_fn, params, tx, x, y, steps, batches=None):
     return params, [*losses, float(loss(params, x, y))]
 
 
-@pytest.mark.parametrize("every", [1, 7, 60, 100])
+@pytest.mark.parametrize("every", [7, 100])
 @pytest.mark.usefixtures("x64")
 def test_full_batch_equals_plain_loop(problem, start, every):
     problem, start = in_float64(problem, start)
