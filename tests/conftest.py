@@ -22,6 +22,7 @@ def pytest_configure(config):
 
 
 AS_SHIPPED = (
+    "README",
     "test_activations",
     "test_enclosure",
     "test_extreme_scales",

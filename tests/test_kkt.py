@@ -6,7 +6,8 @@ import pytest
 import scipy.optimize
 
 import narrow_jax as nj
-from narrow_jax.solvers import solve_kkt
+from narrow_jax.certificates import constrained
+from narrow_jax.solvers import kkt, solve_kkt
 
 KEY = jax.random.key(0)
 N, D, WIDTH = 16, 4, 12
@@ -189,3 +190,24 @@ def test_failing_data():
     x[:, 0] = 1.0
     _, found = verdicts(x, y)
     assert found["samples come from a continuous distribution"].verdict == "fails"
+
+
+@pytest.mark.parametrize(("model", "k"), [("pairwise", 2), ("standard", 1)])
+def test_second_derivatives_from_one_product_a_kind_of_weight(model, k, x64):
+    """Against central differences of the gradient: their error is of order step² = 1e-10."""
+    x, y = problem()
+    pairwise = model == "pairwise"
+    draw = nj.initializers.mirrored_lecun if pairwise else nj.initializers.lecun
+    center = draw(KEY, inputs=D, width=4, outputs=k, dtype=np.float64)
+    zeta = 1e-3 if pairwise else None
+    y = np.stack([y] * k, axis=1)
+    p = constrained.constrained(center, x, y, 0.5, zeta, np.inf, nj.activations.get("tanh"))
+    rng = np.random.default_rng(1)
+    point = p.point(jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), center))
+    steps = 1e-5 * np.eye(point.size)
+    ahead, behind = (
+        np.array([constrained.natural(p, point + sign * step)[1] for step in steps]) for sign in (1, -1)
+    )
+    expected = (ahead - behind) / 2e-5
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(kkt._model(p, point).hessian, expected, atol=1e-7)

@@ -154,15 +154,15 @@ def _descend(
             advance(step, state.loss)
             if state.residual <= tolerance:
                 break
-            better = None
+            better, model = None, _model(problem, state.point)
             waiting -= 1
             slow = state.loss > SLOW * history[max(step - 1, 0)][0] or state.residual <= 100 * tolerance
             if step and slow and waiting < 0:
-                better = _newton(problem, state, unit)
+                better = _newton(problem, state, model, unit)
                 patience = 1 if better else min(2 * patience, 8)
                 waiting = 0 if better else patience
             newton = better is not None
-            better = better or _levenberg_marquardt(problem, state, unit)
+            better = better or _levenberg_marquardt(problem, state, model, unit)
             if better is None:
                 break
             state = better
@@ -178,14 +178,14 @@ def _evaluated(problem: Constrained, point: Point, unit: float, mu: float) -> _S
     return _State(point, float(loss), float(jnp.linalg.norm(phi)) / unit, mu)
 
 
-def _newton(problem: Constrained, state: _State, unit: float) -> _State | None:
+def _newton(problem: Constrained, state: _State, model: _Model, unit: float) -> _State | None:
     """Return the Newton point of least residual if that is at most half, else one that lowers the loss.
 
     The second kind moves along a valley, which the first kind keeps to.
     """
     best, lower = None, None
     for weight in NEWTON_SHIFTS:
-        trial, predicted = _newton_point(problem, state.point, weight * min(state.residual, 1e-2))
+        trial, predicted = _newton_point(problem, state.point, model, weight * min(state.residual, 1e-2))
         found = _evaluated(problem, trial, unit, state.mu)
         flat = found.loss <= state.loss * (1 + 1e-9) + 1e-25 * unit
         if flat and found.residual <= (best or state).residual / 2:
@@ -196,11 +196,11 @@ def _newton(problem: Constrained, state: _State, unit: float) -> _State | None:
     return best or lower
 
 
-def _levenberg_marquardt(problem: Constrained, state: _State, unit: float) -> _State | None:
+def _levenberg_marquardt(problem: Constrained, state: _State, model: _Model, unit: float) -> _State | None:
     """Return the first point, over growing μ, whose decrease is a tenth of the predicted one, or None."""
     mu = state.mu
     for _ in range(12):
-        trial, predicted = _regularized_point(problem, state.point, mu)
+        trial, predicted = _regularized_point(problem, state.point, model, mu)
         found = _evaluated(problem, trial, unit, mu)
         ratio = (state.loss - found.loss) / max(float(predicted), 1e-300)
         if predicted > 0 and ratio > 0.1:
@@ -209,23 +209,70 @@ def _levenberg_marquardt(problem: Constrained, state: _State, unit: float) -> _S
     return None
 
 
+class _Model(NamedTuple):
+    """The loss near a point: gradient, JᵀJ and its largest eigenvalue, Hessian."""
+
+    slope: Array
+    gauss: Array
+    top: Array
+    hessian: Array
+
+
 @jax.jit
-def _regularized_point(problem: Constrained, point: Point, mu: Any) -> tuple[Point, Array]:
+def _model(problem: Constrained, point: Point) -> _Model:
+    J = jax.jacrev(problem.residuals)(point)
+    residuals = problem.residuals(point)
+    gauss = J.T @ J
+    return _Model(
+        J.T @ residuals,
+        gauss,
+        jnp.linalg.eigvalsh(J @ J.T)[-1],
+        gauss + _curvature(problem, point, residuals),
+    )
+
+
+def _curvature(problem: Constrained, point: Point, residuals: Array) -> Array:
+    """Return Σ r_i ∇²f_i, which couples only the weights of one unit (of one pair of units) with each other.
+
+    So one Hessian product serves one kind of weight, such as the weights to input a, of all units at once.
+    """
+    units = problem.v0.shape[0]
+    unit = jnp.concatenate(
+        [
+            jnp.arange(problem.w0.size) % problem.w0.shape[1] % units,
+            jnp.arange(problem.v0.size) // problem.v0.shape[1],
+        ]
+    )
+    order = jnp.argsort(unit, stable=True)  # the weights, unit by unit, in the same order of kinds
+    members = order.reshape(units, -1)
+    slope = jax.grad(lambda at: residuals @ problem.residuals(at))
+
+    def product(kind: Array) -> Array:
+        return jax.jvp(slope, (point,), (jnp.zeros_like(point).at[kind].set(1.0),))[1]
+
+    columns = jax.lax.map(product, members.T, batch_size=64)  # (kinds, p)
+    blocks = columns[:, members]  # (kinds, units, kinds)
+    return (
+        jnp.zeros_like(point, shape=(point.size, point.size))
+        .at[members.T[:, :, None], members[None]]
+        .set(blocks)
+    )
+
+
+@jax.jit
+def _regularized_point(problem: Constrained, point: Point, model: _Model, mu: Any) -> tuple[Point, Array]:
     """Return the minimiser of the model over the feasible set and the decrease it predicts; μ is relative to ‖J‖².
 
     The model's matrix is the Hessian + μI where that is positive definite, else JᵀJ + μI.
     """
-    J = jax.jacrev(problem.residuals)(point)
-    slope = J.T @ problem.residuals(point)
-    top = jnp.linalg.eigvalsh(J @ J.T)[-1]
-    shift = mu * top * jnp.eye(point.size)
-    exact = _hessian(problem, point) + shift
+    shift = mu * model.top * jnp.eye(point.size)
+    exact = model.hessian + shift
     definite = jnp.isfinite(jax.lax.linalg.cholesky(exact, symmetrize_input=False)[-1, -1])
-    B = jnp.where(definite, exact, J.T @ J + shift)
+    B = jnp.where(definite, exact, model.gauss + shift)
     bound = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
-    trial = _quadratic(problem, point, slope, B, top, bound)
+    trial = _quadratic(problem, point, model.slope, B, model.top, bound)
     move = trial - point
-    return problem.move(point, move), -(slope @ move + move @ (B @ move) / 2)
+    return problem.move(point, move), -(model.slope @ move + move @ (B @ move) / 2)
 
 
 def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array) -> Point:
@@ -264,21 +311,14 @@ def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: 
     return best
 
 
-def _hessian(problem: Constrained, point: Point) -> Array:
-    slope = jax.grad(problem.loss)
-    return jax.lax.map(
-        lambda direction: jax.jvp(slope, (point,), (direction,))[1], jnp.eye(point.size), batch_size=64
-    )
-
-
 @jax.jit
-def _newton_point(problem: Constrained, point: Point, shift: Any) -> tuple[Point, Array]:
+def _newton_point(problem: Constrained, point: Point, model: _Model, shift: Any) -> tuple[Point, Array]:
     """Return θ + Δ, feasible, and the decrease that the model predicts.
 
     (I − D(I − H − νI))Δ = −Φ with D the derivative of P at θ − ∇.
     """
     _, gradient, phi = natural(problem, point)
-    hessian = _hessian(problem, point)
+    hessian = model.hessian
     scale = jnp.linalg.norm(hessian) / jnp.sqrt(point.size)
     inner = jnp.eye(point.size) * (1 - shift * scale) - hessian
     matrix = jnp.eye(point.size) - _derivative(problem, point - gradient, inner)
