@@ -34,7 +34,7 @@ from rich.console import Console
 import narrow_jax as nj
 
 N, D = 200, 20
-WIDTHS, RADII = (8, 12, 20, 40, 80), (0.1, 0.3, 1.0, 10.0, 1000.0)
+WIDTHS, RADII = (4, 8, 12, 20, 40), (0.1, 0.3, 1.0, 10.0, 1000.0)
 QUICK_N, QUICK_D, QUICK_WIDTHS, QUICK_RADII = 40, 8, (8,), (0.1, 1000.0)
 PGD_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
