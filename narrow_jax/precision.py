@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import Array
+from narrow_jax._typing import HostArray
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def bfloat16(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _lower(tree: Any) -> Any:
-    def lower(leaf: Array) -> Array:
+    def lower(leaf: HostArray) -> HostArray:
         return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(lower, tree)

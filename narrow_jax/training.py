@@ -127,7 +127,7 @@ def fit(
     evaluation = _checked_evaluation(problem, params, model_state, rows[0], evaluation)
     problem = problem._replace(devices=_shared(devices, batch_size or len(rows[0])))
     state = _loop.init_one(problem, params, model_state, rows)
-    inputs = {"data": rows, "evaluation": evaluation, "key": key}
+    inputs: dict[str, Any] = {"data": rows, "evaluation": evaluation, "key": key}
     if problem.devices is not None:
         everywhere = NamedSharding(problem.devices.mesh, PartitionSpec())
         state, inputs = jax.device_put((state, inputs), everywhere)

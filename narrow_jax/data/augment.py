@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Key, Shaped
+from narrow_jax._typing import Array, HostArray, Key, Shaped
 
 
 def random_crop(
-    key: Key[Array, ""], images: Shaped[Array, "n height width channels"], padding: int = 4
+    key: Key[Array, ""], images: Shaped[HostArray, "n ..."], padding: int = 4
 ) -> Shaped[Array, "n height width channels"]:
     """Return windows of the images' own size, each at a place of its own, out of images padded with zeros.
 
@@ -52,7 +52,7 @@ def random_crop(
 
 
 def horizontal_flip(
-    key: Key[Array, ""], images: Shaped[Array, "n height width channels"]
+    key: Key[Array, ""], images: Shaped[HostArray, "n ..."]
 ) -> Shaped[Array, "n height width channels"]:
     """Return the images, each mirrored left to right with probability one half.
 
@@ -68,7 +68,7 @@ def horizontal_flip(
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def _check_images(images: Array) -> None:
+def _check_images(images: HostArray) -> None:
     if images.ndim != 4:
         raise ValueError(
             f"images have shape {images.shape}; expected (n, height, width, channels): "
