@@ -145,7 +145,7 @@ class Imagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "label": tfds.features.Scalar(np.int64),
             "file_name": tfds.features.Text(),
         }
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples()}
@@ -180,7 +180,7 @@ def test_records_are_the_images_of_the_folder(folder, tmp_path, capsys):
 
 def test_record_with_a_label_out_of_range(tmp_path, capsys):
     home = records(tmp_path, [("a", 1000, encoded())])
-    with pytest.raises(ValueError, match="label 1000 .* out of range"):
+    with pytest.raises(ValueError, match=r"label 1000 .* out of range"):
         restricted.from_records(home)
 
 
