@@ -227,7 +227,9 @@ def test_real_tiny_images_with_grey_ones(tmp_path):
         for name, label in zip(images.names, images.labels, strict=True):
             assert restricted.CLASSES[label] == classes[Path(name).parent.name]
         for row, name in enumerate(images.names):
-            if Image.open(name).mode == "L":
+            with Image.open(name) as original:
+                mode = original.mode
+            if mode == "L":
                 grey += 1
                 image = images[row]
                 assert (image == image[:, :, :1]).all()
