@@ -38,7 +38,7 @@ FOLDER = Path("runs/narrow_images")
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
 METHODS = {"regime": nj.models.pairwise_apply, "SGD": nj.models.standard_apply}
 MOMENTUM, ZETA = 0.9, 1e-3
-RATES = (0.01, 0.03, 0.1)
+RATES = (10, 30, 100)  # step sizes times the number d of inputs: standardised, E‖x‖² = d
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def settings(dataset: str, quick: bool, radius: float, seeds: int) -> Settings:
     if quick:
         return Settings("digits", 600, 200, (16,), epochs=3, batch_size=50, radius=radius, seeds=2)
     samples, held_out = {"cifar100_subset": (4000, 1000), "digits": (1200, 200)}.get(dataset, (10_000, 2000))
-    return Settings(dataset, samples, held_out, (16, 64, 256), 15, 100, radius, seeds)
+    return Settings(dataset, samples, held_out, (8, 32, 128), 8, 100, radius, seeds)
 
 
 def load(s: Settings) -> nj.data.Dataset:
@@ -92,7 +92,7 @@ def train(data: nj.data.Dataset, s: Settings, width: int, method: str) -> nj.Fit
         METHODS[method],
         setup,
         (data.x[: s.samples], data.labels[: s.samples]),
-        grid={"rate": RATES, "seed": np.arange(s.seeds)},
+        grid={"rate": [rate / data.x.shape[1] for rate in RATES], "seed": np.arange(s.seeds)},
         steps=steps,
         every=steps,
         loss="cross_entropy",
@@ -115,8 +115,10 @@ def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> dict[st
     record = {
         "width": width,
         "method": method,
-        "learning_rate": RATES[best],
-        "held_out_accuracy": dict(zip(map(str, RATES), held_out.round(4).tolist(), strict=True)),
+        "learning_rate": round(RATES[best] / data.x.shape[1], 5),
+        "held_out_accuracy_of_rates_times_d": dict(
+            zip(map(str, RATES), held_out.round(4).tolist(), strict=True)
+        ),
         "test_accuracy": test.round(4).tolist(),
         "train_accuracy": last["accuracy"][best].round(4).tolist(),
         "diverged": int(np.sum(result.diverged)),
@@ -181,7 +183,7 @@ def main() -> None:
     )
     parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
     parser.add_argument("--quick", action="store_true", help="digits, 1 width, 3 epochs, 2 seeds")
-    parser.add_argument("--radius", type=float, default=10.0, help="ε of the ball, inf for none")
+    parser.add_argument("--radius", type=float, default=1.0, help="ε of the ball, inf for none")
     parser.add_argument("--seeds", type=int, default=3, help="seeds a cell, trained in one call")
     parser.add_argument("--out", type=Path, help=f"folder of the results (default: {FOLDER}/DATASET)")
     args = parser.parse_args()

@@ -15,7 +15,7 @@ LAYERS = [
     {"initializers", "constraints", "jacobian", "monitors"},
     {"models", "plots"},
     {"_loop", "data", "runs"},
-    {"_streaming"},
+    {"_preparing", "_streaming"},
     {"training", "certificates"},
     {"solvers"},
     {"cli"},

@@ -151,6 +151,7 @@ def test_error_of_a_reader_arrives(data):
 BAD = {
     "rows": (lambda x, y: nj.data.Stream(x, y[:-1]), "x has 11 samples and y has shape"),
     "nothing": (lambda x, y: nj.data.Stream(x[:0], y[:0]), "x has 0 samples"),
+    "targets": (lambda x, y: nj.data.Stream(x, np.full(N, np.inf)), "y has 11 non-finite"),
     "sample": (lambda x, y: nj.data.Stream(x, y, sample=0), "sample is 0"),
     "ahead": (lambda x, y: nj.data.Stream(x, y, ahead=0), "ahead is 0"),
     "batch": (
@@ -175,6 +176,20 @@ def test_bad_fit(data, problem):
         nj.fit(nj.models.pairwise_apply, params, tx, nj.data.Stream(x, label, sample=2), **FIT)
     with pytest.raises(ValueError, match="a stream is read batch by batch: pass batch_size="):
         nj.fit(nj.models.pairwise_apply, params, tx, nj.data.Stream(x, y), **(FIT | {"batch_size": None}))
+
+
+def test_sweep_wants_data_on_the_device(data, problem):
+    options = {name: value for name, value in FIT.items() if name != "steps"}
+    with pytest.raises(TypeError, match=r"data is a Stream; expected \(x, y\)"):
+        # past the annotation, which refuses a stream too where annotations are checked
+        nj.sweep.__wrapped__(
+            nj.models.pairwise_apply,
+            lambda seed: problem,
+            nj.data.Stream(*data),
+            grid={"seed": [0]},
+            steps=1,
+            **options,
+        )
 
 
 def test_without_grain_it_says_what_to_install(data, monkeypatch):

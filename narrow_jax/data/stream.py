@@ -42,7 +42,7 @@ class Stream:
         ahead: number of batches read ahead, each by a thread of its own.
 
     Raises:
-        ValueError: numbers of samples that differ, no sample, or a number below 1.
+        ValueError: numbers of samples that differ, no sample, targets that are not finite, or a number below 1.
 
     Example:
         >>> stream = Stream(np.arange(10.0)[:, None], np.arange(10), sample=5)
@@ -63,6 +63,7 @@ class Stream:
                 f"x has {len(x)} samples and y has shape {np.shape(y)}; expected one row of y a sample, and one "
                 "at least"
             )
+        _checks.finite("y", y)
         self.x, self.y, self.ahead = x, np.asarray(y), ahead
         self.rows = np.unique(np.arange(min(sample, len(x))) * len(x) // min(sample, len(x)))
 
