@@ -1,5 +1,6 @@
 """Streams: the batches of data on the device, in the same order, from any step."""
 
+import inspect
 import itertools
 import sys
 import threading
@@ -182,7 +183,7 @@ def test_sweep_wants_data_on_the_device(data, problem):
     options = {name: value for name, value in FIT.items() if name != "steps"}
     with pytest.raises(TypeError, match=r"data is a Stream; expected \(x, y\)"):
         # past the annotation, which refuses a stream too where annotations are checked
-        nj.sweep.__wrapped__(
+        inspect.unwrap(nj.sweep)(
             nj.models.pairwise_apply,
             lambda seed: problem,
             nj.data.Stream(*data),
