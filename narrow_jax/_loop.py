@@ -283,7 +283,7 @@ def sweep_chunk(
 
     def one(point: dict[str, Array], state: State, key: Any) -> tuple[State, dict[str, Array]]:
         tx = setup(**point)[1]  # the params of this call are not used: they are compiled away
-        problem_here = problem._replace(tx=tx)
-        return _chunk(problem_here, state, data, evaluation, key, begin, steps, every, records)
+        own = problem._replace(tx=tx)
+        return _chunk(own, state, data, evaluation, key, begin, steps, every, records)
 
     return jax.vmap(one, out_axes=(0, 1))(points, state, keys)
