@@ -246,12 +246,17 @@ data = rng.normal(size=(24, 4)).astype(np.float32), rng.integers(3, size=24).ast
 params = nj.initializers.mirrored_lecun(jax.random.key(1), inputs=4, width=12, outputs=3)
 tx = nj.constraints.regime(optax.sgd(0.5, momentum=0.9), radius=0.5)
 options = {"steps": 12, "loss": "cross_entropy", "batch_size": 8, "key": jax.random.key(0), "every": 4}
+parts = []
+def net(params, x):
+    jax.debug.inspect_array_sharding(x, callback=lambda sharding: parts.append(sharding.shard_shape(x.shape)[0]))
+    return nj.models.pairwise_apply(params, x)
 devices = jax.local_devices()
 kinds = {"one": (None, data), "two": (devices, data), "two, stream": (devices, nj.data.Stream(*data))}
 ends = {}
 for name, (devices, rows) in kinds.items():
-    run = nj.fit(nj.models.pairwise_apply, params, tx, rows, devices=devices, evaluation=data, **options)
-    used = len(run.params["w"].sharding.device_set)
+    parts.clear()
+    run = nj.fit(net, params, tx, rows, devices=devices, evaluation=data, **options)
+    used = len(run.params["w"].sharding.device_set), sorted(set(parts))
     ends[name] = [used, np.asarray(run.params["w"]).tolist(), run.history["test_loss"].tolist()]
 print(json.dumps(ends))
 """
@@ -275,7 +280,12 @@ def test_two_devices_train_as_one():
     )
     assert done.returncode == 0, done.stderr
     ends = json.loads(done.stdout)
-    assert {name: used for name, (used, _, _) in ends.items()} == {"one": 1, "two": 2, "two, stream": 2}
+    # devices that hold the weights, samples a device has of a batch
+    assert {name: used for name, (used, _, _) in ends.items()} == {
+        "one": [1, [8]],
+        "two": [2, [4]],
+        "two, stream": [2, [4]],
+    }
     _, weights, losses = ends["one"]
     assert losses[-1] < losses[0]
     for _, other, other_losses in ends.values():
