@@ -21,6 +21,7 @@ tests: .venv/.dev
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.minibatch
 	$(BIN)/python -m benchmarks.spectra
 	$(BIN)/python -m benchmarks.memorize
 	$(BIN)/python -m benchmarks.stationary_value

@@ -83,6 +83,13 @@ def count(what: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}")
 
 
+def batch_size(value: Any, samples: int) -> None:
+    """Require a number of samples a batch that the data have."""
+    count("batch_size", value)
+    if value > samples:
+        raise ValueError(f"batch_size is {value} and there are {samples} samples; use at most {samples}")
+
+
 def even_width(width: Any) -> None:
     """Require the width of a pairwise net: an even integer ≥ 2."""
     count("width", width, minimum=2)
@@ -120,15 +127,15 @@ def finite(what: str, array: Any) -> None:
         )
 
 
-def samples(x: Any, y: Any) -> None:
+def samples(x: Any, y: Any, what: str = "") -> None:
     """Require data that fit together: at least one sample, and as many rows in y as in x."""
     if jnp.ndim(x) < 2:
-        raise ValueError(f"x has shape {jnp.shape(x)}; expected (n, d): one row a sample")
+        raise ValueError(f"{what}x has shape {jnp.shape(x)}; expected (n, d): one row a sample")
     if jnp.shape(x)[0] == 0:
-        raise ValueError(f"x has shape {jnp.shape(x)}: there is no sample; expected n ≥ 1")
+        raise ValueError(f"{what}x has shape {jnp.shape(x)}: there is no sample; expected n ≥ 1")
     if jnp.ndim(y) == 0 or jnp.shape(x)[0] != jnp.shape(y)[0]:
         raise ValueError(
-            f"x has {jnp.shape(x)[0]} samples and y has shape {jnp.shape(y)}; expected one row of y a sample"
+            f"{what}x has {jnp.shape(x)[0]} samples and y has shape {jnp.shape(y)}; expected one row of y a sample"
         )
 
 

@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from narrow_jax import constraints
+from narrow_jax import _epochs, constraints
 from narrow_jax._typing import ApplyFn, Array, Key, Params
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
 Batch = tuple[Array, Array]
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
+Augment = Callable[[Any, Any], Any]
+_AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
 
 
 class Forward(Protocol):
@@ -31,7 +33,7 @@ class Forward(Protocol):
 
 
 class Problem(NamedTuple):
-    """The static half of a run: pure functions and the batch size."""
+    """The static half of a run: pure functions, the batch size, the devices that share a batch."""
 
     forward: Forward
     tx: optax.GradientTransformation
@@ -39,6 +41,8 @@ class Problem(NamedTuple):
     accuracy: Loss | None
     monitors: tuple[Monitor, ...]
     batch_size: int | None
+    augment: Augment | None = None
+    devices: jax.sharding.NamedSharding | None = None
 
 
 class State(NamedTuple):
@@ -103,9 +107,7 @@ def _batch(
     epoch, position = jnp.divmod(step, n // size)
     order = jax.lax.cond(
         position == 0,
-        lambda order: jax.random.permutation(jax.random.fold_in(key, epoch), order.shape[0]).astype(
-            order.dtype
-        ),
+        lambda order: _epochs.order(key, epoch, n).astype(order.dtype),
         lambda order: order,
         state.order,
     )
@@ -114,7 +116,14 @@ def _batch(
 
 
 def _step(problem: Problem, data: Batch, key: Key[Array, ""] | None, step: Array, state: State) -> State:
-    order, (x, y) = _batch(state, step, data, key, problem.batch_size)
+    order, batch = _batch(state, step, data, key, problem.batch_size)
+    return _update(problem, batch, key, step, state._replace(order=order))
+
+
+def _update(problem: Problem, batch: Batch, key: Key[Array, ""] | None, step: Array, state: State) -> State:
+    x, y = _share(problem, batch)
+    if problem.augment is not None and key is not None:
+        x = problem.augment(jax.random.fold_in(jax.random.fold_in(key, _AUGMENT_STREAM), step), x)
 
     def objective(params: Params) -> tuple[Array, Any]:
         outputs, model_state = problem.forward(params, state.model_state, x, train=True)
@@ -130,17 +139,24 @@ def _step(problem: Problem, data: Batch, key: Key[Array, ""] | None, step: Array
         value_fn=lambda params: objective(params)[0],
     )
     params = optax.apply_updates(state.params, updates)
-    return state._replace(params=params, model_state=model_state, opt_state=opt_state, order=order)
+    return state._replace(params=params, model_state=model_state, opt_state=opt_state)
+
+
+def _share(problem: Problem, arrays: Any) -> Any:
+    """Give each device its part of the samples, where there are several devices and the samples divide."""
+    if problem.devices is None or len(jax.tree.leaves(arrays)[0]) % problem.devices.mesh.size:
+        return arrays
+    return jax.lax.with_sharding_constraint(arrays, problem.devices)
 
 
 def _predict(problem: Problem, state: State, x: Array) -> Array:
     """Return the outputs for all samples, batch by batch where training goes by batches."""
 
     def outputs(block: Array) -> Array:
-        return problem.forward(state.params, state.model_state, block, train=False)[0]
+        return problem.forward(state.params, state.model_state, _share(problem, block), train=False)[0]
 
     n, size = x.shape[0], problem.batch_size
-    if size is None or size == n:
+    if size is None or size >= n:
         return outputs(x)
     whole = n // size * size
     blocks = jax.lax.map(outputs, x[:whole].reshape(-1, size, *x.shape[1:]))
@@ -148,18 +164,27 @@ def _predict(problem: Problem, state: State, x: Array) -> Array:
     return blocks if whole == n else jnp.concatenate([blocks, outputs(x[whole:])])
 
 
-def _measure(problem: Problem, data: Batch, state: State) -> tuple[State, dict[str, Array]]:
+def _measure(
+    problem: Problem, data: Batch, evaluation: Batch | None, state: State
+) -> tuple[State, dict[str, Array]]:
+    values = _score(problem, state, data)
+    if evaluation is not None:
+        values |= {f"test_{name}": value for name, value in _score(problem, state, evaluation).items()}
+    values |= constraints.report(state.opt_state)
+    states = []
+    for monitor, monitor_state in zip(problem.monitors, state.monitors, strict=True):
+        monitor_state, values[monitor.name] = monitor.update(monitor_state, state.params, data[0])
+        states.append(monitor_state)
+    return state._replace(monitors=tuple(states)), values
+
+
+def _score(problem: Problem, state: State, data: Batch) -> dict[str, Array]:
     x, y = data
     outputs = _predict(problem, state, x)
     values = {"loss": problem.loss(outputs, y)}
     if problem.accuracy is not None:
         values["accuracy"] = problem.accuracy(outputs, y)
-    values |= constraints.report(state.opt_state)
-    states = []
-    for monitor, monitor_state in zip(problem.monitors, state.monitors, strict=True):
-        monitor_state, values[monitor.name] = monitor.update(monitor_state, state.params, x)
-        states.append(monitor_state)
-    return state._replace(monitors=tuple(states)), values
+    return values
 
 
 def _finite(params: Params, values: dict[str, Array]) -> Array:
@@ -167,10 +192,22 @@ def _finite(params: Params, values: dict[str, Array]) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
+def _close(
+    problem: Problem, data: Batch, evaluation: Batch | None, before: State, after: State, last: Array
+) -> tuple[State, dict[str, Array]]:
+    """End a block: measure; if the loss or a weight is not finite, the state before the block stays, dead."""
+    after, values = _measure(problem, data, evaluation, after)
+    alive = before.alive & _finite(after.params, values)
+    after = after._replace(steps_taken=last, alive=alive)
+    state = jax.tree.map(lambda a, b: jnp.where(alive, a, b), after, before._replace(alive=alive))
+    return state, {name: _or_nan(alive, value) for name, value in values.items()}
+
+
 def _chunk(
     problem: Problem,
     state: State,
     data: Batch,
+    evaluation: Batch | None,
     key: Key[Array, ""] | None,
     begin: Array,
     steps: Array,
@@ -179,18 +216,13 @@ def _chunk(
 ) -> tuple[State, dict[str, Array]]:
     """Run blocks of ``every`` steps from step ``begin``, clipped to 0 … steps; measure after each.
 
-    A block that ends in a non-finite loss or weight is undone: the state of the block before stays, dead.
-    The check is made once a block, since a guard in every step would cost as much as the step.
+    What is finite is checked once a block, since a guard in every step would cost as much as the step.
     """
 
     def one_block(state: State, index: Array) -> tuple[State, dict[str, Array]]:
         first, last = (jnp.clip(begin + (index + i) * every, 0, steps) for i in (0, 1))
         after = jax.lax.fori_loop(first, last, partial(_step, problem, data, key), state)
-        after, values = _measure(problem, data, after)
-        alive = state.alive & _finite(after.params, values)
-        after = after._replace(steps_taken=last, alive=alive)
-        state = jax.tree.map(lambda a, b: jnp.where(alive, a, b), after, state._replace(alive=alive))
-        return state, {name: _or_nan(alive, value) for name, value in values.items()}
+        return _close(problem, data, evaluation, state, after, last)
 
     return jax.lax.scan(one_block, state, jnp.arange(records, dtype=jnp.int32))
 
@@ -209,10 +241,27 @@ def run_chunk(
     *,
     records: int,
     data: Batch,
+    evaluation: Batch | None,
     key: Key[Array, ""] | None,
 ) -> tuple[State, dict[str, Array]]:
     """Run one chunk of one run."""
-    return _chunk(problem, state, data, key, begin, steps, every, records)
+    return _chunk(problem, state, data, evaluation, key, begin, steps, every, records)
+
+
+@partial(jax.jit, static_argnames=("problem",), donate_argnames=("state",))
+def run_step(
+    problem: Problem, state: State, step: Array, batch: Batch, key: Key[Array, ""] | None
+) -> tuple[State, Array]:
+    """Run one step on a batch that the host brings; return the number of steps done too, to wait for."""
+    return _update(problem, batch, key, step, state), step + 1
+
+
+@partial(jax.jit, static_argnames=("problem",), donate_argnames=("after",))
+def close_block(
+    problem: Problem, data: Batch, evaluation: Batch | None, before: State, after: State, last: Array
+) -> tuple[State, dict[str, Array]]:
+    """End a block of such steps."""
+    return _close(problem, data, evaluation, before, after, last)
 
 
 @partial(jax.jit, static_argnames=("problem", "setup", "records"), donate_argnames=("state",))
@@ -227,12 +276,14 @@ def sweep_chunk(
     records: int,
     points: dict[str, Array],
     data: Batch,
+    evaluation: Batch | None,
     keys: Key[Array, " runs"] | None,
 ) -> tuple[State, dict[str, Array]]:
     """Run one chunk of every run; the values have the blocks first, then the runs."""
 
     def one(point: dict[str, Array], state: State, key: Any) -> tuple[State, dict[str, Array]]:
         tx = setup(**point)[1]  # the params of this call are not used: they are compiled away
-        return _chunk(problem._replace(tx=tx), state, data, key, begin, steps, every, records)
+        own = problem._replace(tx=tx)
+        return _chunk(own, state, data, evaluation, key, begin, steps, every, records)
 
     return jax.vmap(one, out_axes=(0, 1))(points, state, keys)

@@ -15,14 +15,14 @@ import jax
 import numpy as np
 
 if TYPE_CHECKING or importlib.util.find_spec("jaxtyping"):
-    from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Shaped
+    from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Shaped, UInt8
 else:
 
     class _AnyShape:
         def __class_getitem__(cls, item: tuple[type, str]) -> type:
             return item[0]
 
-    Bool = Float = Int = Key = Shaped = _AnyShape
+    Bool = Float = Int = Key = Shaped = UInt8 = _AnyShape
     Array = jax.Array
     ArrayLike = jax.typing.ArrayLike
 
@@ -35,4 +35,16 @@ ApplyFn = Callable[[Params, Any], Any]
 HostArray = np.ndarray | jax.Array
 """Data as users hold them: NumPy or JAX arrays."""
 
-__all__ = ["ApplyFn", "Array", "ArrayLike", "Bool", "Float", "HostArray", "Int", "Key", "Params", "Shaped"]
+__all__ = [
+    "ApplyFn",
+    "Array",
+    "ArrayLike",
+    "Bool",
+    "Float",
+    "HostArray",
+    "Int",
+    "Key",
+    "Params",
+    "Shaped",
+    "UInt8",
+]

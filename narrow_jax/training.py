@@ -18,14 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from narrow_jax import _checks, _loop, _progress, losses
-from narrow_jax._loop import Forward, Problem, Setup, State, Stateless
-from narrow_jax._typing import Array, HostArray, Key, Params
+from narrow_jax import _checks, _loop, _preparing, _progress
+from narrow_jax._loop import Augment, Setup, State
+from narrow_jax._preparing import Data
+from narrow_jax._streaming import Streamed
+from narrow_jax._typing import Array, Key, Params
+from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
-Data = tuple[HostArray, HostArray]
 Run = Callable[..., tuple[State, dict[str, Array]]]
 
 
@@ -36,9 +39,10 @@ class FitResult(NamedTuple):
         params: the weights after the last step whose loss and weights were finite.
         model_state: the model's other variables (BatchNorm statistics), None if it has none.
         opt_state: the optimizer's state; ``nj.constraints.report`` reads the constraints from it.
-        history: "step", "loss", "accuracy" where the targets have one, "distance", "relative_distance",
-            "ball_active", "cone_active" where the optimizer projects, and one entry a monitor: arrays over
-            the records, the first at step 0, the last at the end.
+        history: "step", "loss", "accuracy" where the targets have one, "test_loss" and "test_accuracy" of the
+            data of ``evaluation``, "distance", "relative_distance", "ball_active", "cone_active" where the
+            optimizer projects, and one entry a monitor: arrays over the records, the first at step 0, the last
+            at the end.
         steps_taken: finite steps; fewer than asked for if the run diverged (in a sweep: up to the last
             finite record, after which the history is NaN).
         diverged: whether it did.
@@ -56,12 +60,15 @@ def fit(
     apply_fn: Callable[..., Any],
     params: Params,
     tx: optax.GradientTransformation,
-    data: Data,
+    data: Data | Stream,
     *,
     steps: int,
     loss: str | Loss = "squared",
     batch_size: int | None = None,
     key: Key[Array, ""] | None = None,
+    augment: Augment | None = None,
+    evaluation: Data | None = None,
+    devices: Sequence[jax.Device] | None = None,
     every: int | None = None,
     model_state: Any = None,
     monitors: Sequence[Monitor] = (),
@@ -76,15 +83,20 @@ def fit(
             reuse the compiled loop.
         params: the start, a pytree; copied, never donated.
         tx: any optax transformation, such as ``nj.constraints.regime(optax.adam(1e-2), radius=0.1)``.
-        data: ``(x, y)`` with n rows each.
+        data: ``(x, y)`` with n rows each, or a ``nj.data.Stream`` of samples that do not fit on the device.
         steps: number of updates.
         loss: "squared" (½ Σ (y − f)², equation (2)), "mean_squared", "cross_entropy" (integer labels), or
             ``loss(outputs, y) -> scalar``.
         batch_size: samples an update, drawn without replacement, a new order every epoch (the n mod
             batch_size last of an order wait for another epoch); None for the full batch.
-        key: random key of the batches; needed with ``batch_size``.
+        key: random key of the batches and of ``augment``; needed with either.
+        augment: ``augment(key, x) -> x``, applied to every batch inside the compiled step, with a key that is a
+            function of ``key`` and the step; see ``nj.data.augment``.
+        evaluation: ``(x, y)`` on which loss and accuracy are recorded too, as "test_loss" and "test_accuracy".
+        devices: share every batch evenly among these, such as ``jax.local_devices()``; weights and data lie on
+            each. A stream brings each device its part of a batch only.
         every: steps between records of the history, by default a hundredth of ``steps``. Loss, accuracy
-            and monitors are evaluated on all data there.
+            and monitors are evaluated there on all data, of a stream on its ``sample``.
         model_state: other variables of the model, such as BatchNorm statistics.
         monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
         progress: show a progress bar; by default where the standard error is a terminal.
@@ -109,9 +121,18 @@ def fit(
     _checks.count("steps", steps)
     every = max(1, steps // 100) if every is None else every
     _checks.count("every", every)
-    problem, data, key = _prepare(apply_fn, params, tx, data, loss, batch_size, key, model_state, monitors)
-    state = _loop.init_one(problem, params, model_state, data)
-    run = partial(_loop.run_chunk, problem, data=data, key=key)
+    problem, rows, key = _preparing.prepare(
+        apply_fn, params, tx, data, loss, batch_size, key, augment, model_state, monitors
+    )
+    evaluation = _preparing.evaluation_for(problem, params, model_state, rows[0], evaluation)
+    problem = problem._replace(devices=_preparing.shared_by(devices, batch_size or len(rows[0])))
+    state = _loop.init_one(problem, params, model_state, rows)
+    inputs: dict[str, Any] = {"data": rows, "evaluation": evaluation, "key": key}
+    if problem.devices is not None:
+        everywhere = NamedSharding(problem.devices.mesh, PartitionSpec())
+        state, inputs = jax.device_put((state, inputs), everywhere)
+    chunk = Streamed(problem, data) if isinstance(data, Stream) else partial(_loop.run_chunk, problem)
+    run = partial(chunk, **inputs)
     with open(record, "w") if record else nullcontext() as file:
         state, history = _drive(run, state, steps, every, progress, file)
     diverged = not state.alive
@@ -139,6 +160,8 @@ def sweep(
     loss: str | Loss = "squared",
     batch_size: int | None = None,
     key: Key[Array, ""] | None = None,
+    augment: Augment | None = None,
+    evaluation: Data | None = None,
     every: int | None = None,
     monitors: Sequence[Monitor] = (),
     progress: bool | None = None,
@@ -152,8 +175,8 @@ def sweep(
             that bad ones are refused.
         data: ``(x, y)``, shared by all runs.
         grid: the values of each axis, such as ``{"radius": [0.1, 1.0], "seed": [0, 1, 2]}``.
-        steps, loss, batch_size, key, every, monitors, progress: as in ``fit``; every run draws batches of
-            its own.
+        steps, loss, batch_size, key, augment, evaluation, every, monitors, progress: as in ``fit``; every run
+            draws batches of its own.
 
     Returns:
         A ``FitResult`` whose arrays have the grid's axes in front: ``history["loss"][i, j]`` is the loss
@@ -170,19 +193,26 @@ def sweep(
         >>> result.history["loss"].shape
         (2, 3, 101)
     """
+    if isinstance(data, Stream):
+        raise TypeError("data is a Stream; expected (x, y): the runs of a sweep share data on the device")
     _checks.count("steps", steps)
     every = max(1, steps // 100) if every is None else every
     _checks.count("every", every)
     axes = {name: np.asarray(values) for name, values in grid.items()}
     params, tx = _try_every_value(setup, axes)
-    problem, data, key = _prepare(apply_fn, params, tx, data, loss, batch_size, key, None, monitors)
+    problem, data, key = _preparing.prepare(
+        apply_fn, params, tx, data, loss, batch_size, key, augment, None, monitors
+    )
+    evaluation = _preparing.evaluation_for(problem, params, None, data[0], evaluation)
     shape = tuple(values.size for values in axes.values())
     mesh = np.meshgrid(*axes.values(), indexing="ij")
     points = {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
     keys = None if key is None else jax.random.split(key, int(np.prod(shape)))
     problem = problem._replace(tx=None)
     state = _loop.init_sweep(problem, setup, points, data)
-    run = partial(_loop.sweep_chunk, problem, setup, points=points, data=data, keys=keys)
+    run = partial(
+        _loop.sweep_chunk, problem, setup, points=points, data=data, evaluation=evaluation, keys=keys
+    )
     state, history = _drive(run, state, steps, every, progress, None)
 
     def unravel(leaf: Any) -> Any:
@@ -192,39 +222,6 @@ def sweep(
     taken = np.asarray(state.steps_taken).reshape(shape)
     history = {name: v if name == "step" else unravel(v.T) for name, v in history.items()}
     return FitResult(params, None, opt_state, history, taken, ~np.asarray(state.alive).reshape(shape))
-
-
-def _prepare(
-    apply_fn: Callable[..., Any],
-    params: Params,
-    tx: optax.GradientTransformation,
-    data: Data,
-    loss: str | Loss,
-    batch_size: int | None,
-    key: Key[Array, ""] | None,
-    model_state: Any,
-    monitors: Sequence[Monitor],
-) -> tuple[Problem, tuple[Array, Array], Key[Array, ""] | None]:
-    """Check everything that can be wrong before anything is compiled."""
-    x, y = data
-    _checks.samples(x, y)
-    _checks.finite("x", x)
-    _checks.finite("y", y)
-    _checks.same_dtype("x", x, params)
-    if batch_size is not None:
-        _checks.count("batch_size", batch_size)
-        if batch_size > len(x):
-            raise ValueError(
-                f"batch_size is {batch_size} and there are {len(x)} samples; use at most {len(x)}"
-            )
-        if key is None:
-            raise ValueError("minibatches are drawn at random: pass key=jax.random.key(seed)")
-    forward: Forward = Stateless(apply_fn) if model_state is None else apply_fn
-    outputs, _ = jax.eval_shape(partial(forward, train=False), params, model_state, x)
-    loss = losses.get(loss)
-    losses.check_targets(loss, outputs, y)
-    problem = Problem(forward, tx, loss, losses.accuracy_for(y), tuple(monitors), batch_size)
-    return problem, (jnp.asarray(x), jnp.asarray(y)), key if batch_size else None
 
 
 def _try_every_value(

@@ -27,3 +27,16 @@ def test_without_a_gpu_it_says_so():
     done = run()
     assert done.returncode == 1
     assert "install a GPU build of JAX" in done.stderr
+
+
+def test_minibatch_competitors_do_the_same_job():
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra bench)")
+    from benchmarks import minibatch
+
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):  # optax's and Flax's own code
+        flax, torch = minibatch.compare(minibatch.QUICK[0], repeats=1)
+    assert torch["largest_difference_of_weights"] < 1e-5
+    assert {record["bar"] for record in (flax, torch)} == {"≥ 0.97 ×", "≥ 2.0 ×"}

@@ -199,6 +199,15 @@ def test_cifar100_has_the_fine_labels(monkeypatch: pytest.MonkeyPatch, tmp_path:
             assert (example["label"], example["coarse_label"]) == (labels[int(row)], labels[int(row)] // 5)
 
 
+def test_truncated_archive_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = "cifar-100-binary.tar.gz"
+    archive = tar_gz({"cifar-100-binary/train.bin": bytes(5000)})
+    publish(monkeypatch, "cifar100", {name: archive})
+    raw = put(tmp_path / "raw" / "cifar100", {name: archive[:-20]})
+    with pytest.raises(ValueError, match=rf"cifar100: .*{name} has the sha256 .* replace it by https"):
+        data.load("cifar100", raw_dir=raw, data_dir=tmp_path / "home", download=False)
+
+
 def test_svhn_without_its_extra_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     train, test = made_up(7, 40, 32, 32, 3, classes=10), made_up(8, 10, 32, 32, 3, classes=10)
     assert 0 in train[1]

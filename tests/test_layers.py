@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "narrow_jax"
 LAYERS = [
     {"_typing"},
-    {"_checks", "_elementary", "_memory", "_operators", "_progress", "_rounding"},
+    {"_checks", "_elementary", "_epochs", "_memory", "_operators", "_progress", "_rounding", "precision"},
     {"activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
     {"models", "plots"},
     {"_loop", "data", "runs"},
+    {"_preparing", "_streaming"},
     {"training", "certificates"},
     {"solvers"},
     {"cli"},

@@ -1,8 +1,21 @@
 """Data sets as arrays: ``load`` gives a ``Dataset`` with true or random labels, normalised on request."""
 
+from narrow_jax.data import augment, restricted_imagenet
 from narrow_jax.data.dataset import Dataset
 from narrow_jax.data.images import shrink
 from narrow_jax.data.loading import NAMES, load
 from narrow_jax.data.normalizers import Normalizer, standardize, whiten
+from narrow_jax.data.stream import Stream
 
-__all__ = ["NAMES", "Dataset", "Normalizer", "load", "shrink", "standardize", "whiten"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "Normalizer",
+    "Stream",
+    "augment",
+    "load",
+    "restricted_imagenet",
+    "shrink",
+    "standardize",
+    "whiten",
+]

@@ -133,7 +133,7 @@ def _split(builder: Any, split: str, cache: Path) -> Split:
         arrays = _decode(builder, split)
         with contextlib.suppress(OSError):  # a data_dir that others prepared may be read-only
             for path, array in zip(paths, arrays, strict=True):
-                _save(path, array)
+                save_array(path, array)
         return Split(*arrays)
     return Split(*(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths))
 
@@ -156,7 +156,7 @@ def _decode(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def save_array(path: Path, array: np.ndarray) -> None:
     """Write under another name first: a reader beside us must never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -1,0 +1,215 @@
+"""Narrow nets on images: test accuracy over widths, the regime against plain SGD.
+
+Command:  python -m experiments.narrow_images --dataset mnist|cifar10|cifar100|cifar100_subset|digits [--quick]
+Cost:     10,000 training images (4,000 of the subset), 3 widths, 3 step sizes × 3 seeds in one call a cell: under ten
+          minutes on two cores. Run again after an interruption: cells are kept. ``--quick``: digits, seconds.
+Expected: the regime (pairwise net, ball, cone) reaches the test accuracy of plain SGD on a standard net of the same
+          width, also where the net is narrow.
+Measured: PENDING
+Writes:   DIR/summary.json (settings, machine, one record a cell) and DIR/figure.png.
+
+Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size that is chosen, for each cell, by the
+accuracy on held-out training images; the test images are looked at once, with the step size chosen.
+
+Reference: "When Expressivity Meets Trainability", section 6 and appendix H.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+import narrow_jax as nj
+
+FOLDER = Path("runs/narrow_images")
+DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
+METHODS = {"regime": nj.models.pairwise_apply, "SGD": nj.models.standard_apply}
+MOMENTUM, ZETA = 0.9, 1e-3
+RATES = (10, 30, 100)  # step sizes times the number d of inputs: standardised, E‖x‖² = d
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a cell depends on beside its width and method."""
+
+    dataset: str
+    samples: int
+    held_out: int
+    widths: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    radius: float
+    seeds: int
+
+
+def settings(dataset: str, quick: bool, radius: float, seeds: int) -> Settings:
+    """Return the settings of a data set: small, or sized for two cores."""
+    if quick:
+        return Settings("digits", 600, 200, (16,), epochs=3, batch_size=50, radius=radius, seeds=2)
+    samples, held_out = {"cifar100_subset": (4000, 1000), "digits": (1200, 200)}.get(dataset, (10_000, 2000))
+    return Settings(dataset, samples, held_out, (8, 32, 128), 8, 100, radius, seeds)
+
+
+def load(s: Settings) -> nj.data.Dataset:
+    """Return training and held-out rows, in one, and the test rows."""
+    options: dict[str, Any] = {"test_fraction": 0.2} if s.dataset == "digits" else {}
+    return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="standardize", **options)
+
+
+def accuracy(apply_fn: Any, params: Any, x: Any, labels: Any) -> np.ndarray:
+    """Return the accuracy of each of a stack of nets."""
+    outputs = jax.jit(jax.vmap(apply_fn, in_axes=(0, None)))(params, x)
+    return np.mean(np.argmax(outputs, axis=-1) == labels, axis=-1)
+
+
+def train(data: nj.data.Dataset, s: Settings, width: int, method: str) -> nj.FitResult:
+    """Train all step sizes and seeds of a cell in one call: axes (rate, seed)."""
+    assert data.labels is not None
+    steps = s.epochs * (s.samples // s.batch_size)
+    sizes = {"inputs": data.x.shape[1], "width": width, "outputs": data.classes}
+
+    def setup(rate: Any, seed: Any) -> Any:
+        key = jax.random.key(seed)
+        sgd = optax.sgd(optax.cosine_decay_schedule(rate, steps), momentum=MOMENTUM)
+        if method == "SGD":
+            return nj.initializers.lecun(key, **sizes), sgd
+        return nj.initializers.mirrored_lecun(key, **sizes), nj.constraints.regime(sgd, s.radius, ZETA)
+
+    return nj.sweep(
+        METHODS[method],
+        setup,
+        (data.x[: s.samples], data.labels[: s.samples]),
+        grid={"rate": [rate / data.x.shape[1] for rate in RATES], "seed": np.arange(s.seeds)},
+        steps=steps,
+        every=steps,
+        loss="cross_entropy",
+        batch_size=s.batch_size,
+        key=jax.random.key(0),
+        evaluation=(data.x[s.samples :], data.labels[s.samples :]),
+        progress=False,
+    )
+
+
+def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> dict[str, Any]:
+    """Return the record of a cell: the step size chosen on held-out rows, and its accuracies, one a seed."""
+    started = time.perf_counter()
+    result = train(data, s, width, method)
+    last = {name: np.asarray(values[..., -1], float) for name, values in result.history.items()}
+    held_out = np.nan_to_num(last["test_accuracy"]).mean(axis=1)
+    best = int(held_out.argmax())
+    params = jax.tree.map(lambda leaf: leaf[best], result.params)
+    test = accuracy(METHODS[method], params, data.x_test, data.labels_test)
+    record = {
+        "width": width,
+        "method": method,
+        "learning_rate": round(RATES[best] / data.x.shape[1], 5),
+        "held_out_accuracy_of_rates_times_d": dict(
+            zip(map(str, RATES), held_out.round(4).tolist(), strict=True)
+        ),
+        "test_accuracy": test.round(4).tolist(),
+        "train_accuracy": last["accuracy"][best].round(4).tolist(),
+        "diverged": int(np.sum(result.diverged)),
+    }
+    if method == "regime":
+        record["distance"] = last["distance"][best].round(3).tolist()
+    return record | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
+    """Draw test and training accuracy over the width, mean and range of the seeds."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = canvas.subplots()
+    for (method, colour), (what, style) in itertools.product(
+        zip(METHODS, ("C0", "C1"), strict=True), (("test", "o-"), ("train", "o:"))
+    ):
+        rows = sorted((r for r in records if r["method"] == method), key=lambda r: r["width"])
+        values = 100 * np.array([row[f"{what}_accuracy"] for row in rows])
+        mean = values.mean(axis=1)
+        axes.errorbar(
+            [row["width"] for row in rows],
+            mean,
+            yerr=[mean - values.min(axis=1), values.max(axis=1) - mean],
+            fmt=style,
+            color=colour,
+            capsize=3,
+            label=f"{method}, {what}",
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(s.widths, map(str, s.widths))
+    axes.set(xlabel="width", ylabel="accuracy (%)")
+    axes.set_title(f"{s.dataset}, {s.samples:,} training images, ε = {s.radius:g}, {s.seeds} seeds")
+    axes.legend()
+    canvas.savefig(path, dpi=120)
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the times."""
+    device = jax.devices()[0].device_kind
+    return {
+        "device": device,
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "jax": jax.__version__,
+    }
+
+
+def resumed(path: Path, s: Settings) -> list[dict[str, Any]]:
+    """Return the records of an earlier run with the same settings."""
+    if not path.is_file():
+        return []
+    earlier = json.loads(path.read_text())
+    return earlier["cells"] if earlier["settings"] == json.loads(json.dumps(asdict(s))) else []
+
+
+def main() -> None:
+    """Run the cells that are missing, write records and picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
+    parser.add_argument("--quick", action="store_true", help="digits, 1 width, 3 epochs, 2 seeds")
+    parser.add_argument("--radius", type=float, default=1.0, help="ε of the ball, inf for none")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds a cell, trained in one call")
+    parser.add_argument("--out", type=Path, help=f"folder of the results (default: {FOLDER}/DATASET)")
+    args = parser.parse_args()
+    s = settings(args.dataset, args.quick, args.radius, args.seeds)
+    folder = args.out or FOLDER / s.dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    path, console = folder / "summary.json", Console()
+    data = load(s)
+    records = resumed(path, s)
+    done = {(r["width"], r["method"]) for r in records}
+    missing = [point for point in itertools.product(s.widths, METHODS) if point not in done]
+    for index, (width, method) in enumerate(missing, start=1):
+        record = cell(data, s, width, method)
+        records.append(record)
+        content = {"settings": asdict(s), "machine": machine(), "cells": records}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+        console.print(
+            f"{index}/{len(missing)}: width {width}, {method}: test "
+            f"{100 * math.fsum(record['test_accuracy']) / s.seeds:.1f} %, step size {record['learning_rate']}, "
+            f"{record['seconds']} s"
+        )
+    figure(records, s, folder / "figure.png")
+    console.print(
+        f"{sum(r['seconds'] for r in records):.0f} s in all. Written: {path}, {folder / 'figure.png'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

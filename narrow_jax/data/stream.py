@@ -1,0 +1,123 @@
+"""Samples that do not fit on the device, read batch by batch ahead of the training step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from narrow_jax import _checks, _epochs
+from narrow_jax._typing import Array, HostArray, Key, Shaped
+from narrow_jax.data.extras import extra
+
+Batch = tuple[np.ndarray, np.ndarray]
+_LAST_STEP = 2**31 - 1
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Samples by their number: an array, a memory map, a Grain source or ``MapDataset``, a folder of images."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, row: int) -> Any:
+        """Return one sample."""
+
+
+class Stream:
+    """Data for ``nj.fit`` whose samples stay where they are: in memory, in a memory map, in files.
+
+    The batches are those of data on the device, a function of key and step alone, so that a run can go on from
+    any step, in the middle of an epoch too. Threads of Grain read them ahead.
+
+    Args:
+        x: the samples by their number: ``len(x)`` and ``x[i]``.
+        y: labels (n,) or targets (n, k), in memory.
+        sample: number of rows, evenly spread, on which ``fit`` measures the training loss and accuracy and its
+            monitors; they stay on the device.
+        ahead: number of batches read ahead, each by a thread of its own.
+
+    Raises:
+        ValueError: numbers of samples that differ, no sample, targets that are not finite, or a number below 1.
+
+    Example:
+        >>> stream = Stream(np.arange(10.0)[:, None], np.arange(10), sample=5)
+        >>> stream.rows.tolist()
+        [0, 2, 4, 6, 8]
+        >>> batches = stream.batches(jax.random.key(0), batch_size=4, first=3)       # the second of epoch 1
+        >>> x, y = next(batches)
+        >>> x.shape, np.array_equal(x[:, 0], y)
+        ((4, 1), True)
+    """
+
+    def __init__(self, x: Rows, y: Shaped[HostArray, "n ..."], *, sample: int = 1024, ahead: int = 4) -> None:
+        """Check the numbers; nothing is read."""
+        _checks.count("sample", sample)
+        _checks.count("ahead", ahead)
+        if np.ndim(y) == 0 or len(x) != len(y) or not len(x):
+            raise ValueError(
+                f"x has {len(x)} samples and y has shape {np.shape(y)}; expected one row of y a sample, and one "
+                "at least"
+            )
+        _checks.finite("y", y)
+        self.x, self.y, self.ahead = x, np.asarray(y), ahead
+        self.rows = np.unique(np.arange(min(sample, len(x))) * len(x) // min(sample, len(x)))
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.x)
+
+    def sample(self) -> Batch:
+        """Read the rows on which training is measured."""
+        return _read(self.x, self.rows), self.y[self.rows]
+
+    def batches(self, key: Key[Array, ""], batch_size: int, first: int = 0) -> Iterator[Batch]:
+        """Return the batches of the steps ``first``, ``first + 1``, … without end.
+
+        Args:
+            key: of the order, a new one every epoch; the same key gives the batches of ``nj.fit``.
+            batch_size: samples a batch; the n mod batch_size last of an order wait for another epoch.
+            first: number of the first step.
+
+        Raises:
+            ValueError: more samples a batch than there are.
+            ImportError: Grain, of the extra ``data``, is not installed.
+        """
+        _checks.batch_size(batch_size, len(self))
+        _checks.count("first", first, minimum=0)
+        grain = extra("grain", "a stream")
+        options = grain.ReadOptions(num_threads=self.ahead, prefetch_buffer_size=self.ahead)
+        steps = grain.MapDataset.source(_Batches(self, key, batch_size)).slice(slice(first, None))
+        return iter(steps.to_iter_dataset(options))
+
+
+class _Batches:
+    """The batch of each step, in the form in which Grain reads: by number."""
+
+    def __init__(self, stream: Stream, key: Key[Array, ""], size: int) -> None:
+        self._stream, self._size = stream, size
+        self._steps_per_epoch = len(stream) // size
+
+        def order(epoch: int) -> np.ndarray:
+            return np.asarray(_order(key, np.int32(epoch), samples=len(stream)))
+
+        self._order = functools.lru_cache(maxsize=2)(order)  # threads cross the end of an epoch
+
+    def __len__(self) -> int:
+        return _LAST_STEP
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(step, self._steps_per_epoch)
+        rows = self._order(epoch)[position * self._size :][: self._size]
+        return _read(self._stream.x, rows), self._stream.y[rows]
+
+
+_order = jax.jit(_epochs.order, static_argnames="samples")
+
+
+def _read(x: Rows, rows: np.ndarray) -> np.ndarray:
+    return x[rows] if isinstance(x, np.ndarray) else np.stack([np.asarray(x[int(row)]) for row in rows])
