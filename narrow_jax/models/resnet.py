@@ -126,6 +126,10 @@ class ResNet(nn.Module):
         for name, sizes in (("channels", self.channels), ("blocks", self.blocks)):
             for stage, size in enumerate(sizes, start=1):
                 _checks.count(f"{name} of stage {stage}", size)
+        if len(self.channels) != len(self.blocks):
+            raise ValueError(
+                f"{len(self.channels)} stages of channels and {len(self.blocks)} of blocks; expected as many"
+            )
         if self.head == "pairwise":
             _checks.even_width(self.channels[-1])
         if x.ndim != 4:
@@ -151,7 +155,7 @@ class ResNet(nn.Module):
                 nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, **types
             )
             return conv, lambda channels, name: batch(name=name)
-        # a divisor of an even width with an even quotient or itself even: no group straddles the halves
+        # an even number of groups for an even width: none holds channels of both halves
         group = functools.partial(nn.GroupNorm, epsilon=1e-5, **types)
         return conv, lambda channels, name: group(math.gcd(channels, GROUPS), name=name)
 
