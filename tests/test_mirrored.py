@@ -1,4 +1,4 @@
-"""The regime's parts for any model: mirrored channels, equal sums for equal filters, the pairwise head, labels by path."""
+"""The regime for any model: mirrored channels, equal sums for equal filters, the pairwise head, labels by path."""
 
 import functools
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from narrow_jax import constraints
 from narrow_jax.constraints import by_path
-from narrow_jax.models import PairwiseHead, mirror, mirrored, pairwise_conv
+from narrow_jax.models import PairwiseHead, mirror, mirrored, pairwise_conv, pairwise_head
 
 # a float64 sum of at most 100 products of numbers of order 1, in another order
 SUM_ORDER = 5e-14
@@ -150,7 +150,7 @@ def test_gradient_is_that_of_a_convolution(x64):
 
 def test_grouped_and_odd_convolutions_are_refused():
     x = jnp.ones((1, 3, 3, 4))
-    with pytest.raises(ValueError, match="'feature_group_count': 2.*expected 1: halves of grouped channels"):
+    with pytest.raises(ValueError, match=r"'feature_group_count': 2.*expected 1: halves of grouped channels"):
         pairwise_conv(x, jnp.ones((1, 1, 2, 4)), (1, 1), "SAME", feature_group_count=2)
     with pytest.raises(ValueError, match="width is 5; expected an even number"):
         direct(x, jnp.ones((1, 1, 4, 5)))
@@ -176,6 +176,29 @@ def test_head_is_the_formula_and_exactly_zero_for_equal_halves_only(seed, expone
     assert np.abs(expected).max() > 1e-3 * 2.0**exponent
     equal = np.concatenate([features[:, :3]] * 2, axis=1)
     np.testing.assert_array_equal(apply(variables, equal), np.zeros((4, 3)))
+
+
+def test_head_is_exactly_zero_where_its_features_are_computed_in_the_same_loop():
+    # (Σa)c − (Σb)c as one fused multiply-add is 1e-8 for a = b
+    half = jnp.asarray(np.random.default_rng(0).uniform(size=(5, 3, 3, 3)), jnp.float32)
+    v, images = jnp.ones((3, 1)), jnp.concatenate([half, half], axis=-1)
+    logits = jax.jit(lambda v, x: pairwise_head(v, (x * 1.7 + 0.3).mean((1, 2))))(v, images)
+    np.testing.assert_array_equal(logits, np.zeros((5, 1)))
+
+
+def test_head_keeps_its_gradient_at_equal_halves_and_hides_no_overflow():
+    v, features = jnp.array([[2.0], [3.0]]), jnp.array([[1.0, 5.0, 1.0, 5.0]])
+    slope = jax.grad(lambda f: pairwise_head(v, f).sum())(features)
+    np.testing.assert_array_equal(slope, [[2, 3, -2, -3]])
+    assert not np.isfinite(pairwise_head(v, jnp.full((1, 4), jnp.inf))).any()
+
+
+@pytest.mark.parametrize("features", [(4,), (2, 3), (2, 2)])
+def test_pure_head_refuses_other_shapes(features):
+    with pytest.raises(
+        ValueError, match=r"features have shape .*, v \(2, 1\); expected \(n, 2h\) and \(h, k\)"
+    ):
+        pairwise_head(jnp.ones((2, 1)), jnp.ones(features))
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
@@ -221,8 +244,7 @@ class NnxCNN(nnx.Module):
         self.v = nnx.Param(jnp.ones((3, 2)))
 
     def __call__(self, x):
-        plus, minus = jnp.split(nnx.relu(self.narrow(x)).mean((1, 2)), 2, axis=-1)
-        return (plus - minus) @ self.v[...]
+        return pairwise_head(self.v[...], nnx.relu(self.narrow(x)).mean((1, 2)))
 
 
 def linen():

@@ -1,6 +1,13 @@
 """Networks: pure functions over params, the Flax modules that wrap them, and the regime's parts for any Flax model."""
 
-from narrow_jax.models.mirrored import PairwiseHead, mirror, mirror_channels, mirrored, pairwise_conv
+from narrow_jax.models.mirrored import (
+    PairwiseHead,
+    mirror,
+    mirror_channels,
+    mirrored,
+    pairwise_conv,
+    pairwise_head,
+)
 from narrow_jax.models.mlp import MLP, Activations, mlp_activations, mlp_apply, mlp_layers
 from narrow_jax.models.one_hidden import PairwiseNet, StandardNet, pairwise_apply, standard_apply
 from narrow_jax.models.resnet import BasicBlock, ResNet, ResNet18
@@ -24,5 +31,6 @@ __all__ = [
     "mlp_layers",
     "pairwise_apply",
     "pairwise_conv",
+    "pairwise_head",
     "standard_apply",
 ]

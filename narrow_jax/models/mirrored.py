@@ -15,10 +15,10 @@ from jax.typing import DTypeLike
 
 from narrow_jax import _checks, constraints, initializers
 from narrow_jax._paths import path_name
-from narrow_jax._typing import Array, Float, Params
+from narrow_jax._typing import Array, Float, HostArray, Params
 
 
-def mirror_channels(leaf: Float[Array, "*rest m"]) -> Float[Array, "*rest m"]:
+def mirror_channels(leaf: HostArray) -> Array:
     """Return the leaf with the second half of its last axis, the output channels, replaced by the first.
 
     Raises:
@@ -31,7 +31,7 @@ def mirror_channels(leaf: Float[Array, "*rest m"]) -> Float[Array, "*rest m"]:
     if leaf.ndim == 0:
         raise ValueError("the leaf has shape (); expected its output channels along the last axis")
     _checks.even_width(leaf.shape[-1])
-    half = leaf[..., : leaf.shape[-1] // 2]
+    half = jnp.asarray(leaf)[..., : leaf.shape[-1] // 2]
     return jnp.concatenate([half, half], axis=-1)
 
 
@@ -56,7 +56,7 @@ def mirror(params: Params, labels: constraints.Labels) -> Params:
         Array([[[[0., 1., 0., 1.]]]], dtype=float32)
     """
 
-    def leaf_of(path: tuple[Any, ...], mark: str, leaf: Array) -> Array:
+    def leaf_of(path: tuple[Any, ...], mark: str, leaf: HostArray) -> HostArray:
         if mark != "w":
             return leaf
         try:
@@ -112,11 +112,33 @@ def pairwise_conv(lhs: Array, rhs: Array, *args: Any, dimension_numbers: Any = N
     return jnp.concatenate([y, y + gap], axis=channels)
 
 
+def pairwise_head(v: Float[Array, "..."], features: Float[Array, "..."]) -> Float[Array, "n k"]:
+    """Return the logits (φ₊ − φ₋)V of features φ = (φ₊, φ₋), cast to the dtype of V: exactly 0 for equal halves.
+
+    Raises:
+        ValueError: features that are not twice as many as the rows of V.
+
+    Example:
+        >>> pairwise_head(jnp.ones((2, 1)), jnp.array([[3.0, 4.0, 3.0, 4.0], [3.0, 4.0, 1.0, 1.0]]))
+        Array([[0.],
+               [5.]], dtype=float32)
+
+    Reference:
+        "When Expressivity Meets Trainability", equation (6).
+    """
+    if features.ndim != 2 or v.ndim != 2 or features.shape[1] != 2 * v.shape[0]:
+        raise ValueError(f"features have shape {features.shape}, v {v.shape}; expected (n, 2h) and (h, k)")
+    plus, minus = jnp.split(features.astype(v.dtype), 2, axis=1)
+    gap = plus - minus
+    # compiled into one loop with the features, ca − cb may be one fused multiply-add, which is not 0 for a = b
+    return (gap - jax.lax.stop_gradient(jnp.where(plus == minus, gap, jnp.zeros_like(gap)))) @ v
+
+
 class PairwiseHead(nn.Module):
-    """The output layer (φ₊ − φ₋)V of features φ = (φ₊, φ₋), without bias: exactly 0 for equal halves.
+    """The output layer ``pairwise_head`` as a Flax module: no bias, exactly 0 for equal halves of the features.
 
     V (h, k) is drawn as in ``mirrored_lecun``, inside the cone of ζ = 1e-3, and named "v": the cone's label by
-    default. Features are cast to its dtype.
+    default.
 
     Raises:
         ValueError: an odd number of features.
@@ -139,7 +161,7 @@ class PairwiseHead(nn.Module):
     def __call__(self, features: Float[Array, "n m"]) -> Float[Array, "n k"]:
         """Return the logits."""
         width = features.shape[-1]
+        _checks.even_width(width)
         sizes = {"inputs": 1, "width": width, "outputs": self.outputs, "dtype": self.param_dtype}
         v = self.param("v", lambda key: initializers.mirrored_lecun(key, **sizes)["v"])
-        plus, minus = jnp.split(features.astype(v.dtype), 2, axis=-1)
-        return (plus - minus) @ v
+        return pairwise_head(v, features)

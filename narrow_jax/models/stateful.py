@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from narrow_jax._typing import Array, Params
+from narrow_jax._typing import Array, HostArray, Params
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Stateful:
 
     module: nn.Module
 
-    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: HostArray, train: bool) -> tuple[Array, Any]:
         """Return the outputs and the variables after them."""
         variables = {"params": params, **state}
         if not train:
