@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from narrow_jax import constraints
@@ -160,9 +160,9 @@ def test_grouped_and_odd_convolutions_are_refused():
 
 
 @functools.cache
-def head():
-    module = PairwiseHead(outputs=3)
-    variables = module.init(jax.random.key(0), jnp.ones((4, 6)))
+def head(outputs=3):
+    module = PairwiseHead(outputs)
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.ones((4, 6)))
     return variables, jax.jit(module.apply)
 
 
@@ -203,9 +203,9 @@ def test_pure_head_refuses_other_shapes(features):
 
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_head_starts_inside_the_cone(outputs):
-    variables = PairwiseHead(outputs).init(jax.random.key(0), jnp.ones((2, 8)))
+    variables, _ = head(outputs)
     v = np.asarray(variables["params"]["v"])
-    assert v.shape == (4, outputs)
+    assert v.shape == (3, outputs)
     assert np.abs(v).min() >= np.float32(1e-3)
     assert (v > 0).all() == (outputs == 1)
     constraints.project(zeta=1e-3).init(variables["params"])  # labelled by its own name, and feasible
@@ -249,7 +249,7 @@ class NnxCNN(nnx.Module):
 
 def linen():
     net, x = LinenCNN(), jnp.ones((3, 4, 4, 2))
-    return net.init(jax.random.key(0), x)["params"], lambda p, x: net.apply({"params": p}, x)
+    return jax.jit(net.init)(jax.random.key(0), x)["params"], lambda p, x: net.apply({"params": p}, x)
 
 
 def plain_nnx():
@@ -265,15 +265,13 @@ def state_nnx():
 @pytest.mark.parametrize("make", [linen, plain_nnx, state_nnx])
 def test_model_of_a_user_is_zero_once_mirrored_and_not_before(make):
     params, apply = make()
+    apply = jax.jit(apply)
     x = jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
     assert np.abs(apply(params, x)).max() > 1e-3
     np.testing.assert_array_equal(apply(mirror(params, by_path(w="narrow", v="v")), x), np.zeros((3, 2)))
 
 
-@settings(max_examples=10)
-@given(st.integers(0, 100), st.integers(1, 5))
-def test_mirrored_initializer_mirrors_its_draw(seed, half):
-    key = jax.random.key(seed)
-    found = np.asarray(mirrored(jax.random.normal)(key, (3, 2 * half), jnp.float32))
-    drawn = np.asarray(jax.random.normal(key, (3, 2 * half), jnp.float32))
-    np.testing.assert_array_equal(found, np.tile(drawn[:, :half], 2))
+def test_mirrored_initializer_mirrors_its_draw():
+    drawn = np.random.default_rng(0).normal(size=(3, 6))
+    found = mirrored(lambda key, shape: drawn)(None, (3, 6))
+    np.testing.assert_array_equal(found, np.tile(drawn[:, :3], 2))

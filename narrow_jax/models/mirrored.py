@@ -112,7 +112,7 @@ def pairwise_conv(lhs: Array, rhs: Array, *args: Any, dimension_numbers: Any = N
     return jnp.concatenate([y, y + gap], axis=channels)
 
 
-def pairwise_head(v: Float[Array, "..."], features: Float[Array, "..."]) -> Float[Array, "n k"]:
+def pairwise_head(v: HostArray, features: HostArray) -> Float[Array, "n k"]:
     """Return the logits (φ₊ − φ₋)V of features φ = (φ₊, φ₋), cast to the dtype of V: exactly 0 for equal halves.
 
     Raises:

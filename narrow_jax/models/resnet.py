@@ -64,7 +64,6 @@ class ResNet(nn.Module):
         head: "pairwise" (``PairwiseHead``; even width) or "dense" (the usual layer with biases; plain start).
         stem: "small" (3×3, for images of about 32×32) or "imagenet" (7×7 and pooling, both with stride 2).
         norm: "batch", or "group" (at most 32 groups, no ``batch_stats``).
-        dtype: of convolutions and norms; None for that of params and images. Logits have the params' dtype.
         param_dtype: of the params.
 
     Raises:
@@ -88,7 +87,6 @@ class ResNet(nn.Module):
     head: str = "pairwise"
     stem: str = "small"
     norm: str = "batch"
-    dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
 
     @property
@@ -102,7 +100,7 @@ class ResNet(nn.Module):
         return constraints.by_path(w=self.last_stage, v="head/v" if self.head == "pairwise" else ())
 
     @nn.compact
-    def __call__(self, x: Float[HostArray, "n y x c"], train: bool = False) -> Float[Array, "n k"]:
+    def __call__(self, x: HostArray, train: bool = False) -> Float[Array, "n k"]:
         """Return the logits; with ``train`` batch norms use and update the statistics of this batch."""
         self._check(x)
         conv, norm = self._layers(train, mirror=False)
@@ -111,7 +109,7 @@ class ResNet(nn.Module):
             narrow = stage == len(self.channels) and self.head == "pairwise"
             conv, norm = self._layers(train, mirror=narrow)
             x = _Stage(channels, blocks, 1 if stage == 1 else 2, conv, norm, name=f"stage{stage}")(x)
-        features = jnp.mean(x, axis=(1, 2)).astype(self.param_dtype if self.dtype else x.dtype)
+        features = jnp.mean(x, axis=(1, 2))
         if self.head == "pairwise":
             return PairwiseHead(self.outputs, self.param_dtype, name="head")(features)
         return nn.Dense(self.outputs, param_dtype=self.param_dtype, name="head")(features)
@@ -141,22 +139,25 @@ class ResNet(nn.Module):
 
     def _layers(self, train: bool, mirror: bool) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
         """Return the constructors of convolutions and norms, mirrored or not."""
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         draw = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         conv = functools.partial(
             nn.Conv,
             use_bias=False,
             kernel_init=mirrored(draw) if mirror else draw,
             conv_general_dilated=pairwise_conv if mirror else jax.lax.conv_general_dilated,
-            **types,
+            param_dtype=self.param_dtype,
         )
         if self.norm == "batch":
             batch = functools.partial(
-                nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, **types
+                nn.BatchNorm,
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                param_dtype=self.param_dtype,
             )
             return conv, lambda channels, name: batch(name=name)
         # an even number of groups for an even width: none holds channels of both halves
-        group = functools.partial(nn.GroupNorm, epsilon=1e-5, **types)
+        group = functools.partial(nn.GroupNorm, epsilon=1e-5, param_dtype=self.param_dtype)
         return conv, lambda channels, name: group(math.gcd(channels, GROUPS), name=name)
 
     def _enter(self, x: Array, conv: Callable[..., nn.Module], norm: Callable[..., nn.Module]) -> Array:
@@ -190,7 +191,7 @@ def ResNet18(width: int = 64, outputs: int = 10, **fields: Any) -> ResNet:  # no
     Args:
         width: channels of the last stage, even with the pairwise head.
         outputs: k.
-        fields: head, stem, norm, dtype and param_dtype of ``ResNet``.
+        fields: head, stem, norm and param_dtype of ``ResNet``.
 
     Example:
         >>> net = ResNet18(width=64, outputs=9, stem="imagenet")
