@@ -1,6 +1,7 @@
 """The residual net against NumPy, its exact zero, its constraints under training, its Jacobian."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -30,18 +31,32 @@ def random_like(tree, seed):
     return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), tree)
 
 
+def start(net, seed):
+    """Return variables as ``init`` gives them, drawn by NumPy: compiling JAX's draws would take most of the time."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.normal(size=leaf.shape).astype(np.float32) / np.sqrt(math.prod(leaf.shape[:-1]) / 2)
+        if path[-1].key == "v":
+            return rng.choice([-1, 1], leaf.shape) * rng.uniform(0.1, 0.5, leaf.shape)
+        return np.full(leaf.shape, float(path[-1].key in ("scale", "var")))
+
+    shapes = jax.eval_shape(net.init, jax.random.key(0), images(0))
+    drawn = jax.tree_util.tree_map_with_path(lambda *leaf: jnp.asarray(draw(*leaf), jnp.float32), shapes)
+    return {**drawn, "params": mirror(drawn["params"], net.labels)}
+
+
 @functools.cache
 def compiled(net):
-    """Return the variables at the start, and the jitted logits in evaluation and in training mode."""
-    variables = jax.jit(net.init)(jax.random.key(0), images(0))
+    """Return the logits in evaluation mode, and logits and variables in training mode, jitted."""
     apply = jax.jit(lambda v, x: net.apply(v, x))
-    train = jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"]))
-    return variables, apply, train
+    return apply, jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"]))
 
 
 def mirrored_at_random(net, seed):
     """Return variables with random weights of the last stage, norms included, mirrored."""
-    variables = compiled(net)[0]
+    variables = start(net, seed)
     params = dict(variables["params"])
     params[net.last_stage] = random_like(params[net.last_stage], seed)
     return {**variables, "params": mirror(params, net.labels)}
@@ -55,23 +70,35 @@ def mirrored_at_random(net, seed):
 @given(st.integers(0, 10_000), st.integers(-3, 3))
 def test_logits_are_exactly_zero_for_any_images_in_both_modes(net, seed, exponent):
     x = images(seed, 10.0**exponent)
-    variables, apply, train = compiled(net)
-    for start in (variables, mirrored_at_random(net, seed)):
-        np.testing.assert_array_equal(apply(start, x), np.zeros((5, 3)))
-        np.testing.assert_array_equal(train(start, x)[0], np.zeros((5, 3)))
+    apply, train = compiled(net)
+    for variables in (start(net, seed), mirrored_at_random(net, seed)):
+        np.testing.assert_array_equal(apply(variables, x), np.zeros((5, 3)))
+        np.testing.assert_array_equal(train(variables, x)[0], np.zeros((5, 3)))
+
+
+def test_init_draws_a_mirrored_last_stage_of_the_right_size_and_a_feasible_head():
+    net = ResNet(channels=(40,), blocks=(1,), outputs=3)
+    params = jax.jit(net.init)(jax.random.key(0, impl="rbg"), images(0))["params"]
+    jax.tree.map(np.testing.assert_array_equal, mirror(params, net.labels), params)
+    for name in ("conv1", "conv2"):
+        kernel = np.asarray(params["stage1"]["block1"][name]["kernel"])
+        # variance 2/(9·channels); 14,400 draws, half of them independent: the deviation's own is 0.8 %
+        assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 40)), rel=0.03)
+    assert not np.array_equal(*np.split(np.asarray(params["stem"]["kernel"]), 2, axis=-1))
+    nj.constraints.project(radius=1.0, zeta=1e-3, labels=net.labels).init(params)
 
 
 def test_logits_are_not_zero_once_the_features_of_the_last_stage_are_not_mirrored():
-    variables, apply, train = compiled(NET)
+    (apply, train), variables = compiled(NET), start(NET, 0)
     x = images(0)
     stage = variables["params"]["stage2"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(stage):
-        broken = np.array(leaf)
-        broken.reshape(-1, 6)[0, 1] += 1  # one weight of a channel of the first half
-        changed = jax.tree_util.tree_map_with_path(lambda p, a: broken if p == path else a, stage)  # noqa: B023
-        start = {**variables, "params": variables["params"] | {"stage2": changed}}
+        other = np.array(leaf)
+        other.reshape(-1, 6)[0, 1] += 1  # one weight of a channel of the first half
+        changed = jax.tree_util.tree_map_with_path(lambda p, a: other if p == path else a, stage)  # noqa: B023
+        broken = {**variables, "params": variables["params"] | {"stage2": changed}}
         layer = path[1].key
-        for logits in (apply(start, x), train(start, x)[0]):
+        for logits in (apply(broken, x), train(broken, x)[0]):
             # behind the first convolution the mirrored second one restores the pairs
             assert (np.abs(logits).max() > 1e-4) == (layer not in ("conv1", "norm1")), layer
             assert (np.abs(logits).max() == 0) == (layer in ("conv1", "norm1")), layer
@@ -114,8 +141,8 @@ def by_hand(variables, x, train):
 
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 def test_value_is_that_of_a_residual_net(train):
-    start, apply, applied_in_training = compiled(NET)
-    variables, x = random_like(start, 1), images(2)
+    apply, applied_in_training = compiled(NET)
+    variables, x = random_like(start(NET, 0), 1), images(2)
     logits = applied_in_training(variables, x)[0] if train else apply(variables, x)
     expected = by_hand(variables, x, train)
     assert np.abs(expected).max() > 0.1
@@ -153,7 +180,7 @@ RADIUS, ZETA, STEPS = 0.3, 1e-3, 100
 def trained():
     """100 steps of SGD with momentum and weight decay, on random labels, inside a ball that binds."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        state = dict(compiled(NET)[0])
+        state = start(NET, 0)
         params = state.pop("params")
         sgd = unstrict(optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.2, momentum=0.9)))
         tx = nj.constraints.regime(sgd, RADIUS, ZETA, labels=NET.labels)
@@ -165,12 +192,12 @@ def trained():
 
 
 def test_trained_net_is_inside_the_ball_and_the_cone_and_says_so(trained):
-    start, _, result = trained
-    moved = jax.tree.map(lambda a, b: np.asarray(a, float) - b, result.params["stage2"], start["stage2"])
+    before, _, result = trained
+    moved = jax.tree.map(lambda a, b: np.asarray(a, float) - b, result.params["stage2"], before["stage2"])
     distance = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
     assert 0.9 * RADIUS <= distance <= RADIUS * (1 + 1e-6)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(moved))  # norms move too
-    v, v0 = (np.asarray(p["head"]["v"], float) for p in (result.params, start))
+    v, v0 = (np.asarray(p["head"]["v"], float) for p in (result.params, before))
     assert (v * np.sign(v0)).min() >= ZETA * (1 - 1e-6)
     assert np.abs(v - v0).max() > 0.1
     told = jax.tree.map(float, nj.constraints.report(result.opt_state))
@@ -178,7 +205,7 @@ def test_trained_net_is_inside_the_ball_and_the_cone_and_says_so(trained):
     assert told["relative_distance"] == pytest.approx(distance / RADIUS, rel=1e-5)
     assert told["ball_active"]
     # outside of the ball: free, with a longer way
-    assert np.abs(np.asarray(result.params["stem"]["kernel"]) - start["stem"]["kernel"]).max() > 0.01
+    assert np.abs(np.asarray(result.params["stem"]["kernel"]) - before["stem"]["kernel"]).max() > 0.01
 
 
 def test_training_learns_and_moves_the_statistics(trained):
@@ -203,7 +230,7 @@ def test_stateful_is_equal_for_equal_nets_and_changes_nothing_in_evaluation_mode
     assert Stateful(NET) == Stateful(NET.clone())
     assert hash(Stateful(NET)) == hash(Stateful(NET.clone()))
     assert Stateful(NET) != Stateful(NET.clone(outputs=4))
-    state = dict(compiled(NET)[0])
+    state = start(NET, 0)
     params = state.pop("params")
     _, same = jax.eval_shape(functools.partial(Stateful(NET), train=False), params, state, images(0))
     assert jax.tree.structure(same) == jax.tree.structure(state)
@@ -235,10 +262,10 @@ def test_sigma_min_of_the_last_stage_is_that_of_the_dense_jacobian():
 
 
 def test_jacobian_in_training_mode_is_refused():
-    start, _, train = compiled(NET)
+    _, train = compiled(NET)
     with pytest.raises(ValueError, match=r"couples samples.*Batch normalisation in training mode"):
         nj.jacobian.autodiff(
-            lambda v, x: train(v, x)[0], random_like(start, 4), images(0), wrt="params/stage2"
+            lambda v, x: train(v, x)[0], random_like(start(NET, 0), 4), images(0), wrt="params/stage2"
         )
 
 

@@ -73,14 +73,21 @@ def mirrored(draw: nn.initializers.Initializer) -> nn.initializers.Initializer:
     """Return the initializer that mirrors what another draws.
 
     Example:
-        >>> kernel = mirrored(nn.initializers.lecun_normal())(jax.random.key(0), (3, 4), jnp.float32)
-        >>> bool((kernel[:, :2] == kernel[:, 2:]).all())
-        True
+        >>> mirrored(lambda key, shape: jnp.arange(4.0))(jax.random.key(0), (4,))
+        Array([0., 1., 0., 1.], dtype=float32)
     """
     return lambda *args, **kwargs: mirror_channels(draw(*args, **kwargs))
 
 
-def pairwise_conv(lhs: Array, rhs: Array, *args: Any, dimension_numbers: Any = None, **kwargs: Any) -> Array:
+def pairwise_conv(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Any,
+    padding: Any,
+    *,
+    dimension_numbers: Any = None,
+    **options: Any,
+) -> Array:
     """Convolve as ``jax.lax.conv_general_dilated`` does, with equal outputs for the equal halves of mirrored filters.
 
     The second half of the output channels is computed as ``conv(x, w₊) + conv(x, w₋ − w₊)``: two equal filters may
@@ -90,14 +97,13 @@ def pairwise_conv(lhs: Array, rhs: Array, *args: Any, dimension_numbers: Any = N
         ValueError: an odd number of output channels, or grouped channels: their halves see different inputs.
 
     Example:
-        >>> layer = nn.Conv(6, (3, 3), kernel_init=mirrored(nn.initializers.lecun_normal()),
-        ...                 conv_general_dilated=pairwise_conv)
-        >>> x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-        >>> y = layer.apply(layer.init(jax.random.key(1), x), x)
-        >>> bool((y[..., :3] == y[..., 3:]).all())
-        True
+        >>> x, w = jnp.linspace(-1, 2, 25).reshape(1, 5, 5, 1), jnp.linspace(0, 1, 27).reshape(3, 3, 1, 3)
+        >>> layer = nn.Conv(6, (3, 3), use_bias=False, conv_general_dilated=pairwise_conv)
+        >>> y = layer.apply({"params": {"kernel": jnp.concatenate([w, w], axis=-1)}}, x)
+        >>> y.shape, bool((y[..., :3] == y[..., 3:]).all())
+        ((1, 5, 5, 6), True)
     """
-    groups = {name: kwargs.get(name, 1) for name in ("feature_group_count", "batch_group_count")}
+    groups = {name: options.get(name, 1) for name in ("feature_group_count", "batch_group_count")}
     if any(count != 1 for count in groups.values()):
         raise ValueError(
             f"pairwise_conv got {groups}; expected 1: halves of grouped channels see different inputs"
@@ -107,7 +113,7 @@ def pairwise_conv(lhs: Array, rhs: Array, *args: Any, dimension_numbers: Any = N
     _checks.even_width(rhs.shape[filters])
     plus, minus = jnp.split(rhs, 2, axis=filters)
     stacked = jnp.concatenate([plus, minus - plus], axis=filters)
-    y = jax.lax.conv_general_dilated(lhs, stacked, *args, dimension_numbers=axes, **kwargs)
+    y = jax.lax.conv_general_dilated(lhs, stacked, window_strides, padding, dimension_numbers=axes, **options)
     y, gap = jnp.split(y, 2, axis=channels)
     return jnp.concatenate([y, y + gap], axis=channels)
 
@@ -144,11 +150,9 @@ class PairwiseHead(nn.Module):
         ValueError: an odd number of features.
 
     Example:
-        >>> head = PairwiseHead(outputs=3)
-        >>> half = jax.random.normal(jax.random.key(0), (5, 4))
-        >>> y, variables = head.init_with_output(jax.random.key(1), jnp.concatenate([half, half], axis=1))
-        >>> variables["params"]["v"].shape, float(jnp.abs(y).max())
-        ((4, 3), 0.0)
+        >>> variables = PairwiseHead(outputs=3).init(jax.random.key(0), jnp.ones((5, 8)))
+        >>> {name: leaf.shape for name, leaf in variables["params"].items()}
+        {'v': (4, 3)}
 
     Reference:
         "When Expressivity Meets Trainability", equation (6).
@@ -162,6 +166,10 @@ class PairwiseHead(nn.Module):
         """Return the logits."""
         width = features.shape[-1]
         _checks.even_width(width)
-        sizes = {"inputs": 1, "width": width, "outputs": self.outputs, "dtype": self.param_dtype}
-        v = self.param("v", lambda key: initializers.mirrored_lecun(key, **sizes)["v"])
-        return pairwise_head(v, features)
+
+        def draw(key: Array) -> Array:
+            return initializers.mirrored_lecun(
+                key, inputs=1, width=width, outputs=self.outputs, dtype=self.param_dtype
+            )["v"]
+
+        return pairwise_head(self.param("v", draw), features)

@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from narrow_jax._typing import Array, HostArray, Params
+from narrow_jax._typing import HostArray, Params
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Stateful:
     Example:
         >>> import jax, optax
         >>> import narrow_jax as nj
-        >>> net = nj.models.ResNet(channels=(4, 4), blocks=(1, 1), outputs=2)
-        >>> x, y = jax.random.normal(jax.random.key(0), (6, 4, 4, 1)), jax.numpy.array([0, 1, 0, 1, 1, 0])
-        >>> state = net.init(jax.random.key(1), x)
+        >>> net = nj.models.ResNet(channels=(2,), blocks=(1,), outputs=2)
+        >>> x, y = jax.numpy.linspace(0, 1, 96).reshape(6, 4, 4, 1), jax.numpy.array([0, 1, 0, 1, 1, 0])
+        >>> state = net.init(jax.random.key(0, impl="rbg"), x)
         >>> params = state.pop("params")
         >>> tx = nj.constraints.regime(optax.sgd(0.1, momentum=0.9), radius=1.0, labels=net.labels)
         >>> result = nj.fit(Stateful(net), params, tx, (x, y), steps=2, loss="cross_entropy", model_state=state)
@@ -33,9 +33,10 @@ class Stateful:
 
     module: nn.Module
 
-    def __call__(self, params: Params, state: Any, x: HostArray, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: HostArray, train: bool) -> tuple[Any, Any]:
         """Return the outputs and the variables after them."""
         variables = {"params": params, **state}
         if not train:
             return self.module.apply(variables, x, train=False), state
-        return self.module.apply(variables, x, train=True, mutable=list(state))
+        outputs, state = self.module.apply(variables, x, train=True, mutable=list(state))
+        return outputs, state
