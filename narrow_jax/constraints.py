@@ -4,8 +4,8 @@
 in coordinates in which a small ball is well scaled; ``regime`` chains the two in the right order.
 
 Leaves are selected by labels, one a leaf: ``"w"`` for the ball, ``"v"`` for the cone, ``"free"`` for neither.
-By default the leaf's own name is its label. The centre of the ball and the signs of v are those of the
-params given to ``init``.
+By default the leaf's own name is its label (``by_name``); ``by_path`` labels the leaves of any model. The centre of
+the ball and the signs of v are those of the params given to ``init``.
 
 Reference: "When Expressivity Meets Trainability", problem (7).
 """
@@ -23,29 +23,25 @@ import numpy as np
 import optax
 
 from narrow_jax import _checks, projections
+from narrow_jax._labels import Labels, by_name, by_path, label_tree
 from narrow_jax._typing import Array, ArrayLike, Params
 from narrow_jax.projections import working
 
-Labels = Callable[[Params], Any] | Any
-"""A tree of ``"w"``, ``"v"``, ``"free"``, or a function from params to one."""
+__all__ = [
+    "BallCoordinatesState",
+    "Labels",
+    "ProjectState",
+    "Radius",
+    "ball_coordinates",
+    "by_name",
+    "by_path",
+    "project",
+    "regime",
+    "report",
+]
 
 Radius = ArrayLike | Callable[[Array], Array]
 """ε, or a schedule from the step count to ε."""
-
-
-def by_name(params: Params) -> Any:
-    """Label every leaf by its own name if that is ``w`` or ``v``, else ``"free"``.
-
-    Example:
-        >>> by_name({"hidden": {"w": 0.0, "bias": 0.0}, "v": 0.0})
-        {'hidden': {'bias': 'free', 'w': 'w'}, 'v': 'v'}
-    """
-
-    def label(path: tuple[Any, ...], _: Any) -> str:
-        name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
-        return name if name in ("w", "v") else "free"
-
-    return jax.tree_util.tree_map_with_path(label, params)
 
 
 class ProjectState(NamedTuple):
@@ -107,7 +103,7 @@ def project(
         _checks.zeta(zeta)
 
     def init_fn(params: Params) -> ProjectState:
-        marks = _label_tree(labels, params)
+        marks = label_tree(labels, params)
         if zeta is not None:
             jax.tree_util.tree_map_with_path(partial(_require_in_cone, zeta, kappa), marks, params)
         center = _pick("w", jnp.copy, marks, params)  # a reference would be lost to buffer donation
@@ -212,7 +208,7 @@ def ball_coordinates(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params: Params) -> BallCoordinatesState:
-        marks, step = _label_tree(labels, params), jnp.zeros((), jnp.int32)
+        marks, step = label_tree(labels, params), jnp.zeros((), jnp.int32)
         center = _pick("w", jnp.copy, marks, params)
         scale = _scale(_current(radius, step))
         return BallCoordinatesState(step, center, inner.init(_to_ball(marks, center, params, scale)))
@@ -221,7 +217,7 @@ def ball_coordinates(
         updates: Params, state: BallCoordinatesState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, BallCoordinatesState]:
         _require_like_start("ball_coordinates", state.center, updates, params)
-        marks, scale = _label_tree(labels, params), _scale(_current(radius, state.step))
+        marks, scale = label_tree(labels, params), _scale(_current(radius, state.step))
         if "grad" in extra:
             extra["grad"] = _rescale(marks, extra["grad"], scale)
         if "value_fn" in extra:
@@ -306,22 +302,6 @@ def report(opt_state: optax.OptState) -> dict[str, Array]:
 
 def _current(radius: Radius, step: Array) -> ArrayLike:
     return radius(step) if callable(radius) else radius
-
-
-def _label_tree(labels: Labels, params: Params) -> Any:
-    # None and not by_name in the signatures: inject_hyperparams takes a callable default for a schedule
-    labels = by_name if labels is None else labels
-    tree = labels(params) if callable(labels) else labels
-    if operator.ne(jax.tree.structure(tree), jax.tree.structure(params)):
-        raise ValueError(
-            f"labels have the structure {jax.tree.structure(tree)}, params {jax.tree.structure(params)}; "
-            "expected one label a leaf"
-        )
-    for path, label in jax.tree_util.tree_leaves_with_path(tree):
-        if label not in ("w", "v", "free"):
-            place = jax.tree_util.keystr(path)
-            raise ValueError(f"leaf {place} has the label {label!r}; expected 'w', 'v' or 'free'")
-    return tree
 
 
 def _is_masked(node: Any) -> bool:

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "narrow_jax"
 LAYERS = [
     {"_typing"},
     {"_checks", "_elementary", "_epochs", "_memory", "_operators", "_progress", "_rounding", "precision"},
-    {"activations", "losses", "projections", "spectra"},
+    {"_paths"},
+    {"_labels", "activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
     {"models", "plots"},
     {"_loop", "data", "runs"},

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks
 from narrow_jax._memory import MemoryBudgetError, check_budget
+from narrow_jax._paths import path_name, select
 from narrow_jax._typing import ApplyFn
 from narrow_jax.jacobian.blocks import Blocked, recomputed, stored
 from narrow_jax.jacobian.operator import Evaluating
@@ -114,7 +115,7 @@ def autodiff(
     check_budget(memory_budget)
     chosen = _select(params, wrt)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        _real(f"params leaf {_name(path)!r}", leaf)
+        _real(f"params leaf {path_name(path)!r}", leaf)
     x = _real("x", x)
     if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1 along the first axis")
@@ -128,25 +129,11 @@ def autodiff(
     )
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _select(params: Any, wrt: str | Iterable[str] | None) -> tuple[bool, ...]:
-    paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    if not paths:
+    leaves = jax.tree.leaves(params)
+    if not leaves:
         raise ValueError("params has no leaves; expected a pytree of arrays")
-    if wrt is None:
-        return (True,) * len(paths)
-    names = [wrt] if isinstance(wrt, str) else list(wrt)
-
-    def matches(path: str, name: str) -> bool:
-        return path == name or path.endswith("/" + name) or path.startswith(name + "/")
-
-    for name in names:
-        if not any(matches(path, name) for path in paths):
-            _checks.choice("wrt leaf", name, paths)
-    return tuple(any(matches(path, name) for name in names) for path in paths)
+    return (True,) * len(leaves) if wrt is None else select("wrt leaf", params, wrt)
 
 
 def _chosen(params: Any, chosen: tuple[bool, ...]) -> list[Any]:

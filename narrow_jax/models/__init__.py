@@ -1,16 +1,36 @@
-"""Networks: pure functions over params, and the Flax modules that wrap them."""
+"""Networks: pure functions over params, the Flax modules that wrap them, and the regime's parts for any Flax model."""
 
+from narrow_jax.models.mirrored import (
+    PairwiseHead,
+    mirror,
+    mirror_channels,
+    mirrored,
+    pairwise_conv,
+    pairwise_head,
+)
 from narrow_jax.models.mlp import MLP, Activations, mlp_activations, mlp_apply, mlp_layers
 from narrow_jax.models.one_hidden import PairwiseNet, StandardNet, pairwise_apply, standard_apply
+from narrow_jax.models.resnet import BasicBlock, ResNet, ResNet18
+from narrow_jax.models.stateful import Stateful
 
 __all__ = [
     "MLP",
     "Activations",
+    "BasicBlock",
+    "PairwiseHead",
     "PairwiseNet",
+    "ResNet",
+    "ResNet18",
     "StandardNet",
+    "Stateful",
+    "mirror",
+    "mirror_channels",
+    "mirrored",
     "mlp_activations",
     "mlp_apply",
     "mlp_layers",
     "pairwise_apply",
+    "pairwise_conv",
+    "pairwise_head",
     "standard_apply",
 ]

@@ -1,0 +1,175 @@
+"""The narrow regime for any Flax model: mirrored channels, convolutions that keep them equal, the pairwise head.
+
+Features whose second half of channels equals the first give exactly 0 in ``PairwiseHead``. ``mirror`` makes the two
+halves of the weights equal; ``pairwise_conv`` makes equal weights give equal features, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from narrow_jax import _checks, constraints, initializers
+from narrow_jax._paths import path_name
+from narrow_jax._typing import Array, Float, HostArray, Params
+
+
+def mirror_channels(leaf: HostArray) -> Array:
+    """Return the leaf with the second half of its last axis, the output channels, replaced by the first.
+
+    Raises:
+        ValueError: an odd number of channels, or none.
+
+    Example:
+        >>> mirror_channels(jnp.array([1.0, 2.0, 3.0, 4.0]))
+        Array([1., 2., 1., 2.], dtype=float32)
+    """
+    if leaf.ndim == 0:
+        raise ValueError("the leaf has shape (); expected its output channels along the last axis")
+    _checks.even_width(leaf.shape[-1])
+    half = jnp.asarray(leaf)[..., : leaf.shape[-1] // 2]
+    return jnp.concatenate([half, half], axis=-1)
+
+
+def mirror(params: Params, labels: constraints.Labels) -> Params:
+    """Return params in which the leaves labelled "w" have mirrored output channels: channel j equals channel j + m/2.
+
+    Output channels are the last axis, as in Flax: kernels (…, inputs, m), biases and norm scales (m,). Mirror all
+    parameters between the block's input and a ``PairwiseHead``, norms included, before ``init`` of the optimizer; a
+    block's input may be anything. The logits are then 0, up to rounding: a library's convolution may sum two equal
+    channels in another order. With ``pairwise_conv`` they are 0 exactly.
+
+    Args:
+        params: any pytree.
+        labels: as in ``nj.constraints.regime``, whose ball then is around this start.
+
+    Raises:
+        ValueError: an odd number of output channels, or bad labels.
+
+    Example:
+        >>> params = {"conv": {"kernel": jnp.arange(4.0).reshape(1, 1, 1, 4)}, "head": {"v": jnp.ones((2, 3))}}
+        >>> mirror(params, constraints.by_path(w="conv", v="head/v"))["conv"]["kernel"]
+        Array([[[[0., 1., 0., 1.]]]], dtype=float32)
+    """
+
+    def leaf_of(path: tuple[Any, ...], mark: str, leaf: HostArray) -> HostArray:
+        if mark != "w":
+            return leaf
+        try:
+            return mirror_channels(leaf)
+        except ValueError as error:
+            raise ValueError(
+                f"leaf {path_name(path)!r} of shape {leaf.shape} cannot be mirrored: {error}"
+            ) from None
+
+    return jax.tree_util.tree_map_with_path(leaf_of, constraints.label_tree(labels, params), params)
+
+
+def mirrored(draw: nn.initializers.Initializer) -> nn.initializers.Initializer:
+    """Return the initializer that mirrors what another draws.
+
+    Example:
+        >>> mirrored(lambda key, shape: jnp.arange(4.0))(jax.random.key(0), (4,))
+        Array([0., 1., 0., 1.], dtype=float32)
+    """
+    return lambda *args, **kwargs: mirror_channels(draw(*args, **kwargs))
+
+
+def pairwise_conv(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Any,
+    padding: Any,
+    *,
+    dimension_numbers: Any = None,
+    **options: Any,
+) -> Array:
+    """Convolve as ``jax.lax.conv_general_dilated`` does, with equal outputs for the equal halves of mirrored filters.
+
+    The second half of the output channels is computed as ``conv(x, w₊) + conv(x, w₋ − w₊)``: two equal filters may
+    round apart in a convolution, zero cannot. Pass it to ``nn.Conv`` or ``nnx.Conv`` as ``conv_general_dilated``.
+
+    Raises:
+        ValueError: an odd number of output channels, or grouped channels: their halves see different inputs.
+
+    Example:
+        >>> x, w = jnp.linspace(-1, 2, 25).reshape(1, 5, 5, 1), jnp.linspace(0, 1, 27).reshape(3, 3, 1, 3)
+        >>> layer = nn.Conv(6, (3, 3), use_bias=False, conv_general_dilated=pairwise_conv)
+        >>> y = layer.apply({"params": {"kernel": jnp.concatenate([w, w], axis=-1)}}, x)
+        >>> y.shape, bool((y[..., :3] == y[..., 3:]).all())
+        ((1, 5, 5, 6), True)
+    """
+    groups = {name: options.get(name, 1) for name in ("feature_group_count", "batch_group_count")}
+    if any(count != 1 for count in groups.values()):
+        raise ValueError(
+            f"pairwise_conv got {groups}; expected 1: halves of grouped channels see different inputs"
+        )
+    axes = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    filters, channels = axes.rhs_spec[0], axes.out_spec[1]
+    _checks.even_width(rhs.shape[filters])
+    plus, minus = jnp.split(rhs, 2, axis=filters)
+    stacked = jnp.concatenate([plus, minus - plus], axis=filters)
+    y = jax.lax.conv_general_dilated(lhs, stacked, window_strides, padding, dimension_numbers=axes, **options)
+    y, gap = jnp.split(y, 2, axis=channels)
+    return jnp.concatenate([y, y + gap], axis=channels)
+
+
+def pairwise_head(v: HostArray, features: HostArray) -> Float[Array, "n k"]:
+    """Return the logits (φ₊ − φ₋)V of features φ = (φ₊, φ₋), cast to the dtype of V: exactly 0 for equal halves.
+
+    Raises:
+        ValueError: features that are not twice as many as the rows of V.
+
+    Example:
+        >>> pairwise_head(jnp.ones((2, 1)), jnp.array([[3.0, 4.0, 3.0, 4.0], [3.0, 4.0, 1.0, 1.0]]))
+        Array([[0.],
+               [5.]], dtype=float32)
+
+    Reference:
+        "When Expressivity Meets Trainability", equation (6).
+    """
+    if features.ndim != 2 or v.ndim != 2 or features.shape[1] != 2 * v.shape[0]:
+        raise ValueError(f"features have shape {features.shape}, v {v.shape}; expected (n, 2h) and (h, k)")
+    plus, minus = jnp.split(features.astype(v.dtype), 2, axis=1)
+    gap = plus - minus
+    # compiled into one loop with the features, ca − cb may be one fused multiply-add, which is not 0 for a = b
+    return (gap - jax.lax.stop_gradient(jnp.where(plus == minus, gap, jnp.zeros_like(gap)))) @ v
+
+
+class PairwiseHead(nn.Module):
+    """The output layer ``pairwise_head`` as a Flax module: no bias, exactly 0 for equal halves of the features.
+
+    V (h, k) is drawn as in ``mirrored_lecun``, inside the cone of ζ = 1e-3, and named "v": the cone's label by
+    default.
+
+    Raises:
+        ValueError: an odd number of features.
+
+    Example:
+        >>> variables = PairwiseHead(outputs=3).init(jax.random.key(0), jnp.ones((5, 8)))
+        >>> {name: leaf.shape for name, leaf in variables["params"].items()}
+        {'v': (4, 3)}
+
+    Reference:
+        "When Expressivity Meets Trainability", equation (6).
+    """
+
+    outputs: int = 1
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "n m"]) -> Float[Array, "n k"]:
+        """Return the logits."""
+        width = features.shape[-1]
+        _checks.even_width(width)
+
+        def draw(key: Array) -> Array:
+            return initializers.mirrored_lecun(
+                key, inputs=1, width=width, outputs=self.outputs, dtype=self.param_dtype
+            )["v"]
+
+        return pairwise_head(self.param("v", draw), features)
