@@ -3,6 +3,7 @@
 from narrow_jax import (
     activations,
     certificates,
+    checkpoints,
     constraints,
     data,
     initializers,
@@ -27,6 +28,7 @@ __all__ = [
     "SigmaMin",
     "activations",
     "certificates",
+    "checkpoints",
     "condition_number",
     "constraints",
     "data",

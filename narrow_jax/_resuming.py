@@ -1,0 +1,110 @@
+"""What lets a run of ``fit`` survive: where it goes on from, when it is saved, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks, checkpoints
+from narrow_jax.checkpoints import CheckpointError
+from narrow_jax.losses import Loss
+
+History = dict[str, np.ndarray]
+
+
+class Saver(NamedTuple):
+    """The checkpoints of one run: their folder, the steps between them (0: every chunk), what made the run."""
+
+    folder: Path
+    every: int
+    resume: bool | int
+    config: dict[str, Any]
+
+    def restore(self, state: Any) -> tuple[Any, History]:
+        """Return the state and the history to go on from, those of step 0 for a new run.
+
+        Raises:
+            CheckpointError: nothing was said of resuming and there are checkpoints, or they cannot be used.
+        """
+        found = checkpoints.steps(self.folder)
+        if self.resume is False and found:
+            raise CheckpointError(
+                f"{self.folder} holds checkpoints up to step {found[-1]}: go on from there (fit: resume=True, "
+                "shell: --resume), or choose another folder"
+            )
+        if self.resume is False or (self.resume is True and not found):
+            return state, {}
+        restored = checkpoints.restore(
+            self.folder, state, self.config, None if self.resume is True else self.resume
+        )
+        return jax.tree.map(jnp.copy, restored.state), restored.history  # a copy: chunks donate their state
+
+
+def saver(
+    folder: str | Path | None, every: int | None, resume: bool | int, config: Mapping[str, Any]
+) -> Saver | None:
+    """Return what saves a run, None if no folder is given; the folder is made and tried.
+
+    Raises:
+        ValueError: options of checkpoints without a folder for them, or a folder that cannot be written.
+    """
+    if folder is None:
+        if every is not None or resume is not False:
+            raise ValueError("save_every and resume speak of checkpoints: pass checkpoint=folder")
+        return None
+    if every is not None:
+        _checks.count("save_every", every)
+    if not isinstance(resume, bool):
+        _checks.count("resume", resume)
+    checkpoints.require_writable(folder)
+    return Saver(Path(folder), every or 0, resume, dict(config))
+
+
+def describe(
+    loss: str | Loss, key: jax.Array | None, start: Any, data: tuple[Any, Any], monitors: Sequence[Any]
+) -> dict[str, Any]:
+    """Return what a run depends on, as JSON can hold it: names, and fingerprints of arrays."""
+    return {
+        "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__),
+        "monitors": [monitor.name for monitor in monitors],
+        "key": None if key is None else jax.random.key_data(key).tolist(),
+        "start": checkpoints.fingerprint(start),
+        "data set": {
+            name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
+            for name, array in zip("xy", data, strict=True)
+        },
+    }
+
+
+@contextmanager
+def ctrl_c_held_back(wanted: bool) -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets instead of interrupting; the second one interrupts.
+
+    Only Python's own handler is replaced, and only where Python can: in the main thread.
+    """
+    asked = threading.Event()
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (wanted and own and threading.current_thread() is threading.main_thread()):
+        yield asked
+        return
+
+    def handler(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("Ctrl-C: saving after this chunk; press it again to leave at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
