@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, checkpoints
+from narrow_jax._typing import Array, Key, Params
 from narrow_jax.checkpoints import CheckpointError
 from narrow_jax.losses import Loss
+from narrow_jax.monitors import Monitor
 
 History = dict[str, np.ndarray]
 
@@ -48,10 +50,16 @@ class Saver(NamedTuple):
         )
         return jax.tree.map(jnp.copy, restored.state), restored.history  # a copy: chunks donate their state
 
+    def save(self, step: int, state: Any, history: History) -> None:
+        """Write the checkpoint of this step."""
+        checkpoints.save(self.folder, step, state, self.config, history)
 
-def saver(
-    folder: str | Path | None, every: int | None, resume: bool | int, config: Mapping[str, Any]
-) -> Saver | None:
+    def farewell(self, step: int, steps: int) -> str:
+        """Return what to tell whoever pressed Ctrl-C."""
+        return f"step {step} of {steps} is saved in {self.folder}: go on from there (fit: resume=True, shell: --resume)"
+
+
+def saver(folder: str | Path | None, every: int | None, resume: bool | int) -> Saver | None:
     """Return what saves a run, None if no folder is given; the folder is made and tried.
 
     Raises:
@@ -59,25 +67,30 @@ def saver(
     """
     if folder is None:
         if every is not None or resume is not False:
-            raise ValueError("save_every and resume speak of checkpoints: pass checkpoint=folder")
+            raise ValueError("save_every and resume speak of checkpoints: pass checkpoint=folder too")
         return None
     if every is not None:
         _checks.count("save_every", every)
     if not isinstance(resume, bool):
         _checks.count("resume", resume)
     checkpoints.require_writable(folder)
-    return Saver(Path(folder), every or 0, resume, dict(config))
+    return Saver(Path(folder), every or 0, resume, {})
 
 
 def describe(
-    loss: str | Loss, key: jax.Array | None, start: Any, data: tuple[Any, Any], monitors: Sequence[Any]
+    loss: str | Loss,
+    monitors: Sequence[Monitor],
+    key: Key[Array, ""] | None,
+    params: Params,
+    model_state: Any,
+    data: tuple[Array, Array],
 ) -> dict[str, Any]:
     """Return what a run depends on, as JSON can hold it: names, and fingerprints of arrays."""
     return {
         "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__),
         "monitors": [monitor.name for monitor in monitors],
         "key": None if key is None else jax.random.key_data(key).tolist(),
-        "start": checkpoints.fingerprint(start),
+        "start": checkpoints.fingerprint((params, model_state)),
         "data set": {
             name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
             for name, array in zip("xy", data, strict=True)

@@ -1,0 +1,40 @@
+"""A small run that saves itself often: what the tests of resuming stop, in this process and in others."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from optimizers import adam
+
+import narrow_jax as nj
+
+STEPS, EVERY = 47, 2
+X = jax.random.normal(jax.random.key(0), (12, 5))
+Y = jnp.sign(X[:, :1])
+START = nj.initializers.mirrored_lecun(jax.random.key(1), inputs=5, width=8)
+TX = nj.constraints.regime(optax.chain(optax.clip(1.0), adam(0.02)), radius=0.3)
+COUNTER = nj.monitors.Monitor(
+    "records",
+    lambda params, x: jnp.zeros((), jnp.int32),
+    lambda state, params, x: (state + 1, state),
+)
+
+
+def apply_fn(params, state, x, train):
+    """A pairwise net with a moving average of its inputs, as BatchNorm has one."""
+    mean = jnp.mean(x, axis=0) if train else state
+    return nj.models.pairwise_apply(params, x - mean[None]), 0.9 * state + 0.1 * mean
+
+
+def run(checkpoint=None, **options):
+    """Train, epochs of 2 batches of 5: checkpoints fall within epochs too."""
+    arguments = {"data": (X, Y), "params": START, "tx": TX, "key": jax.random.key(2), "batch_size": 5}
+    arguments |= {"steps": STEPS, "every": EVERY, "model_state": jnp.zeros(5), "monitors": [COUNTER]}
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):  # in fixtures too: one program
+        return nj.fit(apply_fn, checkpoint=checkpoint, **(arguments | options))
+
+
+def run_alone(folder, cache):
+    """The same in a process of its own, in the settings of the suite, with its compiled programs."""
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    run(folder, save_every=4, resume=True)
