@@ -7,7 +7,7 @@ from optimizers import adam
 
 import narrow_jax as nj
 
-STEPS, EVERY = 47, 2
+STEPS, EVERY = 23, 2
 X = jax.random.normal(jax.random.key(0), (12, 5))
 Y = jnp.sign(X[:, :1])
 START = nj.initializers.mirrored_lecun(jax.random.key(1), inputs=5, width=8)
@@ -26,10 +26,13 @@ def apply_fn(params, state, x, train):
 
 
 def run(checkpoint=None, **options):
-    """Train, epochs of 2 batches of 5: checkpoints fall within epochs too."""
-    arguments = {"data": (X, Y), "params": START, "tx": TX, "key": jax.random.key(2), "batch_size": 5}
+    """Train; an epoch has 3 steps, so that most checkpoints, at 2, 6, 10, …, 22 and 23, fall within one."""
+    arguments = {"data": (X, Y), "params": START, "tx": TX, "key": jax.random.key(2), "batch_size": 4}
     arguments |= {"steps": STEPS, "every": EVERY, "model_state": jnp.zeros(5), "monitors": [COUNTER]}
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):  # in fixtures too: one program
+    with (
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):  # in fixtures too: one program
         return nj.fit(apply_fn, checkpoint=checkpoint, **(arguments | options))
 
 
@@ -37,4 +40,4 @@ def run_alone(folder, cache):
     """The same in a process of its own, in the settings of the suite, with its compiled programs."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    run(folder, save_every=4, resume=True)
+    run(folder, resume=True)
