@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -254,10 +255,15 @@ def _placed(array: np.ndarray, like: Any) -> Any:
     return like.at[...].set(array) if like.weak_type else jax.device_put(array, like.sharding)
 
 
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
 def _machine() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
-        **{name: metadata.version(name) for name in _PACKAGES},
+        **_versions(),
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "device": device.device_kind,

@@ -2,15 +2,20 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optimizers import adam
 
 import narrow_jax as nj
 
 STEPS, EVERY = 23, 2
-X = jax.random.normal(jax.random.key(0), (12, 5))
-Y = jnp.sign(X[:, :1])
-START = nj.initializers.mirrored_lecun(jax.random.key(1), inputs=5, width=8)
+RNG = np.random.default_rng(0)  # NumPy: nothing to compile before the run
+X = RNG.normal(size=(12, 5)).astype(np.float32)
+Y = np.sign(X[:, :1])
+START = {
+    "w": np.tile(RNG.normal(size=(5, 4)), (1, 2)).astype(np.float32),
+    "v": np.ones((4, 1), np.float32),
+}
 TX = nj.constraints.regime(optax.chain(optax.clip(1.0), adam(0.02)), radius=0.3)
 COUNTER = nj.monitors.Monitor(
     "records",
