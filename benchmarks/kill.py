@@ -11,6 +11,7 @@ Writes:   benchmarks/results/kill.json
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -35,7 +36,10 @@ RESULTS = ("params.npz", "history.jsonl")
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Start the run, or go on with it."""
     command = [*COMMAND, "--resume", "--out", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "programs")}
+    return subprocess.Popen(
+        command, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def finish(folder: Path) -> dict[str, bytes]:
@@ -74,14 +78,16 @@ def main() -> None:
     rng = np.random.default_rng(0)
     records = []
     with tempfile.TemporaryDirectory() as root:
+        finish(Path(root) / "warm-up")
         started = time.perf_counter()
         whole = finish(Path(root) / "whole")
         duration = time.perf_counter() - started
         print(f"uninterrupted: {duration:.1f} s")
         while len(records) < args.kills:
-            record = trial(Path(root) / str(len(records)), rng.uniform(0, duration), whole)
+            record = trial(Path(tempfile.mkdtemp(dir=root)), rng.uniform(0, duration), whole)
             print(record, flush=True)
-            records.append(record)
+            if record.pop("killed"):  # it was not too late
+                records.append(record)
     identical = sum(record["identical"] for record in records)
     print(f"{identical} of {len(records)} resumed runs end with the numbers of the uninterrupted one")
     path = _timing.write(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +114,8 @@ def ctrl_c_held_back(wanted: bool) -> Iterator[threading.Event]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("Ctrl-C: saving after this chunk; press it again to leave at once", file=sys.stderr)
+        with suppress(OSError):  # print may not be called from within a print that the signal interrupts
+            os.write(2, b"Ctrl-C: saving after this chunk; press it again to leave at once\n")
 
     signal.signal(signal.SIGINT, handler)
     try:

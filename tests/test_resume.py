@@ -176,11 +176,11 @@ def press_ctrl_c(monkeypatch, times):
     monkeypatch.setattr(checkpoints, "save", save)
 
 
-def test_ctrl_c_saves_and_leaves(whole, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_saves_and_leaves(whole, tmp_path, monkeypatch, capfd):
     press_ctrl_c(monkeypatch, times=1)
     with pytest.raises(KeyboardInterrupt, match=r"step 2 of 23 is saved in .*resume=True"):
         run(tmp_path)
-    assert "Ctrl-C: saving after this chunk" in capsys.readouterr().err
+    assert "Ctrl-C: saving after this chunk" in capfd.readouterr().err
     assert checkpoints.steps(tmp_path) == [2]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert_same(run(tmp_path, resume=True), whole)
