@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    records = []
+    records: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as root:
         finish(Path(root) / "warm-up")
         started = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,11 +59,15 @@ class Saver(NamedTuple):
         return f"step {step} of {steps} is saved in {self.folder}: go on from there (fit: resume=True, shell: --resume)"
 
 
-def saver(folder: str | Path | None, every: int | None, resume: bool | int) -> Saver | None:
+def saver(
+    folder: str | Path | None, every: int | None, resume: bool | int, config: Mapping[str, Any]
+) -> Saver | None:
     """Return what saves a run, None if no folder is given; the folder is made and tried.
 
     Raises:
-        ValueError: options of checkpoints without a folder for them, or a folder that cannot be written.
+        ValueError, TypeError: options of checkpoints without a folder for them, a folder that cannot be
+            written, a config that JSON cannot hold.
+        ImportError: Orbax is not installed.
     """
     if folder is None:
         if every is not None or resume is not False:
@@ -73,24 +77,26 @@ def saver(folder: str | Path | None, every: int | None, resume: bool | int) -> S
         _checks.count("save_every", every)
     if not isinstance(resume, bool):
         _checks.count("resume", resume)
-    checkpoints.require_writable(folder)
-    return Saver(Path(folder), every or 0, resume, {})
+    config = checkpoints.as_json(config)
+    checkpoints.prepare(folder)
+    return Saver(Path(folder), every or 0, resume, {"config": config})
 
 
 def describe(
     loss: str | Loss,
     monitors: Sequence[Monitor],
     key: Key[Array, ""] | None,
-    params: Params,
-    model_state: Any,
+    start: tuple[Params, Any],
     data: tuple[Array, Array],
+    **plain: int | None,
 ) -> dict[str, Any]:
-    """Return what a run depends on, as JSON can hold it: names, and fingerprints of arrays."""
+    """Return what a run depends on, as JSON can hold it: numbers, names, and fingerprints of arrays."""
     return {
+        **plain,
         "loss": loss if isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__),
         "monitors": [monitor.name for monitor in monitors],
         "key": None if key is None else jax.random.key_data(key).tolist(),
-        "start": checkpoints.fingerprint((params, model_state)),
+        "start": checkpoints.fingerprint(start),
         "data set": {
             name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
             for name, array in zip("xy", data, strict=True)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _manifest
+from narrow_jax import _checks, _manifest
 
 KEEP = 3
 """So many checkpoints of a run are kept: the newest ones."""
@@ -79,7 +79,7 @@ def save(
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written. What was there before stays.
-        TypeError: JSON cannot hold the config.
+        TypeError, ValueError: JSON cannot hold the config; the step is negative.
         ImportError: Orbax is not installed.
 
     Example:
@@ -91,7 +91,8 @@ def save(
         [0.0, 1.0, 2.0]
     """
     folder, target, draft = Path(folder), _path(folder, step), Path(folder) / f"{_DRAFT}{step:08d}"
-    config = _as_json(config)
+    _checks.count("step", step, minimum=0)
+    config = as_json(config)
     arrays, leaves = _on_host(_named(state))
     records, columns = _on_host((history or {}).items())
     try:
@@ -168,8 +169,28 @@ def fingerprint(tree: Any) -> str:
     return hashlib.sha256(json.dumps(_on_host(_named(tree))[1]).encode()).hexdigest()
 
 
-def require_writable(folder: str | Path) -> None:
-    """Make the folder, and refuse one that cannot be written."""
+def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as it will be read back, tuples as lists.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+    """
+    try:
+        return json.loads(json.dumps(dict(config)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"config is to be saved as JSON: {error}; use numbers, words, lists, dictionaries"
+        ) from error
+
+
+def prepare(folder: str | Path) -> None:
+    """Make the folder, so that a run knows before its first step that it can be saved.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+        ImportError: Orbax is not installed.
+    """
+    _orbax()
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -301,15 +322,6 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _as_json(config: Mapping[str, Any]) -> Any:
-    try:
-        return json.loads(json.dumps(dict(config)))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"config is to be saved as JSON: {error}; use numbers, words, lists, dictionaries"
-        ) from error
-
-
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], where: str = "given") -> str:
     return "; ".join(
         f"{name}: saved {saved.get(name, 'nothing')}, {where} {given.get(name, 'nothing')}"
@@ -319,7 +331,7 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], where: str 
 
 
 def _compare_config(folder: Path, step: int, saved: Any, given: Mapping[str, Any]) -> None:
-    if differences := _differences(_flat(saved), _flat(_as_json(given))):
+    if differences := _differences(_flat(saved), _flat(as_json(given))):
         raise CheckpointError(
             f"step {step} in {folder} was saved with another config or data set: {differences}. "
             f"Give what was saved, or use another folder; {_offer(folder)}"

@@ -125,14 +125,14 @@ def fit(
     _checks.count("steps", steps)
     every = max(1, steps // 100) if every is None else every
     _checks.count("every", every)
-    saver = _resuming.saver(checkpoint, save_every, resume)
+    saver = _resuming.saver(checkpoint, save_every, resume, config or {})
     problem, data, key = _prepare(apply_fn, params, tx, data, loss, batch_size, key, model_state, monitors)
     state = _loop.init_one(problem, params, model_state, data)
     if saver is not None:
-        made_by = {"config": dict(config or {}), "steps": steps, "every": every, "batch_size": batch_size}
-        saver = saver._replace(
-            config=made_by | _resuming.describe(loss, monitors, key, params, model_state, data)
+        depends_on = _resuming.describe(
+            loss, monitors, key, (params, model_state), data, steps=steps, every=every, batch_size=batch_size
         )
+        saver = saver._replace(config=saver.config | depends_on)
     run = partial(_loop.run_chunk, problem, data=data, key=key)
     state, history = (state, {}) if saver is None else saver.restore(state)
     with open(record, "w") if record else nullcontext() as file:

@@ -204,11 +204,16 @@ def test_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"cannot be written to .*: .*; choose a folder that is writable"
     ):
-        checkpoints.require_writable(tmp_path / "file" / "below")
+        checkpoints.prepare(tmp_path / "file" / "below")
     with pytest.raises(
         CheckpointError, match=r"step 1 could not be saved in .*; no good checkpoint is there"
     ):
         save(tmp_path / "file" / "below", 1, {"w": jnp.ones(2)}, {})
+
+
+def test_negative_step(tmp_path):
+    with pytest.raises(ValueError, match="step is -1; expected an integer ≥ 0"):
+        save(tmp_path, -1, {"w": jnp.ones(2)}, {})
 
 
 def test_config_that_json_cannot_hold(tmp_path):
@@ -227,6 +232,8 @@ def test_another_machine_is_warned_of(saved, monkeypatch):
 
 def test_without_orbax(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"pip install 'narrow_jax\[checkpoints\]'"):
+        checkpoints.prepare(tmp_path)
     with pytest.raises(ImportError, match=r"pip install 'narrow_jax\[checkpoints\]'"):
         save(tmp_path, 1, {"w": jnp.ones(2)}, {})
 

@@ -163,6 +163,12 @@ def test_bad_options(options, message):
         run(**options)
 
 
+def test_config_is_tried_before_the_first_step(tmp_path):
+    with pytest.raises(TypeError, match=r"config is to be saved as JSON: .*not JSON serializable"):
+        run(tmp_path / "new", config={"optimizer": optax.sgd})
+    assert not (tmp_path / "new").exists()
+
+
 def press_ctrl_c(monkeypatch, times):
     """Press Ctrl-C while the first checkpoint is being saved."""
     own = checkpoints.save

@@ -63,8 +63,10 @@ def _add_checkpoints(train: argparse.ArgumentParser) -> None:
 
 def _checkpoints(args: argparse.Namespace, folder: Path) -> Path | None:
     """Return the folder of the checkpoints: the one given, ``checkpoints`` in that of the run, or None."""
-    wanted = args.checkpoint or (True if args.resume or args.save_every else None)
-    return folder / "checkpoints" if wanted is True else wanted
+    if isinstance(args.checkpoint, Path):
+        return args.checkpoint
+    wanted = args.checkpoint or args.resume is not False or args.save_every is not None
+    return folder / "checkpoints" if wanted else None
 
 
 def run(args: argparse.Namespace) -> int:
