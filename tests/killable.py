@@ -13,8 +13,8 @@ RNG = np.random.default_rng(0)  # NumPy: nothing to compile before the run
 X = RNG.normal(size=(12, 5)).astype(np.float32)
 Y = np.sign(X[:, :1])
 START = {
-    "w": np.tile(RNG.normal(size=(5, 4)), (1, 2)).astype(np.float32),
-    "v": np.ones((4, 1), np.float32),
+    "w": jnp.asarray(np.tile(RNG.normal(size=(5, 4)), (1, 2)).astype(np.float32)),
+    "v": jnp.asarray(np.ones((4, 1), np.float32)),
 }
 TX = nj.constraints.regime(optax.chain(optax.clip(1.0), adam(0.02)), radius=0.3)
 COUNTER = nj.monitors.Monitor(

@@ -127,7 +127,10 @@ OTHER_RUNS = {
     "batch size": ({"batch_size": 5}, "batch_size: saved 4, given 5"),
     "loss": ({"loss": "mean_squared"}, "loss: saved squared, given mean_squared"),
     "key": ({"key": jax.random.key(9)}, r"key: saved \[0, 2\], given \[0, 9\]"),
-    "start": ({"params": jax.tree.map(np.negative, START)}, "start: saved [0-9a-f]{64}, given [0-9a-f]{64}"),
+    "start": (
+        {"params": jax.tree.map(jax.numpy.negative, START)},
+        "start: saved [0-9a-f]{64}, given [0-9a-f]{64}",
+    ),
     "x": (
         {"data": (np.nextafter(killable.X, np.float32(9)), killable.Y)},
         r"other config or data set: data set x: saved \(12, 5\) float32 SHA-256 .*, given .* SHA-256",
