@@ -25,6 +25,7 @@ bench: .venv/.bench
 	$(BIN)/python -m benchmarks.spectra
 	$(BIN)/python -m benchmarks.memorize
 	$(BIN)/python -m benchmarks.stationary_value
+	$(BIN)/python -m benchmarks.kill
 
 .venv/.created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "narrow_jax needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 …")'

@@ -3,6 +3,7 @@
 from narrow_jax import (
     activations,
     certificates,
+    checkpoints,
     constraints,
     data,
     initializers,
@@ -28,6 +29,7 @@ __all__ = [
     "SigmaMin",
     "activations",
     "certificates",
+    "checkpoints",
     "condition_number",
     "constraints",
     "data",

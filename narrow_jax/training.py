@@ -20,9 +20,10 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from narrow_jax import _checks, _loop, _preparing, _progress
+from narrow_jax import _checks, _loop, _preparing, _progress, _resuming
 from narrow_jax._loop import Augment, Setup, State
 from narrow_jax._preparing import Data
+from narrow_jax._resuming import History, Saver
 from narrow_jax._streaming import Streamed
 from narrow_jax._typing import Array, Key, Params
 from narrow_jax.data.stream import Stream
@@ -74,6 +75,10 @@ def fit(
     monitors: Sequence[Monitor] = (),
     progress: bool | None = None,
     record: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    save_every: int | None = None,
+    resume: bool | int = False,
+    config: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train a model with an optax optimizer.
 
@@ -101,9 +106,20 @@ def fit(
         monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
         progress: show a progress bar; by default where the standard error is a terminal.
         record: a file that gets one JSON line a record.
+        checkpoint: a folder for checkpoints of this run; the newest three are kept. Ctrl-C then finishes the
+            chunk of steps that is running, saves, and raises KeyboardInterrupt.
+        save_every: steps between checkpoints, rounded up to records and at least two of them; by default and
+            at most a 25th of the run. The numbers do not depend on it.
+        resume: True goes on from the newest checkpoint in the folder, or begins where there is none yet; a
+            number goes on from the checkpoint of that step. Params and history end bit for bit as those of a run
+            that was never stopped, on the same kind of machine.
+        config: whatever else made the run, such as the learning rate, as JSON can hold it. It is saved, and
+            together with the arguments above compared on resuming.
 
     Raises:
         ValueError, TypeError: data, loss or batch size that do not fit; each message says what would.
+        CheckpointError: (a ValueError) a checkpoint that is damaged, of another run, or cannot be written.
+        KeyboardInterrupt: Ctrl-C, with the step that was saved in the message.
 
     Returns:
         A ``FitResult``. A step with a non-finite loss or weight ends the run: the state before it is
@@ -121,6 +137,7 @@ def fit(
     _checks.count("steps", steps)
     every = max(1, steps // 100) if every is None else every
     _checks.count("every", every)
+    saver = _resuming.saver(checkpoint, save_every, resume, config or {})
     problem, rows, key = _preparing.prepare(
         apply_fn, params, tx, data, loss, batch_size, key, augment, model_state, monitors
     )
@@ -133,8 +150,23 @@ def fit(
         state, inputs = jax.device_put((state, inputs), everywhere)
     chunk = Streamed(problem, data) if isinstance(data, Stream) else partial(_loop.run_chunk, problem)
     run = partial(chunk, **inputs)
+    if saver is not None:
+        seen = (rows[0], data.y) if isinstance(data, Stream) else rows
+        depends_on = _resuming.describe(
+            loss,
+            augment,
+            monitors,
+            key,
+            (params, model_state),
+            seen,
+            steps=steps,
+            every=every,
+            batch_size=batch_size,
+        )
+        saver = saver._replace(config=saver.config | depends_on)
+    state, history = (state, {}) if saver is None else saver.restore(state)
     with open(record, "w") if record else nullcontext() as file:
-        state, history = _drive(run, state, steps, every, progress, file)
+        state, history = _drive(run, state, steps, every, progress, file, history, saver)
     diverged = not state.alive
     if diverged:
         state = _locate(run, state, every, steps)
@@ -213,7 +245,7 @@ def sweep(
     run = partial(
         _loop.sweep_chunk, problem, setup, points=points, data=data, evaluation=evaluation, keys=keys
     )
-    state, history = _drive(run, state, steps, every, progress, None)
+    state, history = _drive(run, state, steps, every, progress, None, {}, None)
 
     def unravel(leaf: Any) -> Any:
         return leaf.reshape(*shape, *leaf.shape[1:])
@@ -239,25 +271,42 @@ def _try_every_value(
 
 
 def _drive(
-    run: Run, state: State, steps: int, every: int, progress: bool | None, file: IO[str] | None
-) -> tuple[State, dict[str, np.ndarray]]:
+    run: Run,
+    state: State,
+    steps: int,
+    every: int,
+    progress: bool | None,
+    file: IO[str] | None,
+    history: History,
+    saver: Saver | None,
+) -> tuple[State, History]:
     """Run chunk after chunk until all steps are done or nothing is alive, and gather the history."""
     total = -(-steps // every) + 1  # the first record, at step 0, ends a block of no steps
     records = min(total, max(2, -(-total // 25)))
-    parts: list[dict[str, np.ndarray]] = []
-    with _progress.bar(steps, progress) as advance:
-        for first in range(0, total, records):
+    if saver is not None and saver.every:
+        records = min(records, max(2, -(-saver.every // every)))
+    _write(file, history)
+    with (
+        _progress.bar(steps, progress) as advance,
+        _resuming.ctrl_c_held_back(saver is not None) as interrupted,
+    ):
+        for first in range(len(history.get("step", ())), total, records):
+            if not np.any(state.alive):
+                break
             begin = np.int32((first - 1) * every)
             state, values = run(state, begin, np.int32(steps), np.int32(every), records=records)
             done = min(records, total - first)
             part = {name: np.asarray(value)[:done] for name, value in values.items()}
             part["step"] = np.minimum((first + np.arange(done)) * every, steps)
-            parts.append(part)
+            history = {name: np.concatenate([history.get(name, v[:0]), v]) for name, v in part.items()}
             _write(file, part)
-            advance(min((first + records - 1) * every, steps), float(np.mean(part["loss"][-1])))
-            if not np.any(state.alive):
-                break
-    return state, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            step = int(part["step"][-1])
+            advance(step, float(np.mean(part["loss"][-1])))
+            if saver is not None:
+                saver.save(step, state, history)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt(saver.farewell(step, steps))
+    return state, history
 
 
 def _locate(run: Run, state: State, every: int, steps: int) -> State:

@@ -26,7 +26,10 @@ AS_SHIPPED = (
     "test_activations",
     "test_enclosure",
     "test_extreme_scales",
+    "test_mirrored",
     "test_projections",
+    "test_resnet",
+    "test_resume",
     "test_sigma_min",
     "test_values",
 )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import runs
+from narrow_jax import checkpoints, runs
 from narrow_jax.cli import main
 
 QUICK = [
@@ -82,6 +83,37 @@ def test_divergence_is_status_1_and_names_the_step(tmp_path, capsys):
     assert "DIVERGED at step" in capsys.readouterr().out
     params, _ = runs.load(tmp_path)
     assert np.isfinite(params["w"]).all()
+
+
+def test_stopped_run_is_resumed_and_ends_the_same(tmp_path, monkeypatch, capsys):
+    command = [*QUICK, "--batch-size", "10", "--seed", "3"]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    command += ["--out", str(tmp_path / "stopped")]
+    own = checkpoints.save
+
+    def save_and_press_ctrl_c(*arguments):
+        path = own(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return path
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", save_and_press_ctrl_c)
+        assert main([*command, "--checkpoint"]) == 130
+    error = capsys.readouterr().err
+    assert "narrow-jax train: interrupted; step 1 of 20 is saved in" in error
+    assert "shell: --resume" in error
+    assert not (tmp_path / "stopped" / "params.npz").exists()
+    assert main([*command, "--resume"]) == 0
+    for name in ("params.npz", "history.jsonl", "config.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert main([*command, "--resume", "--width", "10", "--learning-rate", "2e-3"]) == 2
+    error = capsys.readouterr().err
+    assert "config width: saved 8, given 10; config learning_rate: saved 0.001, given 0.002" in error
+    assert "the newest good step is 20" in error
+    assert main([*command, "--checkpoint"]) == 2
+    assert "holds checkpoints up to step 20: go on from there" in capsys.readouterr().err
+    assert main([*command, "--resume", "7"]) == 2
+    assert "holds no checkpoint of step 7; the newest good step is 20" in capsys.readouterr().err
 
 
 BAD = {

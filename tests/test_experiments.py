@@ -14,7 +14,6 @@ NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path
 
 @pytest.mark.parametrize("name", NAMES)
 def test_quick_run(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
     # a user's settings: optax's own adam promotes
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -10,12 +10,22 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "narrow_jax"
 LAYERS = [
     {"_typing"},
-    {"_checks", "_elementary", "_epochs", "_memory", "_operators", "_progress", "_rounding", "precision"},
+    {
+        "_checks",
+        "_elementary",
+        "_epochs",
+        "_manifest",
+        "_memory",
+        "_operators",
+        "_progress",
+        "_rounding",
+        "precision",
+    },
     {"_paths"},
     {"_labels", "activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
-    {"models", "plots"},
-    {"_loop", "data", "runs"},
+    {"checkpoints", "models", "plots"},
+    {"_loop", "_resuming", "data", "runs"},
     {"_preparing", "_streaming"},
     {"training", "certificates"},
     {"solvers"},
@@ -29,6 +39,7 @@ OWNERS = {  # heavy or optional packages, and the only modules that may import t
     "PIL": {"data"},
     "matplotlib": {"plots"},
     "rich": {"_progress"},
+    "orbax": {"checkpoints"},
 }
 MODULES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
@@ -75,7 +86,7 @@ def test_rule_sees_an_upward_import(tmp_path):
 def test_import_takes_no_optional_package_along():
     code = (
         "import sys, narrow_jax; "
-        "optional = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'grain', 'PIL', 'beartype'}; "
+        "optional = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'grain', 'PIL', 'beartype', 'orbax.checkpoint'}; "
         "bad = optional & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )

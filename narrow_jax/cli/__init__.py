@@ -1,6 +1,6 @@
 """The command line: ``narrow-jax train | spectrum | memorize | certify``.
 
-Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input.
+Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         print(f"narrow-jax {args.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        print(
+            f"narrow-jax {args.command}: interrupted; {str(interrupt) or 'nothing is saved'}", file=sys.stderr
+        )
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="narrow-jax",
         description="Train and understand narrow neural networks.",
-        epilog="Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input.",
+        epilog="Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input, "
+        "130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"narrow-jax {metadata.version('narrow_jax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

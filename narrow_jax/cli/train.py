@@ -33,8 +33,40 @@ def add(commands: Any) -> None:
     train.add_argument("--sigma-min", action="store_true", help="record σ_min of the Jacobian in the history")
     train.add_argument("--strict", action="store_true", help="refuse a width too small for the data")
     train.add_argument("--out", type=Path, help="folder of the run (default: runs/DATASET-MODEL-SEED)")
+    _add_checkpoints(train)
     add_folders(train)
     train.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
+
+
+def _add_checkpoints(train: argparse.ArgumentParser) -> None:
+    train.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="DIR",
+        help="save checkpoints there (without DIR: in the folder of the run); Ctrl-C then saves and leaves",
+    )
+    train.add_argument(
+        "--save-every", type=int, help="steps between checkpoints (default: a 25th of --steps)"
+    )
+    train.add_argument(
+        "--resume",
+        type=int,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="STEP",
+        help="go on from the newest checkpoint, or from that of STEP; needs the options of the first call",
+    )
+
+
+def _checkpoints(args: argparse.Namespace, folder: Path) -> Path | None:
+    """Return the folder of the checkpoints: the one given, ``checkpoints`` in that of the run, or None."""
+    if isinstance(args.checkpoint, Path):
+        return args.checkpoint
+    wanted = args.checkpoint or args.resume is not False or args.save_every is not None
+    return folder / "checkpoints" if wanted else None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
         monitors=(nj.monitors.SigmaMinMonitor(jacobian),) if args.sigma_min else (),
         progress=False if args.json else None,
         record=folder / "history.jsonl",
+        checkpoint=_checkpoints(args, folder),
+        save_every=args.save_every,
+        resume=args.resume,
+        config=to_json(config),
     )
     summary = summarize(config, result, time.perf_counter() - started)
     summary |= _test_accuracy(apply_fn, result.params, data, config)

@@ -1,0 +1,100 @@
+"""Kills at random moments: `narrow-jax train --resume` ends with the numbers of a run that nobody stopped.
+
+Command:  python -m benchmarks.kill [--kills 10]
+Expected: every resumed run writes the same params.npz and history.jsonl, byte for byte.
+Cost:     two processes a kill; about 3 minutes for 10 on two cores.
+Each trial starts the command with --resume in a new folder, kills it (SIGKILL) at a moment drawn uniformly over the
+time that the whole run took, starts the same command again and lets it end.
+Writes:   benchmarks/results/kill.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import _timing
+from narrow_jax import checkpoints
+
+COMMAND = [
+    *(sys.executable, "-m", "narrow_jax.cli", "train", "--dataset", "digits", "--normalize", "standardize"),
+    *("--loss", "cross_entropy", "--optimizer", "momentum", "--learning-rate", "0.05", "--radius", "1"),
+    *("--width", "300", "--batch-size", "50", "--steps", "2000", "--json"),
+]
+RESULTS = ("params.npz", "history.jsonl")
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the run, or go on with it."""
+    command = [*COMMAND, "--resume", "--out", str(folder)]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "programs")}
+    return subprocess.Popen(
+        command, env=os.environ | cache, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finish(folder: Path) -> dict[str, bytes]:
+    """Let the run end and return what it wrote."""
+    process = start(folder)
+    _, error = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"exit status {process.returncode}: {error.decode()}")
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+def trial(folder: Path, seconds: float, whole: dict[str, bytes]) -> dict[str, Any]:
+    """Kill a run after so many seconds, resume it, and compare."""
+    process = start(folder)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    saved = folder / "checkpoints"
+    record = {
+        "killed_after_seconds": round(seconds, 3),
+        "killed": process.returncode == -signal.SIGKILL,
+        "newest_step": max(checkpoints.steps(saved), default=0),
+        "while_saving": any(saved.glob("draft-*")),
+    }
+    ended = finish(folder)
+    return record | {"identical": all(ended[name] == whole[name] for name in RESULTS)}
+
+
+def main() -> None:
+    """Run the trials, print and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=10)
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    records: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as root:
+        finish(Path(root) / "warm-up")
+        started = time.perf_counter()
+        whole = finish(Path(root) / "whole")
+        duration = time.perf_counter() - started
+        print(f"uninterrupted: {duration:.1f} s")
+        while len(records) < args.kills:
+            record = trial(Path(tempfile.mkdtemp(dir=root)), rng.uniform(0, duration), whole)
+            print(record, flush=True)
+            if record.pop("killed"):  # it was not too late
+                records.append(record)
+    identical = sum(record["identical"] for record in records)
+    print(f"{identical} of {len(records)} resumed runs end with the numbers of the uninterrupted one")
+    path = _timing.write(
+        "kill", f"python -m benchmarks.kill --kills {args.kills}", records, "orbax-checkpoint"
+    )
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What lets a run of ``fit`` survive: where it goes on from, when it is saved, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks, checkpoints
+from narrow_jax._typing import Array, HostArray, Key, Params
+from narrow_jax.checkpoints import CheckpointError
+from narrow_jax.losses import Loss
+from narrow_jax.monitors import Monitor
+
+History = dict[str, np.ndarray]
+
+
+class Saver(NamedTuple):
+    """The checkpoints of one run: their folder, the steps between them (0: every chunk), what made the run."""
+
+    folder: Path
+    every: int
+    resume: bool | int
+    config: dict[str, Any]
+
+    def restore(self, state: Any) -> tuple[Any, History]:
+        """Return the state and the history to go on from, those of step 0 for a new run.
+
+        Raises:
+            CheckpointError: nothing was said of resuming and there are checkpoints, or they cannot be used.
+        """
+        found = checkpoints.steps(self.folder)
+        if self.resume is False and found:
+            raise CheckpointError(
+                f"{self.folder} holds checkpoints up to step {found[-1]}: go on from there (fit: resume=True, "
+                "shell: --resume), or choose another folder"
+            )
+        if self.resume is False or (self.resume is True and not found):
+            return state, {}
+        restored = checkpoints.restore(
+            self.folder, state, self.config, None if self.resume is True else self.resume
+        )
+        return jax.tree.map(jnp.copy, restored.state), restored.history  # a copy: chunks donate their state
+
+    def save(self, step: int, state: Any, history: History) -> None:
+        """Write the checkpoint of this step."""
+        checkpoints.save(self.folder, step, state, self.config, history)
+
+    def farewell(self, step: int, steps: int) -> str:
+        """Return what to tell whoever pressed Ctrl-C."""
+        return f"step {step} of {steps} is saved in {self.folder}: go on from there (fit: resume=True, shell: --resume)"
+
+
+def saver(
+    folder: str | Path | None, every: int | None, resume: bool | int, config: Mapping[str, Any]
+) -> Saver | None:
+    """Return what saves a run, None if no folder is given; the folder is made and tried.
+
+    Raises:
+        ValueError, TypeError: options of checkpoints without a folder for them, a folder that cannot be
+            written, a config that JSON cannot hold.
+        ImportError: Orbax is not installed.
+    """
+    if folder is None:
+        if every is not None or resume is not False:
+            raise ValueError("save_every and resume speak of checkpoints: pass checkpoint=folder too")
+        return None
+    if every is not None:
+        _checks.count("save_every", every)
+    if not isinstance(resume, bool):
+        _checks.count("resume", resume)
+    config = checkpoints.as_json(config)
+    checkpoints.prepare(folder)
+    return Saver(Path(folder), every or 0, resume, {"config": config})
+
+
+def describe(
+    loss: str | Loss,
+    augment: Callable[..., Any] | None,
+    monitors: Sequence[Monitor],
+    key: Key[Array, ""] | None,
+    start: tuple[Params, Any],
+    data: tuple[HostArray, HostArray],
+    **plain: int | None,
+) -> dict[str, Any]:
+    """Return what a run depends on, as JSON can hold it: numbers, names, and fingerprints of arrays."""
+    return {
+        **plain,
+        "loss": _name(loss),
+        "augment": _name(augment),
+        "monitors": [monitor.name for monitor in monitors],
+        "key": None if key is None else jax.random.key_data(key).tolist(),
+        "start": checkpoints.fingerprint(start),
+        "data set": {
+            name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
+            for name, array in zip("xy", data, strict=True)
+        },
+    }
+
+
+def _name(function: Callable[..., Any] | str | None) -> str | None:
+    if function is None or isinstance(function, str):
+        return function
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+@contextmanager
+def ctrl_c_held_back(wanted: bool) -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets instead of interrupting; the second one interrupts.
+
+    Only Python's own handler is replaced, and only where Python can: in the main thread.
+    """
+    asked = threading.Event()
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (wanted and own and threading.current_thread() is threading.main_thread()):
+        yield asked
+        return
+
+    def handler(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        with suppress(OSError):  # print may not be called from within a print that the signal interrupts
+            os.write(2, b"Ctrl-C: saving after this chunk; press it again to leave at once\n")
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,357 @@
+"""Checkpoints: ``save`` and ``restore``, two functions around Orbax that notice every damaged byte.
+
+A checkpoint is a folder ``step-00000040`` with ``arrays/`` (Orbax), ``manifest.json`` (config, versions, and the
+SHA-256 of every leaf and of every file) and ``manifest.sha256``. It is written under another name, flushed to
+the disk and renamed: one that has its name is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks, _manifest
+
+KEEP = 3
+"""So many checkpoints of a run are kept: the newest ones."""
+
+_STEP, _DRAFT = "step-", "draft-"
+_PACKAGES = ("narrow_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, or not be trusted; the message names the newest good step."""
+
+
+class Restored(NamedTuple):
+    """What ``restore`` returns.
+
+    Fields:
+        step: the step of the checkpoint.
+        state: the saved tree.
+        history: the saved records, arrays by name.
+    """
+
+    step: int
+    state: Any
+    history: dict[str, np.ndarray]
+
+
+class Leaf(NamedTuple):
+    """What the manifest knows of an array."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    sha256: str
+
+
+def save(
+    folder: str | Path,
+    step: int,
+    state: Any,
+    config: Mapping[str, Any],
+    history: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """Write a checkpoint, then delete all but the newest ``KEEP`` up to this step; return its folder.
+
+    Args:
+        folder: where the checkpoints of one run are.
+        step: the number of steps done; a checkpoint of the same step is replaced.
+        state: any tree of arrays; random keys too.
+        config: what made the run, as JSON can hold it; ``restore`` compares it.
+        history: records of the run so far, arrays by name.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written. What was there before stays.
+        TypeError, ValueError: JSON cannot hold the config; the step is negative.
+        ImportError: Orbax is not installed.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> state = {"w": jnp.arange(3.0), "key": jax.random.key(0)}
+        >>> save(folder, 40, state, {"width": 4}).name
+        'step-00000040'
+        >>> restore(folder, state, {"width": 4}).state["w"].tolist()
+        [0.0, 1.0, 2.0]
+    """
+    folder, target, draft = Path(folder), _path(folder, step), Path(folder) / f"{_DRAFT}{step:08d}"
+    _checks.count("step", step, minimum=0)
+    config = as_json(config)
+    arrays, leaves = _on_host(_named(state))
+    records, columns = _on_host((history or {}).items())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_drafts(folder)
+        draft.mkdir()
+        _write_arrays(draft, arrays + records)
+        content = {"step": step, "config": config, "state": leaves, "history": columns, "machine": _machine()}
+        _manifest.write(draft, content)
+        _manifest.flush(draft)
+        _rename(draft, target)
+    except (OSError, ValueError) as error:  # Orbax passes the errors of the disk on as ValueError
+        _remove_drafts(folder)
+        raise CheckpointError(
+            f"step {step} could not be saved in {folder}: {error}; {_offer(folder)}"
+        ) from error
+    for old in [saved for saved in steps(folder) if saved <= step][:-KEEP]:
+        shutil.rmtree(_path(folder, old), ignore_errors=True)
+    return target
+
+
+def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int | None = None) -> Restored:
+    """Read a checkpoint, after every byte of it has been verified.
+
+    Args:
+        folder: the folder given to ``save``.
+        like: a tree with the structure, shapes and dtypes of the state. Leaves come back as JAX arrays, placed
+            as they are here, or as NumPy arrays where they are such here.
+        config: what makes this run; every field must be as saved.
+        step: which checkpoint; the newest by default.
+
+    Raises:
+        CheckpointError: there is none, it is damaged or half-written, or config or state do not fit. The
+            message names the newest good step.
+        ImportError: Orbax is not installed.
+
+    Warns:
+        UserWarning: the versions or the machine are others than those that saved, so that a run that goes on
+            may not repeat the uninterrupted one bit for bit.
+    """
+    folder, found = Path(folder), steps(folder)
+    step = found[-1] if step is None and found else step
+    if step is None:
+        raise CheckpointError(f"{folder} holds no checkpoint")
+    if step not in found:
+        raise CheckpointError(f"{folder} holds no checkpoint of step {step}; {_offer(folder)}")
+    manifest = _verified(folder, step)
+    _compare_config(folder, step, manifest["config"], config)
+    leaves, columns = ([Leaf(*entry) for entry in manifest[part]] for part in ("state", "history"))
+    _compare_state(folder, step, leaves, like)
+    _warn_of_another_machine(manifest["machine"])
+    arrays = _read_arrays(folder, step, leaves + columns)
+    wanted, structure = jax.tree.flatten(like)
+    state = jax.tree.unflatten(structure, map(_placed, arrays[: len(wanted)], wanted))
+    names = [column.name for column in columns]
+    return Restored(step, state, dict(zip(names, arrays[len(wanted) :], strict=True)))
+
+
+def steps(folder: str | Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder, damaged ones included, in ascending order."""
+    names = (path.name.removeprefix(_STEP) for path in Path(folder).glob(f"{_STEP}*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def fingerprint(tree: Any) -> str:
+    """Return the SHA-256 of all leaves of a tree, their names, shapes and dtypes.
+
+    Example:
+        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2)})
+        True
+        >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2, np.float32)})
+        False
+    """
+    return hashlib.sha256(json.dumps(_on_host(_named(tree))[1]).encode()).hexdigest()
+
+
+def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as it will be read back, tuples as lists.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+    """
+    try:
+        return json.loads(json.dumps(dict(config)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"config is to be saved as JSON: {error}; use numbers, words, lists, dictionaries"
+        ) from error
+
+
+def prepare(folder: str | Path) -> None:
+    """Make the folder, so that a run knows before its first step that it can be saved.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+        ImportError: Orbax is not installed.
+    """
+    _orbax()
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoints cannot be written to {folder}: {error}; choose a folder that is writable"
+        ) from error
+
+
+def _orbax() -> Any:
+    try:
+        return importlib.import_module("orbax.checkpoint")
+    except ImportError as error:
+        raise ImportError(
+            f"checkpoints need Orbax, which is not installed ({error}): pip install 'narrow_jax[checkpoints]'"
+        ) from error
+
+
+def _path(folder: str | Path, step: int) -> Path:
+    return Path(folder) / f"{_STEP}{step:08d}"
+
+
+def _remove_drafts(folder: Path) -> None:
+    for draft in folder.glob(f"{_DRAFT}*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _named(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each leaf, and the leaf as something with a shape and a dtype."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        yield name, leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _on_host(named: Iterable[tuple[str, Any]]) -> tuple[list[np.ndarray], list[Leaf]]:
+    """Return the arrays, for a random key the numbers behind it, and what the manifest says of them."""
+    arrays, leaves = [], []
+    for name, leaf in named:
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        arrays.append(array)
+        leaves.append(Leaf(name, list(leaf.shape), str(leaf.dtype), _manifest.digest(array)))
+    return arrays, leaves
+
+
+def _write_arrays(draft: Path, arrays: list[np.ndarray]) -> None:
+    orbax = _orbax()
+    tree = {str(i): array for i, array in enumerate(arrays) if array.size}  # Orbax refuses empty arrays
+    orbax.Checkpointer(orbax.PyTreeCheckpointHandler()).save((draft / _manifest.ARRAYS).absolute(), tree)
+
+
+def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray]:
+    orbax = _orbax()
+    stored = {str(i): leaf for i, leaf in enumerate(leaves) if 0 not in leaf.shape}
+    as_numpy = orbax.args.PyTreeRestore(
+        restore_args={name: orbax.RestoreArgs(restore_type=np.ndarray) for name in stored}
+    )
+    handler = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
+    read = handler.restore((_path(folder, step) / _manifest.ARRAYS).absolute(), args=as_numpy)
+    for name, leaf in stored.items():
+        if _manifest.digest(read[name]) != leaf.sha256:
+            raise CheckpointError(
+                f"step {step} in {folder} is damaged: Orbax returned other numbers for {leaf.name} than were saved; "
+                f"{_offer(folder, but=step)}"
+            )
+    return [
+        read[str(i)] if str(i) in read else np.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)
+    ]
+
+
+def _placed(array: np.ndarray, like: Any) -> Any:
+    """Return the array as ``like`` is: a random key, a JAX array on the same devices, or a NumPy array."""
+    if not isinstance(like, jax.Array):
+        return array
+    if _is_key(like):
+        key = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+        return jax.device_put(key, like.sharding)
+    # a weak type decides what dtypes the next step computes in, and device_put has none
+    return like.at[...].set(array) if like.weak_type else jax.device_put(array, like.sharding)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def _machine() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        **_versions(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+    }
+
+
+def _rename(draft: Path, target: Path) -> None:
+    replaced = draft.with_name(f"{draft.name}-replaced")
+    if target.exists():
+        target.rename(replaced)
+    draft.rename(target)
+    _manifest.sync(target.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _offer(folder: Path, but: int | None = None) -> str:
+    """Say which step of the folder is the newest good one."""
+    for step in reversed(steps(folder)):
+        if step != but and _manifest.damage(_path(folder, step)) is None:
+            return f"the newest good step is {step} (restore: step={step}, fit: resume={step}, shell: --resume {step})"
+    return "no good checkpoint is there"
+
+
+def _verified(folder: Path, step: int) -> dict[str, Any]:
+    if damage := _manifest.damage(_path(folder, step)):
+        raise CheckpointError(f"step {step} in {folder} {damage}; {_offer(folder, but=step)}")
+    return json.loads((_path(folder, step) / _manifest.MANIFEST).read_text())
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict):
+        return {prefix.strip(): config}
+    parts = (_flat(value, f"{prefix} {name}") for name, value in config.items())
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], where: str = "given") -> str:
+    return "; ".join(
+        f"{name}: saved {saved.get(name, 'nothing')}, {where} {given.get(name, 'nothing')}"
+        for name in {**saved, **given}
+        if json.dumps(saved.get(name)) != json.dumps(given.get(name))
+    )
+
+
+def _compare_config(folder: Path, step: int, saved: Any, given: Mapping[str, Any]) -> None:
+    if differences := _differences(_flat(saved), _flat(as_json(given))):
+        raise CheckpointError(
+            f"step {step} in {folder} was saved with another config or data set: {differences}. "
+            f"Give what was saved, or use another folder; {_offer(folder)}"
+        )
+
+
+def _compare_state(folder: Path, step: int, saved: list[Leaf], like: Any) -> None:
+    have = {leaf.name: f"{leaf.shape} {leaf.dtype}" for leaf in saved}
+    want = {name: f"{list(leaf.shape)} {leaf.dtype}" for name, leaf in _named(like)}
+    if differences := _differences(have, want):
+        raise CheckpointError(
+            f"step {step} in {folder} is of another model or optimizer: {differences}. "
+            f"Give those that were saved, or use another folder; {_offer(folder)}"
+        )
+
+
+def _warn_of_another_machine(saved: Mapping[str, Any]) -> None:
+    if differences := _differences(saved, _machine(), where="here"):
+        warnings.warn(
+            f"the checkpoint is of another machine or version ({differences}): the run goes on, but may not repeat "
+            "the uninterrupted one bit for bit",
+            stacklevel=3,
+        )

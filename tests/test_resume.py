@@ -1,0 +1,233 @@
+"""`fit` with checkpoints: a run that was stopped ends bit for bit as one that was not."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+
+import chex
+import jax
+import killable
+import numpy as np
+import optax
+import pytest
+from killable import EVERY, START, STEPS, run
+
+import narrow_jax as nj
+from narrow_jax import checkpoints
+from narrow_jax.checkpoints import CheckpointError
+
+KILLS = 3  # benchmarks/kill.py does more, on the command line
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that nothing stops and nothing saves."""
+    return run()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run with all its checkpoints, to read only."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy of it without the last checkpoint: a run that was stopped on the way."""
+    copy = shutil.copytree(finished, tmp_path / "checkpoints")
+    shutil.rmtree(copy / f"step-{STEPS:08d}")
+    return copy
+
+
+def bits(leaf):
+    """The leaf's bytes and type: equal where leaves are the same to the bit."""
+    array = np.asarray(leaf)
+    return array.tobytes(), array.dtype, array.shape
+
+
+def assert_same(result, whole):
+    """Every number of the two runs is the same, to the bit, and every name."""
+    chex.assert_trees_all_equal_structs(result, whole)
+    assert list(map(bits, jax.tree.leaves(result))) == list(map(bits, jax.tree.leaves(whole)))
+    assert list(result.history) == list(whole.history)
+
+
+@pytest.mark.parametrize(("save_every", "chunk"), [(2, 2), (1000, 3)])  # 61 records: 3 are a 25th
+def test_numbers_do_not_depend_on_where_chunks_are_cut(tmp_path, monkeypatch, save_every, chunk):
+    cuts = []
+    monkeypatch.setattr(checkpoints, "save", lambda folder, step, *rest: cuts.append(step))
+    options = {"steps": 60, "every": 1}
+    whole = run(**options)
+    assert_same(run(tmp_path, save_every=save_every, **options), whole)
+    assert cuts == [*range(chunk - 1, 60, chunk), 60]
+
+
+def test_checkpoints_are_the_newest_three(finished):
+    assert checkpoints.steps(finished) == [18, 22, STEPS]
+
+
+def test_saving_does_not_change_the_run(whole, tmp_path):
+    assert_same(run(tmp_path), whole)
+
+
+@pytest.mark.parametrize("step", [True, 18])
+def test_resumed_run_equals_the_whole_one(whole, folder, step):
+    assert_same(run(folder, resume=step), whole)
+
+
+def test_finished_run_is_returned_as_it_ended(whole, finished):
+    assert_same(run(finished, resume=True), whole)
+
+
+def test_nothing_there_yet_begins_at_the_start(whole, tmp_path):
+    assert_same(run(tmp_path / "new", resume=True), whole)
+
+
+def test_record_has_the_lines_before_the_stop_too(whole, folder, tmp_path):
+    run(tmp_path / "other", record=tmp_path / "whole.jsonl")
+    run(folder, resume=True, record=tmp_path / "resumed.jsonl")
+    assert (tmp_path / "resumed.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    lines = [json.loads(line) for line in (tmp_path / "resumed.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(0, STEPS, EVERY), STEPS]
+
+
+def test_run_that_diverged_diverges_again(tmp_path):
+    def diverge(**options):
+        tx = optax.sgd(1e3)
+        return nj.fit(nj.models.pairwise_apply, START, tx, (killable.X, killable.Y), steps=200, **options)
+
+    first = diverge(checkpoint=tmp_path)
+    assert first.diverged
+    assert_same(diverge(checkpoint=tmp_path, resume=True), first)
+
+
+def test_resuming_is_asked_for(folder):
+    with pytest.raises(CheckpointError, match=r"holds checkpoints up to step 22: go on .*resume=True"):
+        run(folder)
+    assert checkpoints.steps(folder) == [18, 22]
+
+
+def test_damaged_checkpoint_is_refused_and_the_one_before_offered(whole, folder):
+    manifest = folder / "step-00000022" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("loss", "lass"))
+    with pytest.raises(CheckpointError, match=r"step 22 .*damaged.*newest good step is 18 .*fit: resume=18"):
+        run(folder, resume=True)
+    assert_same(run(folder, resume=18), whole)
+    assert checkpoints.steps(folder)[-1] == STEPS
+
+
+OTHER_RUNS = {
+    "steps": ({"steps": 50}, "steps: saved 23, given 50"),
+    "every": ({"every": 1}, "every: saved 2, given 1"),
+    "batch size": ({"batch_size": 5}, "batch_size: saved 4, given 5"),
+    "loss": ({"loss": "mean_squared"}, "loss: saved squared, given mean_squared"),
+    "key": ({"key": jax.random.key(9)}, r"key: saved \[0, 2\], given \[0, 9\]"),
+    "start": (
+        {"params": jax.tree.map(jax.numpy.negative, START)},
+        "start: saved [0-9a-f]{64}, given [0-9a-f]{64}",
+    ),
+    "x": (
+        {"data": (np.nextafter(killable.X, np.float32(9)), killable.Y)},
+        r"other config or data set: data set x: saved \(12, 5\) float32 SHA-256 .*, given .* SHA-256",
+    ),
+    "y": ({"data": (killable.X, -killable.Y)}, r"data set: data set y: saved \(12, 1\) float32"),
+    "config": ({"config": {"learning_rate": 0.1}}, "config learning_rate: saved nothing, given 0.1"),
+    "optimizer": ({"tx": optax.sgd(0.1)}, "of another model or optimizer: opt_state"),
+    "monitors": ({"monitors": ()}, r"monitors: saved \['records'\], given \[\]"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), OTHER_RUNS.values(), ids=OTHER_RUNS.keys())
+def test_other_run_is_refused(finished, options, message):
+    with pytest.raises(CheckpointError, match=f"{message}.*; the newest good step is 23"):
+        run(finished, resume=True, **options)
+
+
+BAD_OPTIONS = {
+    "resume without folder": ({"resume": True}, "pass checkpoint=folder"),
+    "save_every without folder": ({"save_every": 5}, "pass checkpoint=folder"),
+    "no step between": ({"checkpoint": "here", "save_every": 0}, "save_every is 0; expected an integer ≥ 1"),
+    "negative step": ({"checkpoint": "here", "resume": -1}, "resume is -1"),
+    "folder below a file": (
+        {"checkpoint": f"{__file__}/below"},
+        "cannot be written to .*: .*choose a folder",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_config_is_tried_before_the_first_step(tmp_path):
+    with pytest.raises(TypeError, match=r"config is to be saved as JSON: .*not JSON serializable"):
+        run(tmp_path / "new", config={"optimizer": optax.sgd})
+    assert not (tmp_path / "new").exists()
+
+
+def press_ctrl_c(monkeypatch, times):
+    """Press Ctrl-C while the first checkpoint is being saved."""
+    own = checkpoints.save
+
+    def save(*arguments):
+        if not checkpoints.steps(arguments[0]):
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+        return own(*arguments)
+
+    monkeypatch.setattr(checkpoints, "save", save)
+
+
+def test_ctrl_c_saves_and_leaves(whole, tmp_path, monkeypatch, capfd):
+    press_ctrl_c(monkeypatch, times=1)
+    with pytest.raises(KeyboardInterrupt, match=r"step 2 of 23 is saved in .*resume=True"):
+        run(tmp_path)
+    assert "Ctrl-C: saving after this chunk" in capfd.readouterr().err
+    assert checkpoints.steps(tmp_path) == [2]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same(run(tmp_path, resume=True), whole)
+
+
+def test_second_ctrl_c_leaves_at_once(tmp_path, monkeypatch):
+    press_ctrl_c(monkeypatch, times=2)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tmp_path)
+    assert str(caught.value) == ""
+    assert checkpoints.steps(tmp_path) == []
+
+
+def test_ctrl_c_of_an_application_stays_its_own(whole, tmp_path, monkeypatch):
+    presses = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: presses.append(number))
+    try:
+        press_ctrl_c(monkeypatch, times=1)
+        assert_same(run(tmp_path), whole)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert presses == [signal.SIGINT]
+
+
+def test_killed_runs_end_as_the_whole_one(whole, tmp_path):
+    context = multiprocessing.get_context("forkserver")  # its server imports once for all
+    context.set_forkserver_preload(["narrow_jax", "orbax.checkpoint"])
+    rng = np.random.default_rng(0)
+    for target in rng.choice([0, 2, 6, 10, 14], KILLS, replace=False):
+        folder = tmp_path / str(target)
+        arguments = (folder, jax.config.jax_compilation_cache_dir)
+        process = context.Process(target=killable.run_alone, args=arguments)
+        process.start()
+        while process.is_alive() and (checkpoints.steps(folder) or [0])[-1] < target:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert (checkpoints.steps(folder) or [0])[-1] < STEPS
+        assert_same(run(folder, resume=True), whole)
