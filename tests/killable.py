@@ -1,5 +1,7 @@
 """A small run that saves itself often: what the tests of resuming stop, in this process and in others."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,10 +36,8 @@ def run(checkpoint=None, **options):
     """Train; an epoch has 3 steps, so that most checkpoints, at 2, 6, 10, …, 22 and 23, fall within one."""
     arguments = {"data": (X, Y), "params": START, "tx": TX, "key": jax.random.key(2), "batch_size": 4}
     arguments |= {"steps": STEPS, "every": EVERY, "model_state": jnp.zeros(5), "monitors": [COUNTER]}
-    with (
-        jax.numpy_dtype_promotion("strict"),
-        jax.numpy_rank_promotion("raise"),
-    ):  # in fixtures too: one program
+    # strict in fixtures and other processes too: the settings are part of the compiled program's name
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         return nj.fit(apply_fn, checkpoint=checkpoint, **(arguments | options))
 
 
@@ -46,3 +46,4 @@ def run_alone(folder, cache):
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     run(folder, resume=True)
+    signal.pause()  # there is nothing left to do but to be killed
