@@ -71,7 +71,7 @@ def load(s: Settings) -> nj.data.Dataset:
 
 def accuracy(apply_fn: Any, params: Any, x: Any, labels: Any) -> np.ndarray:
     """Return the accuracy of each of a stack of nets."""
-    outputs = jax.jit(jax.vmap(apply_fn, in_axes=(0, None)))(params, x)
+    outputs = np.asarray(jax.jit(jax.vmap(apply_fn, in_axes=(0, None)))(params, x))
     return np.mean(np.argmax(outputs, axis=-1) == labels, axis=-1)
 
 
