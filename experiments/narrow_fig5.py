@@ -1,8 +1,8 @@
 """Figure 5: test accuracy of a residual net over the width of its last stage, under the regime and under plain SGD.
 
 Command:  python -m experiments.narrow_fig5 --dataset digits|cifar10|cifar100|svhn [--size cpu|gpu] [--quick]
-Cost:     ``--quick`` (200 digits, one block): seconds. ``cpu`` (ResNet-18 with a quarter of the channels and half
-          of the blocks, 5,000 images): hours on two cores. ``gpu`` (the whole ResNet-18, all images): an accelerator.
+Cost:     not measured yet. ``--quick``: 200 digits, one block. ``cpu``: ResNet-18 with a quarter of the channels and
+          half of the blocks, 5,000 images. ``gpu``: the whole ResNet-18, all images, for an accelerator.
           Run again after an interruption: cells are kept.
 Expected: the paper's two messages: at the full width the regime is above plain SGD; the narrow net comes close to the
           full one under the regime, and not under SGD.

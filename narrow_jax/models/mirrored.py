@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks, constraints, initializers
+from narrow_jax._labels import label_tree
 from narrow_jax._paths import path_name
 from narrow_jax._typing import Array, Float, HostArray, Params
 
@@ -66,7 +67,7 @@ def mirror(params: Params, labels: constraints.Labels) -> Params:
                 f"leaf {path_name(path)!r} of shape {leaf.shape} cannot be mirrored: {error}"
             ) from None
 
-    return jax.tree_util.tree_map_with_path(leaf_of, constraints.label_tree(labels, params), params)
+    return jax.tree_util.tree_map_with_path(leaf_of, label_tree(labels, params), params)
 
 
 def mirrored(draw: nn.initializers.Initializer) -> nn.initializers.Initializer:
