@@ -2,7 +2,7 @@
 
 Command:  python -m benchmarks.kill [--kills 10]
 Expected: every resumed run writes the same params.npz and history.jsonl, byte for byte.
-Cost:     two processes a kill; about 3 minutes for 10 on two cores.
+Cost:     two processes a kill.
 Each trial starts the command with --resume in a new folder, kills it (SIGKILL) at a moment drawn uniformly over the
 time that the whole run took, starts the same command again and lets it end.
 Writes:   benchmarks/results/kill.json

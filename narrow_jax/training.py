@@ -106,8 +106,9 @@ def fit(
         monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
         progress: show a progress bar; by default where the standard error is a terminal.
         record: a file that gets one JSON line a record.
-        checkpoint: a folder for checkpoints of this run (extra ``checkpoints``); the newest three are kept.
-            Ctrl-C then finishes the chunk of steps that is running, saves, and raises KeyboardInterrupt.
+        checkpoint: a folder for checkpoints of this run (they need the extra ``checkpoints``); the newest three
+            are kept. Ctrl-C then finishes the chunk of steps that is running, saves, and raises
+            KeyboardInterrupt.
         save_every: steps between checkpoints, rounded up to records and at least two of them; by default and
             at most a 25th of the run. The numbers do not depend on it.
         resume: True goes on from the newest checkpoint in the folder, or begins where there is none yet; a

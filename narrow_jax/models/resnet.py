@@ -31,6 +31,7 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
+    project: bool
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
@@ -42,7 +43,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(self.channels, name="norm1")(y))
         y = self.conv(self.channels, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(self.channels, name="norm2")(y)
-        if x.shape != y.shape:
+        if self.project:
             x = self.conv(self.channels, (1, 1), stride, name="shortcut")(x)
             x = self.norm(self.channels, name="shortcut_norm")(x)
         return nn.relu(x + y)
@@ -105,7 +106,8 @@ class ResNet(nn.Module):
         for stage, (channels, blocks) in enumerate(zip(self.channels, self.blocks, strict=True), start=1):
             narrow = stage == len(self.channels) and self.head == "pairwise"
             conv, norm = self._layers(train, mirror=narrow)
-            x = _Stage(channels, blocks, 1 if stage == 1 else 2, conv, norm, name=f"stage{stage}")(x)
+            project = stage > 1 or narrow  # an identity would carry the unmirrored input past a narrow stage
+            x = _Stage(channels, blocks, 1 if stage == 1 else 2, project, conv, norm, name=f"stage{stage}")(x)
         features = jnp.mean(x, axis=(1, 2))
         if self.head == "pairwise":
             return PairwiseHead(self.outputs, self.param_dtype, name="head")(features)
@@ -166,19 +168,20 @@ class ResNet(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Basic blocks of one number of channels, the first with the stage's stride."""
+    """Basic blocks of one number of channels, the first with the stage's stride and, if wanted, a projection."""
 
     channels: int
     blocks: int
     stride: int
+    project: bool
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for block in range(1, self.blocks + 1):
-            stride = self.stride if block == 1 else 1
-            x = BasicBlock(self.channels, stride, self.conv, self.norm, name=f"block{block}")(x)
+            stride, project = (self.stride, self.project) if block == 1 else (1, False)
+            x = BasicBlock(self.channels, stride, project, self.conv, self.norm, name=f"block{block}")(x)
         return x
 
 
