@@ -1,11 +1,12 @@
 """Theorem 1 on instances: the smallest width that works, the nice region, and the certificate.
 
 Command:  python -m experiments.narrow_theorem1 [--quick] [--out DIR]
-Cost:     estimated at two minutes on two cores; ``--quick`` a few seconds and one small instance.
+Cost:     three minutes on two cores; ``--quick`` a few seconds and one small instance.
 Expected: from m = 2n/d on (the smallest even width with h·rank(x) ≥ n) every instance is solved within ε = 0.1 and
           certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows
           with m.
-Result:   not recorded yet at full size.
+Result:   as expected (docs/narrow_theorem1.json, .png): 24 of 24 instances proven, in 2 or 3 steps; ε₀ from 3e-5 … 2e-4
+          at m = 2n/d to 4e-2 at three times that.
 Writes:   runs/narrow_theorem1/summary.json (one record an instance and width) and figure.png.
 
 Reference: "When Expressivity Meets Trainability", Theorem 1 and Remark 1.
@@ -85,7 +86,7 @@ def figure(records: list[dict[str, Any]], path: Path) -> None:
         axes.semilogy(ratio, [r["epsilon0"] for r in rows], "o-", label=f"n = {n}, d = {d}")
     axes.axvline(1, color="black", linestyle=":", linewidth=1)
     axes.annotate(
-        "  refused | proven", (1, 0.03), xycoords=("data", "axes fraction"), ha="center", fontsize=8
+        "  refused | proven", (1, 0.95), xycoords=("data", "axes fraction"), ha="center", fontsize=8
     )
     axes.set(xlabel="width m over 2n/d", ylabel="proven radius ε₀ of the nice region")
     axes.set_title(f"Theorem 1: each point is an exact zero-loss net within ε = {RADIUS}", fontsize=10)
