@@ -157,6 +157,12 @@ def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
     canvas.savefig(path, dpi=120)
 
 
+def described(s: Settings) -> dict[str, Any]:
+    """Return the settings as JSON can hold them: lists, and the word "inf"."""
+    words = {name: "inf" if value == math.inf else value for name, value in asdict(s).items()}
+    return json.loads(json.dumps(words))
+
+
 def machine() -> dict[str, Any]:
     """Return what a reader needs to judge the times."""
     device = jax.devices()[0].device_kind
@@ -173,7 +179,7 @@ def resumed(path: Path, s: Settings) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     earlier = json.loads(path.read_text())
-    return earlier["cells"] if earlier["settings"] == json.loads(json.dumps(asdict(s))) else []
+    return earlier["cells"] if earlier["settings"] == described(s) else []
 
 
 def main() -> None:
@@ -198,7 +204,7 @@ def main() -> None:
     for index, (width, method) in enumerate(missing, start=1):
         record = cell(data, s, width, method)
         records.append(record)
-        content = {"settings": asdict(s), "machine": machine(), "cells": records}
+        content = {"settings": described(s), "machine": machine(), "cells": records}
         path.write_text(json.dumps(content, indent=1) + "\n")
         console.print(
             f"{index}/{len(missing)}: width {width}, {method}: test "
