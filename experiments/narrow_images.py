@@ -14,7 +14,7 @@ Writes:   DIR/summary.json (settings, machine, one record a cell) and DIR/figure
 Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size that is chosen, for each cell, by the
 accuracy on held-out training images; the test images are looked at once, with the step size chosen.
 
-Reference: "When Expressivity Meets Trainability", section 6 and appendix H.
+Reference: "When Expressivity Meets Trainability", section 5 and appendix H.
 """
 
 from __future__ import annotations
