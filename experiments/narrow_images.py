@@ -6,9 +6,9 @@ Cost:     10,000 training images (4,000 of the subset), 3 widths, 3 step sizes �
 Expected: the regime (pairwise net, ball, cone) comes close to the test accuracy of plain SGD on a standard net of the
           same width, although it stays within ε of its start.
 Measured: ``--dataset cifar10``, ε = 1, mean test accuracy of 3 seeds, regime / SGD: 32.6 / 33.9 % at width 8,
-          39.7 / 39.7 % at width 32, 40.0 % / not yet measured at width 128; training accuracy 36.0 / 39.3 %,
-          45.1 / 50.5 %, 45.3 %. Every run under the regime ends on the ball. These five cells took 24, 21, 46, 91 and
-          268 s on two crowded cores.
+          39.7 / 39.7 % at width 32, 40.0 / 41.7 % at width 128; training accuracy 36.0 / 39.3 %, 45.1 / 50.5 %,
+          45.3 / 60.4 %. Every run under the regime ends on the ball. 10 min 25 s on two crowded cores
+          (docs/narrow_images_cifar10.json, .png).
 Writes:   DIR/summary.json (settings, machine, one record a cell) and DIR/figure.png.
 
 Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size that is chosen, for each cell, by the
