@@ -2,11 +2,13 @@
 
 Command:  python -m experiments.narrow_random_labels [--quick] [--raw-dir DIR] [--out DIR]
           (--raw-dir: folder with the original files of MNIST and CIFAR-10; without it digits only)
-Cost:     estimated at one minute for digits on two cores; ``--quick`` a few seconds.
+Cost:     half a minute for digits on two cores, seven with MNIST and CIFAR-10; ``--quick`` a few seconds.
 Expected: Newton in the ball reaches a loss at rounding level, certified, in a few steps; PGD in the same ball and
           plain Adam on a standard net of the same width are orders of magnitude above it after the same time and
           more.
-Result:   not recorded yet at full size.
+Result:   as expected (docs/narrow_random_labels.json, .png). Loss and seconds of memorize / PGD in the same ball / Adam
+          on a standard net: digits 2e-18, 1.0 / 590, 3.4 / 5.5, 3.5; MNIST 3e-19, 3.8 / 960, 22 / 600, 16; CIFAR-10
+          2e-25, 26 / 490, 23 / 900, 22.
 Writes:   runs/narrow_random_labels/summary.json (one record a data set and method) and figure.png.
 
 Reference: "When Expressivity Meets Trainability", appendix H.6.
