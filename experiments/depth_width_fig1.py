@@ -32,6 +32,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments._cells import resumed
 
 FOLDER = Path("runs/depth_width_fig1")
 LEARNING_RATE = 0.01
@@ -207,14 +208,6 @@ def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
     canvas.savefig(path, dpi=120)
 
 
-def resumed(path: Path, s: Settings) -> list[dict[str, Any]]:
-    """Return the records of an earlier run with the same settings."""
-    if not path.is_file():
-        return []
-    earlier = json.loads(path.read_text())
-    return earlier["cells"] if earlier["settings"] == json.loads(json.dumps(asdict(s))) else []
-
-
 def main() -> None:
     """Run the cells that are missing, write records and picture, say where J does not decrease."""
     parser = argparse.ArgumentParser(
@@ -232,7 +225,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, console = folder / "summary.json", Console()
     data = load(s.dataset, s.samples)
-    records = resumed(path, s)
+    records = resumed(path, asdict(s))
     done = {(r["depth"], r["width"]) for r in records}
     missing = [point for point in itertools.product(s.depths, s.widths) if point not in done]
     for index, (depth, width) in enumerate(missing, start=1):

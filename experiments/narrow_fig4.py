@@ -11,7 +11,7 @@ Result:   as expected (docs/narrow_fig4.json, .png). ε ≤ 1, pairwise net: KKT
           in the ball's coordinates 1e-3 … 4 at m = 20 and below 1e-8 at m = 40; PGD above 10 everywhere. Standard net,
           ε ≤ 1: above 0.1 everywhere, KKT points included. ε ≥ 10: both nets below 1e-14 from m = 12 on, except for
           PGD at m = 12 (1e-3) and 20 (1e-10). 49 of the 50 KKT points have a residual ≤ 1e-8; the standard net with
-          m = 40 at ε = 1 is at 2e-5 after 300 steps, which take a quarter of the time.
+          m = 40 at ε = 1 is at 2e-5 after 300 steps, which take minutes.
 Writes:   runs/narrow_fig4/summary.json (one record a method, net, width and radius) and figure.png.
 
 n = 200, d = 20, Gaussian x and y, tanh, float64 (the paper does not state its n, d and axes); in each cell the best

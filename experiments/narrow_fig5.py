@@ -23,7 +23,6 @@ import argparse
 import functools
 import itertools
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments._cells import machine, resumed
 
 FOLDER = Path("runs/narrow_fig5")
 SUBSETS = {"cifar100": "cifar100_subset", "svhn": "svhn_cropped_subset"}
@@ -155,16 +155,6 @@ def cell(
     }
 
 
-def machine() -> dict[str, str]:
-    """Return what the records were made on."""
-    device = jax.devices()[0]
-    return {
-        "device": f"{len(jax.devices())} × {device.device_kind}",
-        "system": platform.machine(),
-        "jax": jax.__version__,
-    }
-
-
 def name_of(radius: float | None) -> str:
     """Return the name of a method for people."""
     return "plain SGD" if radius is None else f"regime, ε = {radius:g}"
@@ -196,14 +186,6 @@ def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
     canvas.savefig(path, dpi=120)
 
 
-def resumed(path: Path, s: Settings) -> list[dict[str, Any]]:
-    """Return the records of an earlier run with the same settings."""
-    if not path.is_file():
-        return []
-    earlier = json.loads(path.read_text())
-    return earlier["cells"] if earlier["settings"] == json.loads(json.dumps(asdict(s))) else []
-
-
 def main() -> None:
     """Run the cells that are missing, write records and picture."""
     parser = argparse.ArgumentParser(
@@ -220,7 +202,7 @@ def main() -> None:
     folder, console = args.out or FOLDER / s.dataset, Console()
     folder.mkdir(parents=True, exist_ok=True)
     path, data = folder / "summary.json", load(s, size)
-    records = resumed(path, s)
+    records = resumed(path, asdict(s))
     done = {(r["width"], r["radius"], r["seed"]) for r in records}
     cells = itertools.product(s.widths, (*s.radii, None), range(s.seeds))
     missing = [point for point in cells if point not in done]

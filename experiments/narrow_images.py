@@ -23,8 +23,6 @@ import argparse
 import itertools
 import json
 import math
-import os
-import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments._cells import machine, resumed
 
 FOLDER = Path("runs/narrow_images")
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
@@ -166,25 +165,6 @@ def described(s: Settings) -> dict[str, Any]:
     return json.loads(json.dumps(words))
 
 
-def machine() -> dict[str, Any]:
-    """Return what a reader needs to judge the times."""
-    device = jax.devices()[0].device_kind
-    return {
-        "device": device,
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "jax": jax.__version__,
-    }
-
-
-def resumed(path: Path, s: Settings) -> list[dict[str, Any]]:
-    """Return the records of an earlier run with the same settings."""
-    if not path.is_file():
-        return []
-    earlier = json.loads(path.read_text())
-    return earlier["cells"] if earlier["settings"] == described(s) else []
-
-
 def main() -> None:
     """Run the cells that are missing, write records and picture."""
     parser = argparse.ArgumentParser(
@@ -201,7 +181,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, console = folder / "summary.json", Console()
     data = load(s)
-    records = resumed(path, s)
+    records = resumed(path, described(s))
     done = {(r["width"], r["method"]) for r in records}
     missing = [point for point in itertools.product(s.widths, METHODS) if point not in done]
     for index, (width, method) in enumerate(missing, start=1):

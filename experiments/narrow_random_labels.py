@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.narrow_random_labels [--quick] [--raw-dir DIR] [--out DIR]
           (--raw-dir: folder with the original files of MNIST and CIFAR-10; without it digits only)
-Cost:     half a minute for digits on two cores, seven with MNIST and CIFAR-10; ``--quick`` a few seconds.
+Cost:     half a minute for digits on two cores, six minutes with MNIST and CIFAR-10; ``--quick`` a few seconds.
 Expected: Newton in the ball reaches a loss at rounding level, certified, in a few steps; PGD in the same ball and
           plain Adam on a standard net of the same width are orders of magnitude above it after the same time and
           more.

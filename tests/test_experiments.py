@@ -9,7 +9,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__")
+NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_"))
 
 
 @pytest.mark.parametrize("name", NAMES)
