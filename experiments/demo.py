@@ -27,7 +27,7 @@ from rich.table import Table
 
 import narrow_jax as nj
 
-WIDTH, RADIUS, STEPS, QUICK_STEPS = 120, 0.1, 5000, 200
+WIDTH, RADIUS, STEPS, QUICK_STEPS = 120, 0.1, 5000, 50
 LEARNING_RATE = 5e-3
 FOLDER = Path("runs/demo")
 

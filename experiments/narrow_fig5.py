@@ -64,7 +64,7 @@ class Settings:
 def settings(dataset: str, size: str, seeds: int) -> Settings:
     """Return the settings of a size: "quick", "cpu" or "gpu"."""
     if size == "quick":
-        return Settings("digits", 200, (), (1,), (8,), (1.0,), seeds, epochs=20)
+        return Settings("digits", 200, (), (1,), (8,), (1.0,), seeds, epochs=4)
     if size == "cpu":
         samples = {"digits": 1400, "cifar10": 5000}.get(dataset)
         return Settings(
