@@ -27,7 +27,8 @@ from rich.table import Table
 
 import narrow_jax as nj
 
-WIDTH, RADIUS, STEPS, QUICK_STEPS = 120, 0.1, 5000, 50
+WIDTH, RADIUS, STEPS = 120, 0.1, 5000
+QUICK_STEPS, QUICK_SAMPLES = 200, 300
 LEARNING_RATE = 5e-3
 FOLDER = Path("runs/demo")
 
@@ -115,7 +116,7 @@ def figure(records: list[dict[str, Any]], results: list[nj.FitResult], path: Pat
     distance.axhline(1, color="black", linestyle=":", linewidth=1)
     distance.annotate("the ball", (1, 1.08), xycoords=("axes fraction", "data"), ha="right")
     learned.legend(loc="center right")
-    canvas.suptitle(f"Random ±1 labels on 1,797 digits: width {WIDTH}, ε = {RADIUS}")
+    canvas.suptitle(f"Random ±1 labels on digits: width {WIDTH}, ε = {RADIUS}")
     canvas.savefig(path, dpi=120)
 
 
@@ -124,12 +125,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SAMPLES} digits, {QUICK_STEPS} steps")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
-    steps = QUICK_STEPS if args.quick else STEPS
+    steps, samples = (QUICK_STEPS, QUICK_SAMPLES) if args.quick else (STEPS, None)
     console = Console()
-    data = nj.data.load("digits", labels="random", normalize="whiten")
+    data = nj.data.load("digits", labels="random", normalize="whiten", samples=samples)
     records, results = [], []
     for row in rows(data.x.shape[1], steps):
         console.print(f"{row.name}: {steps} full-batch steps")

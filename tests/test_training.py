@@ -42,12 +42,15 @@ def plain_loop(apply_fn, params, tx, x, y, steps, batches=None):
     def loss(params, x, y):
         return 0.5 * jnp.sum((y - apply_fn(params, x)) ** 2)
 
+    @jax.jit
+    def update(params, state, x, y):
+        updates, state = tx.update(jax.grad(loss)(params, x, y), state, params)
+        return optax.apply_updates(params, updates), state
+
     for step in range(steps):
         chosen = slice(None) if batches is None else batches[step]
         losses.append(float(loss(params, x, y)))
-        grads = jax.grad(loss)(params, x[chosen], y[chosen])
-        updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = update(params, state, x[chosen], y[chosen])
     return params, [*losses, float(loss(params, x, y))]
 
 
