@@ -159,8 +159,11 @@ def memorize(
         targets = jnp.asarray(y[found.kept]).reshape(-1)
         task = _Task(jnp.asarray(rows), targets, center, sigma, epsilon, method, dtype)
         point, history, solved = _newton(task, first, tolerance, steps, progress)
-        params = {"w": np.asarray(point.w), "v": np.asarray(point.scale * center["v"])}
-        residual = y - np.asarray(pairwise_apply({k: jnp.asarray(p) for k, p in params.items()}, x, sigma))
+        v = point.scale * center["v"]
+        params = {"w": np.asarray(point.w), "v": np.asarray(v)}
+        residual = np.asarray(
+            _residual(point.w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)
+        ).reshape(y.shape)
     center = jax.tree.map(np.asarray, center)
     certificate = (
         certificates.memorization(params, center, x, y, epsilon, sigma) if certify and solved else None
