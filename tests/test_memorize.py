@@ -30,7 +30,7 @@ def jacobian(w, v, x):
     return (x[:, None, :, None] * d[:, :, None, :]).reshape(len(x) * v.shape[1], -1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def found():
     """Data and what is found for them in a ball of radius ½."""
     x, y = gaussian()
