@@ -1,5 +1,7 @@
 """Levenberg–Marquardt to a stationary point of ½‖Ŷ − Y‖², in float64 with derivatives by autodiff."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,19 @@ from narrow_jax.models import mlp_apply
 
 def jacobian(params, x, activation="relu"):
     """D as automatic differentiation has it: rows by sample and output, columns as ``ravel_pytree`` orders."""
+    return np.asarray(_jacobian(params, x, activation))
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def _jacobian(params, x, activation):
     theta, unravel = ravel_pytree(params)
-    return np.asarray(jax.jacrev(lambda t: mlp_apply(unravel(t), x, activation).reshape(-1))(theta))
+    return jax.jacrev(lambda t: mlp_apply(unravel(t), x, activation).reshape(-1))(theta)
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def outputs(params, x, activation="relu"):
+    """The net, compiled once a shape."""
+    return mlp_apply(params, x, activation)
 
 
 def to_stationarity(params, x, y, activation="relu", frozen=None, steps=400):
