@@ -93,7 +93,7 @@ def solve_kkt(
         ValueError: bad ε, ζ, κ, width or model, too many weights, data that do not fit.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(20, 4))
+        >>> x = np.random.default_rng(0).normal(size=(6, 4))
         >>> s = solve_kkt(jax.random.key(0), x, x[:, 0] ** 2, width=4, radius=0.1)
         >>> s.converged, bool(np.linalg.norm(s.params["w"] - s.center["w"]) <= 0.1 + 1e-12)
         (True, True)

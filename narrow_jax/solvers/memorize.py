@@ -132,8 +132,8 @@ def memorize(
         TypeError: data that are not real floating numbers.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(20, 5))
-        >>> m = memorize(jax.random.key(0), x, x[:, 0] ** 2, width=12, radius=0.1)
+        >>> x = np.random.default_rng(0).normal(size=(6, 4))
+        >>> m = memorize(jax.random.key(0), x, x[:, 0] ** 2, width=4, radius=0.1)
         >>> m.status, m.loss < 1e-16, m.certificate.holds
         ('solved', True, True)
 
