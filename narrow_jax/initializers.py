@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks, projections
@@ -148,13 +149,14 @@ def pyramidal(
     dtype = _checks.floating_dtype(dtype)
     params = {}
     for layer, (rows, columns) in enumerate(itertools.pairwise((inputs, *widths)), start=1):
+        if layer > 2 and variant == "identity":
+            params[f"w{layer}"] = jnp.asarray(scale * np.eye(rows, columns), dtype)
+            continue
         normal = jax.random.normal(jax.random.fold_in(key, layer), (rows, columns), dtype)
         if layer == 1 or variant == "lecun":
             params[f"w{layer}"] = normal / jnp.sqrt(rows).astype(dtype)
         elif layer == 2:
             params["w2"] = normal * jnp.sqrt(variance).astype(dtype)
-        elif variant == "identity":
-            params[f"w{layer}"] = jnp.eye(rows, columns, dtype=dtype) * jnp.asarray(scale, dtype)
         else:
             params[f"w{layer}"] = normal * (200 * scale / jnp.sqrt(rows)).astype(dtype)
     return params

@@ -1,7 +1,8 @@
 """Levenberg–Marquardt to a stationary point of ½‖Ŷ − Y‖², in float64 with derivatives by autodiff."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -10,31 +11,52 @@ from narrow_jax.models import mlp_apply
 
 def jacobian(params, x, activation="relu"):
     """D as automatic differentiation has it: rows by sample and output, columns as ``ravel_pytree`` orders."""
+    return np.asarray(_jacobian(params, x, activation))
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def _jacobian(params, x, activation):
     theta, unravel = ravel_pytree(params)
-    return np.asarray(jax.jacrev(lambda t: mlp_apply(unravel(t), x, activation).reshape(-1))(theta))
+    return jax.jacrev(lambda t: mlp_apply(unravel(t), x, activation).reshape(-1))(theta)
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def outputs(params, x, activation="relu"):
+    """The net, compiled once a shape."""
+    return mlp_apply(params, x, activation)
 
 
 def to_stationarity(params, x, y, activation="relu", frozen=None, steps=400):
     """Minimise over the weights that are not frozen; ``frozen`` is a tree of booleans."""
-    theta, unravel = ravel_pytree(jax.tree.map(jnp.asarray, params))
-    theta = np.array(theta)
-    free = np.ones(theta.size, bool) if frozen is None else ~np.asarray(ravel_pytree(frozen)[0])
-    residual = jax.jit(lambda t: (mlp_apply(unravel(t), x, activation) - y).reshape(-1))
-    slopes = jax.jit(jax.jacrev(residual))
-    damping, error = 1e-3, np.asarray(residual(theta))
+    names = sorted(params)
+    ends = np.cumsum([params[name].size for name in names])
+
+    def ravel(tree):
+        return np.concatenate([np.ravel(tree[name]) for name in names])
+
+    def unravel(theta):
+        parts = zip(names, np.split(theta, ends[:-1]), strict=True)
+        return {name: part.reshape(params[name].shape) for name, part in parts}
+
+    def residual(theta):
+        return np.ravel(np.asarray(outputs(unravel(theta), x, activation)) - y)
+
+    theta = ravel(params)
+    free = np.ones(theta.size, bool) if frozen is None else ~ravel(frozen)
+    damping, error = 1e-3, residual(theta)
     for _ in range(steps):
-        matrix = np.asarray(slopes(theta))[:, free]
+        matrix = jacobian(unravel(theta), x, activation)[:, free]
         gradient = matrix.T @ error
         if np.linalg.norm(gradient) < 1e-11:
             break
         step = np.linalg.solve(matrix.T @ matrix + damping * np.eye(free.sum()), gradient)
         moved = theta.copy()
         moved[free] -= step
-        after = np.asarray(residual(moved))
+        after = residual(moved)
         if after @ after < error @ error:
             theta, error, damping = moved, after, damping / 3
         else:
             damping *= 4
             if damping > 1e12:
                 break
-    return jax.tree.map(np.asarray, unravel(theta))
+    return unravel(theta)

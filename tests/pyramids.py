@@ -1,10 +1,12 @@
 """Small pyramidal nets and data for the tests, and the theorem's constants in 40-digit arithmetic."""
 
+import functools
+
 import jax
 import mpmath
 import numpy as np
 
-from narrow_jax import activations
+from narrow_jax import activations, losses, models
 
 GAMMA, BETA = 0.5, 1.0
 SIGMA = activations.smooth_leaky_relu(GAMMA, BETA)
@@ -28,18 +30,32 @@ def problem(widths=WIDTHS[3], samples=4, inputs=6, scale=1.0, targets=0.01, seed
     return params, x, y
 
 
-def descend(params, x, y, step, steps, activation=SIGMA):
+@jax.jit
+def autodiff(params, x, y):
+    """F_L, the gradient of Φ, and the Jacobian of F_L."""
+    value = functools.partial(models.mlp_apply, x=x, activation=SIGMA)
+    gradient = jax.grad(lambda p: losses.squared(value(p), y))(params)
+    return value(params), gradient, jax.jacrev(value)(params)
+
+
+@jax.jit
+def sigma(z):
+    """σ and σ'."""
+    return SIGMA(z), SIGMA.derivative(z)
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def descend(params, x, y, step, steps):
     """Full-batch gradient descent in float64: losses and params of every step, the start first."""
-    from narrow_jax import losses, models
 
     def objective(p):
-        return losses.squared(models.mlp_apply(p, x, activation), y)
+        return losses.squared(models.mlp_apply(p, x, SIGMA), y)
 
     def one(p, _):
         loss, gradient = jax.value_and_grad(objective)(p)
         return jax.tree.map(lambda w, g: w - step * g, p, gradient), (loss, p)
 
-    return jax.jit(lambda p: jax.lax.scan(one, p, None, steps)[1])(params)
+    return jax.lax.scan(one, params, None, steps)[1]
 
 
 def exact_sigma(z):

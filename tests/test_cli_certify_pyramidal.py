@@ -48,7 +48,8 @@ def test_json_has_the_certificate_of_the_same_start(capsys):
 
 
 def test_weights_from_a_file(tmp_path, capsys):
-    params = nj.initializers.pyramidal(jax.random.key(0), inputs=20, widths=(5, 1))
+    rng = np.random.default_rng(0)
+    params = {"w1": rng.normal(size=(20, 5)), "w2": np.zeros((5, 1))}
     np.savez(tmp_path / "weights.npz", **params)
     assert main([*SMALL, "--params", str(tmp_path / "weights.npz")]) == 1
     assert "Assumption 2.1: the first layer has 5 < N = 6 neurons" in capsys.readouterr().out

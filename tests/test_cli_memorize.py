@@ -15,7 +15,7 @@ def strict():
 
 
 def test_found_and_certified(tmp_path, capsys):
-    assert main(["memorize", *SMALL, "--width", "8", "--radius", "0.1", "--out", str(tmp_path)]) == 0
+    assert main(["memorize", *SMALL, "--width", "4", "--radius", "0.1", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("solved: loss ")
     assert "an exact zero-loss net lies within" in out
@@ -40,7 +40,7 @@ def test_smallest_width_inside_the_nice_region(tmp_path, capsys):
 
 
 def test_a_trained_net_that_is_no_zero_is_status_1(tmp_path, capsys):
-    train = ["train", *SMALL, "--width", "8", "--steps", "5", "--out", str(tmp_path), "--json"]
+    train = ["train", *SMALL, "--width", "4", "--steps", "5", "--out", str(tmp_path), "--json"]
     assert main(train) == 0
     capsys.readouterr()
     assert main(["certify", "memorization", "--run", str(tmp_path)]) == 1

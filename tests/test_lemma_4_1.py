@@ -4,14 +4,11 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyramids import SIGMA, WIDTHS, problem
-
-from narrow_jax import losses, models
+from pyramids import WIDTHS, autodiff, problem, sigma
 
 ROUNDING = 1e-12  # relative to the size of products of matrices below 100 × 100
 
@@ -20,13 +17,6 @@ def start(layers, seed=0):
     params, x, y = problem(WIDTHS[layers], seed=seed, targets=1.0)
     rng = np.random.default_rng(seed + 1)
     return {name: rng.normal(size=w.shape) for name, w in params.items()}, x, y
-
-
-@jax.jit
-def autodiff(params, x, y):
-    value = functools.partial(models.mlp_apply, x=x, activation=SIGMA)
-    gradient = jax.grad(lambda p: losses.squared(value(p), y))(params)
-    return value(params), gradient, jax.jacrev(value)(params)
 
 
 def vec(a):
@@ -40,11 +30,11 @@ def closed_forms(params, x, y):
     layers, sigmas = [x], []
     for w in weights[:-1]:
         with jax.enable_x64(True):
-            g = jnp.asarray(layers[-1] @ w)
-            layers.append(np.asarray(SIGMA(g)))
-            sigmas.append(np.diag(vec(np.asarray(SIGMA.derivative(g)))))
+            values, slopes = sigma(layers[-1] @ w)
+            layers.append(np.asarray(values))
+            sigmas.append(np.diag(vec(np.asarray(slopes))))
     steps = [
-        sigma @ np.kron(w, np.eye(len(x))) for sigma, w in zip(sigmas, weights[1:], strict=True)
+        slopes @ np.kron(w, np.eye(len(x))) for slopes, w in zip(sigmas, weights[1:], strict=True)
     ]  # A_2 … A_L
     return weights, layers, sigmas, steps, vec(layers[-1] @ weights[-1] - y)
 
@@ -79,7 +69,7 @@ def test_gradient_of_the_second_layer_has_the_lower_bound(seed, layers):
 
     bound = smallest(features[1]) * np.linalg.norm(residual)
     bound *= math.prod(
-        smallest(sigma) * smallest(w) for sigma, w in zip(sigmas[1:], weights[2:], strict=True)
+        smallest(slopes) * smallest(w) for slopes, w in zip(sigmas[1:], weights[2:], strict=True)
     )
     assert bound > 0
     assert np.linalg.norm(gradient) >= bound * (1 - ROUNDING)
@@ -91,7 +81,7 @@ def test_bound_fails_for_a_net_that_widens():
     params["w2"] = np.random.default_rng(1).normal(size=(8, 1))
     params["w3"] = np.array([[1.0, 0.0, 0.0]])
     with jax.enable_x64(True):
-        output = np.asarray(models.mlp_apply(params, x, SIGMA))
+        output = np.asarray(autodiff(params, x, y)[0])
         y = output + np.array([[0.0, 1.0, 1.0]])  # the error is orthogonal to what W_2 can reach
         gradient = np.asarray(autodiff(params, x, y)[1]["w2"])
     assert np.linalg.norm(gradient) < ROUNDING

@@ -5,7 +5,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from descent import jacobian, to_stationarity
+from descent import jacobian, outputs, to_stationarity
 
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu
@@ -57,12 +57,12 @@ def local_minimum(widths, first_layer, strong=False, seed=0, checked=True):
     basis = np.hstack([np.kron(features(params, x, layer), np.eye(widths[-1])) for layer in layers])
     columns = np.hstack([basis, jacobian(params, x)[:, free]])
     error = noise.ravel() - columns @ np.linalg.lstsq(columns, noise.ravel(), rcond=1e-11)[0]
-    y = np.asarray(nj.models.mlp_apply(params, x)) + 0.01 * error.reshape(noise.shape)
+    y = np.asarray(outputs(params, x)) + 0.01 * error.reshape(noise.shape)
     loss = nj.certificates.stationary_value(params, x, y).loss
     rng = np.random.default_rng(seed)
     for _ in range(20 * checked):
         moved = {name: w + 1e-4 * rng.normal(size=w.shape) * ~frozen[name] for name, w in params.items()}
-        assert np.sum((np.asarray(nj.models.mlp_apply(moved, x)) - y) ** 2) / 2 > loss
+        assert np.sum((np.asarray(outputs(moved, x)) - y) ** 2) / 2 > loss
     return params, x, y
 
 

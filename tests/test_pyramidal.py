@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyramids import SIGMA, WIDTHS, descend, exact_constants, exact_sigma, problem
+from pyramids import SIGMA, WIDTHS, autodiff, descend, exact_constants, exact_sigma, problem, sigma
 
 import narrow_jax as nj
 from narrow_jax.certificates import sharper, start
@@ -22,12 +22,9 @@ CONSTANTS = 1e-10  # relative: room for the rounding to the safe side
 certify = nj.certificates.pyramidal
 
 
-NETS = [(12, 1), (12, 10), (12, 10, 10), (9, 5, 4, 2, 1), (12, 10, 10, 10, 10, 10, 10, 10)]
-
-
-@pytest.mark.parametrize("widths", NETS, ids=str)
-def test_constants_equal_40_digit_arithmetic(widths):
-    params, x, y = problem(widths, scale=3.0, second=0.1)
+@pytest.mark.parametrize("layers", [2, 3, 5, 8])
+def test_constants_equal_40_digit_arithmetic(layers):
+    params, x, y = problem(WIDTHS[layers], scale=3.0, second=0.1)
     c = certify(params, x, y, SIGMA)
     with mpmath.workdps(40):
         exact = exact_constants(params, x, y)
@@ -57,7 +54,7 @@ def test_twenty_layers_overflow_nothing():
 def test_activation_is_evaluated_within_the_stated_error():
     z = np.concatenate([np.linspace(-9, 9, 181), [1e-8, -1e-8, 40.0, -40.0]])
     with jax.enable_x64(True):
-        values = np.asarray(SIGMA(jnp.asarray(z)))
+        values = np.asarray(sigma(z)[0])
     with mpmath.workdps(40):
         units = [
             float(abs(mpmath.mpf(float(v)) - exact_sigma(mpmath.mpf(float(t)))) / abs(t)) * 2.0**53
@@ -73,17 +70,18 @@ def test_descent_keeps_to_the_bounds(x64, which, layers, scale, steps):
     params, x, y = problem(WIDTHS[layers], scale=scale, second=1e-9, targets=1e-4)
     guarantee = getattr(certify(params, x, y, SIGMA), which)
     assert guarantee.holds, guarantee.reason
-    losses, path = descend(jax.tree.map(jnp.asarray, params), x, y, guarantee.learning_rate, steps)
+    losses, path = descend(params, x, y, guarantee.learning_rate, steps)
     bounds = np.array([guarantee.loss_bound(k) for k in range(steps)])
     seen = bounds > 1e-20 * bounds[0]  # below that Φ is rounding
     assert np.all(np.asarray(losses)[seen] <= bounds[seen] * (1 + 1e-9))
+    path = jax.tree.map(np.asarray, path)
     for layer, radius in enumerate(guarantee.radii, start=1):
-        moved = np.linalg.norm(np.asarray(path[f"w{layer}"]) - params[f"w{layer}"], axis=(1, 2))
+        moved = np.linalg.norm(path[f"w{layer}"] - params[f"w{layer}"], axis=(1, 2))
         assert moved.max() <= radius
     # ‖θ_k − θ_*‖ ≤ ‖θ_k − θ_end‖ + distance_bound(end): the bound (9) for the last step closes the gap
     last = steps - 1
     for k in range(0, steps, steps // 20):
-        gap = math.sqrt(sum(float(jnp.sum((w[k] - w[last]) ** 2)) for w in path.values()))
+        gap = math.sqrt(sum(np.sum((w[k] - w[last]) ** 2) for w in path.values()))
         assert gap <= guarantee.distance_bound(k) + guarantee.distance_bound(last)
 
 
@@ -93,7 +91,7 @@ def test_bound_is_not_vacuous(x64):
     c = certify(params, x, y, SIGMA)
     assert c.holds
     assert c.paper.loss_bound(10_000) < 1e-4 * c.initial_loss
-    losses, _ = descend(jax.tree.map(jnp.asarray, params), x, y, c.learning_rate, 2000)
+    losses, _ = descend(params, x, y, c.learning_rate, 2000)
     assert float(losses[-1]) <= c.paper.loss_bound(1999) < 0.1 * c.initial_loss
 
 
@@ -106,9 +104,9 @@ def test_bound_is_not_vacuous(x64):
 )
 def test_sharper_constants_are_never_worse(seed, layers, gamma, beta, targets):
     measured = start.measure(*problem(WIDTHS[layers], scale=1e4, targets=targets, seed=seed), SIGMA)
-    sigma = dataclasses.replace(SIGMA, min_derivative=gamma, sup_second_derivative=beta)
-    paper = Constants.of(measured, sigma).guarantee(measured, None, [])
-    own = sharper.guarantee(measured, sigma, None, [])
+    bent = dataclasses.replace(SIGMA, min_derivative=gamma, sup_second_derivative=beta)
+    paper = Constants.of(measured, bent).guarantee(measured, None, [])
+    own = sharper.guarantee(measured, bent, None, [])
     if paper.holds:
         assert own.holds
         assert own.log10_alpha >= paper.log10_alpha
@@ -132,23 +130,16 @@ def test_envelope_holds_inside_the_balls(seed, layers):
         for _ in range(2)
     )
     with jax.enable_x64(True):
-        jacobians = [
-            {name: np.asarray(j).reshape(y.size, -1) for name, j in _jacobian(p, x).items()} for p in (a, b)
-        ]
-        outputs = np.asarray(nj.models.mlp_apply(a, x, SIGMA))
+        (outputs, _, first), (_, _, second) = (autodiff(p, x, y) for p in (a, b))
+    jacobians = [{name: np.asarray(j).reshape(y.size, -1) for name, j in p.items()} for p in (first, second)]
     ja, jb = (np.concatenate([j[name] for name in sorted(j)], axis=1) for j in jacobians)
     distance = math.sqrt(sum(np.sum((a[name] - b[name]) ** 2) for name in a))
     assert np.linalg.norm(ja, 2) <= bounds.jacobian
     assert np.linalg.norm(ja - jb, 2) <= bounds.curvature * distance
     for layer, name in enumerate(sorted(a)):
         assert np.linalg.norm(jacobians[0][name], 2) <= bounds.layer[layer]
-    gap = (outputs - y).ravel()
+    gap = (np.asarray(outputs) - y).ravel()
     assert np.sum((ja.T @ gap) ** 2) >= bounds.alpha * np.sum(gap**2)
-
-
-@jax.jit
-def _jacobian(params, x):
-    return jax.jacrev(lambda p: nj.models.mlp_apply(p, x, SIGMA))(params)
 
 
 def changed(**changes):

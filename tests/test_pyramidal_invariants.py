@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from optimizers import unstrict
-from pyramids import SIGMA, descend, problem
+from pyramids import SIGMA, descend, problem, sigma
 
 import narrow_jax as nj
 
@@ -39,10 +39,10 @@ def test_certified_descent_breaks_none(dtype, every, x64):
 
 def brute(path, losses, certificate, x):
     """The first broken invariant by singular values in NumPy, step by step, in the order of (21)."""
-    layers = len(path)
+    path, layers = jax.tree.map(np.asarray, path), len(path)
     for step, loss in enumerate(np.asarray(losses)):
-        values = [np.linalg.svd(np.asarray(path[f"w{i + 1}"][step]), compute_uv=False) for i in range(layers)]
-        features = np.asarray(SIGMA(jnp.asarray(x @ np.asarray(path["w1"][step]))))
+        values = [np.linalg.svd(path[f"w{i + 1}"][step], compute_uv=False) for i in range(layers)]
+        features = np.asarray(sigma(x @ path["w1"][step])[0])
         for i in range(2, layers):
             if values[i][-1] < certificate.lambdas[i] / 2:
                 return f"σ_min(W_{i + 1}) ≥ λ/2", step

@@ -71,11 +71,11 @@ def test_bad_draws_are_refused(change, message):
 
 
 NETS = [
-    ((12, 1), "identity"),
+    ((10, 1), "identity"),
     ((10, 4, 1), "identity"),
     ((10, 4, 1), "gaussian"),
-    ((10, 5, 4, 2, 1), "gaussian"),
-    ((8, 8, 7, 6, 5, 4, 2, 1), "identity"),
+    ((10, 4, 4, 2, 1), "gaussian"),
+    ((10, 4, 4, 4, 4, 4, 2, 1), "identity"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_found_starts_are_certified_in_their_own_dtype(widths, variant):
 
 def test_ten_outputs():
     x, y = data(outputs=10)
-    assert search(jax.random.key(0), x, y, (12, 11, 10), SIGMA).certificate.holds
+    assert search(jax.random.key(0), x, y, (11, 10, 10), SIGMA).certificate.holds
 
 
 def test_twenty_samples_and_three_layers(x64):
@@ -122,17 +122,17 @@ def test_variance_is_nearly_the_largest():
 
 def test_two_layers_scale_the_first():
     x, y = data(targets=10.0)
-    found = search(jax.random.key(0), x, y, (12, 1), SIGMA)
+    found = search(jax.random.key(0), x, y, (10, 1), SIGMA)
     assert found.certificate.holds
     assert found.scale == 1 < found.first_scale
-    drawn = draw(jax.random.key(0), inputs=6, widths=(12, 1))
+    drawn = draw(jax.random.key(0), inputs=6, widths=(10, 1))
     np.testing.assert_allclose(found.params["w1"], found.first_scale * drawn["w1"], rtol=1e-6)
 
 
 def test_equal_samples_have_no_start_and_the_certificate_says_why():
     x, y = data()
     found = search(
-        jax.random.key(0), np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]]), (12, 3, 1), SIGMA
+        jax.random.key(0), np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]]), (10, 4, 1), SIGMA
     )
     assert not found.certificate.holds
     assert "rows 0 and 4 of x are equal" in found.certificate.reason

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from descent import jacobian, to_stationarity
+from descent import jacobian, outputs, to_stationarity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +49,7 @@ def projected(matrix, y):
 def test_every_method_equals_least_squares_on_the_autodiff_jacobian(name):
     params, x, y, activation = problem(name)
     D = jacobian(params, x, activation)
-    error = nj.models.mlp_apply(params, x, activation) - y
+    error = outputs(params, x, activation) - y
     values = np.linalg.svd(D, compute_uv=False)
     rank = int(np.sum(values > 1e-11 * values[0]))
     for method in (*FACTORISATIONS, "lsmr"):
@@ -118,7 +118,7 @@ def stationary_problem(name):
     return (
         params,
         x,
-        np.asarray(nj.models.mlp_apply(params, x, activation)) + error.reshape(noise.shape),
+        np.asarray(outputs(params, x, activation)) + error.reshape(noise.shape),
         activation,
     )
 
@@ -141,7 +141,7 @@ def test_at_a_stationary_point_the_loss_is_the_value(name):
 @pytest.mark.parametrize("name", ["tall, one output", "narrow end"])
 def test_driven_to_a_stationary_point(name):
     params, x, y, activation = stationary_problem(name)
-    y = 0.9 * np.asarray(nj.models.mlp_apply(params, x, activation)) + 0.1 * y  # a minimum, not a saddle
+    y = 0.9 * np.asarray(outputs(params, x, activation)) + 0.1 * y  # a minimum, not a saddle
     rng = np.random.default_rng(1)
     start = {key: w + 1e-4 * rng.normal(size=w.shape) for key, w in params.items()}
     before = stationary_value(start, x, y, activation, tolerance=1e-9)

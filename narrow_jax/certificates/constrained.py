@@ -47,6 +47,7 @@ class Constrained:
         """Return the radius of the ball of ŵ."""
         return self.radius / self.scale
 
+    @jax.jit
     def params(self, point: Point) -> dict[str, Array]:
         """Return the weights at θ̂."""
         moved, v = self.split(point)
@@ -57,6 +58,7 @@ class Constrained:
         size = self.w0.size
         return point[:size].reshape(self.w0.shape), point[size:].reshape(self.v0.shape)
 
+    @jax.jit
     def point(self, params: Any) -> Point:
         """Return θ̂ of these weights."""
         w, v = (jnp.asarray(params[name], jnp.float64) for name in ("w", "v"))
@@ -78,6 +80,7 @@ class Constrained:
         """Return ½‖f − y‖²."""
         return jnp.sum(jnp.square(self.residuals(point))) / 2
 
+    @jax.jit
     def project(self, point: Point) -> Point:
         """Return the nearest feasible point."""
         w, v = self.split(point)

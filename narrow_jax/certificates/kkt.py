@@ -70,11 +70,11 @@ def natural_residual(
 
     Example:
         >>> import narrow_jax as nj
-        >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=2, width=4)
-        >>> x = np.eye(2)
-        >>> natural_residual(start, start, x, np.ones(2), radius=0.1) > 0.1
+        >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=4)
+        >>> x = np.eye(6, 4)
+        >>> natural_residual(start, start, x, np.ones(6), radius=0.1) > 0.1
         True
-        >>> natural_residual(start, start, x, np.zeros(2), radius=0.1)
+        >>> natural_residual(start, start, x, np.zeros(6), radius=0.1)
         0.0
     """
     with jax.enable_x64(True):
@@ -117,8 +117,8 @@ def kkt(
 
     Example:
         >>> import narrow_jax as nj
-        >>> x, y = np.random.default_rng(0).normal(size=(6, 5)), np.ones(6)
-        >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8, kappa=2.0)
+        >>> x, y = np.random.default_rng(0).normal(size=(6, 4)), np.ones(6)
+        >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=4, kappa=2.0)
         >>> c = kkt(start, start, x, y, radius=0.01, kappa=2.0)
         >>> c.holds, c.residual > 0.1, c.loss  # every KKT point here has loss 0; the start is none
         (True, True, 3.0)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks, activations
-from narrow_jax._typing import HostArray
+from narrow_jax._typing import Array, HostArray
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.hermite import hermite_coefficients, hermite_tail
 
@@ -108,20 +108,18 @@ def _trapezoidal(x: np.ndarray, sigma: Activation, step: float) -> np.ndarray:
     unit = x / np.where(norms > 0, norms, 1.0)[:, None]
     kappa = np.clip(unit @ unit.T / x.shape[1], -1, 1)
 
-    @jax.jit
-    def row(a: jax.Array, b: jax.Array, cosine: jax.Array) -> jax.Array:
-        z = jnp.asarray(points)
-        side = jnp.sqrt(1 - cosine**2)[:, None, None] * z[None, None, :]
-        inner = sigma(b[:, None, None] * (cosine[:, None, None] * z[None, :, None] + side))
-        first = sigma(a * z) * weights
-        return jnp.einsum("a,jab,b->j", first, inner, jnp.asarray(weights))
-
     with jax.enable_x64(True):
-        rows = [
-            np.asarray(row(a, jnp.asarray(norms), jnp.asarray(k))) for a, k in zip(norms, kappa, strict=True)
-        ]
-    gram = np.stack(rows)
+        gram = np.stack(
+            [np.asarray(_row(a, norms, k, points, weights, sigma)) for a, k in zip(norms, kappa, strict=True)]
+        )
     return (gram + gram.T) / 2
+
+
+@jax.jit(static_argnames="sigma")
+def _row(a: Array, b: Array, cosine: Array, z: Array, weights: Array, sigma: Activation) -> Array:
+    side = jnp.sqrt(1 - cosine**2)[:, None, None] * z[None, None, :]
+    inner = sigma(b[:, None, None] * (cosine[:, None, None] * z[None, :, None] + side))
+    return jnp.einsum("a,jab,b->j", sigma(a * z) * weights, inner, weights)
 
 
 def _hermite(x: np.ndarray, sigma: Activation) -> tuple[np.ndarray, float]:

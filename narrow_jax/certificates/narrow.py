@@ -100,8 +100,8 @@ def memorization(
 
     Example:
         >>> import narrow_jax as nj
-        >>> x = np.random.default_rng(0).normal(size=(6, 5))
-        >>> m = nj.memorize(jax.random.key(0), x, np.sin(x[:, 0]), width=8, radius=0.5, certify=False)
+        >>> x = np.random.default_rng(0).normal(size=(6, 4))
+        >>> m = nj.memorize(jax.random.key(0), x, np.sin(x[:, 0]), width=4, radius=0.5, certify=False)
         >>> memorization(m.params, m.center, x, np.sin(x[:, 0]), radius=0.5).holds
         True
 
@@ -189,8 +189,8 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh") -> N
 
     Example:
         >>> import narrow_jax as nj
-        >>> center = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8)
-        >>> nice_region(center, np.random.default_rng(0).normal(size=(6, 5))).holds
+        >>> center = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=4)
+        >>> nice_region(center, np.random.default_rng(0).normal(size=(6, 4))).holds
         True
 
     Reference:

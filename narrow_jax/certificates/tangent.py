@@ -17,7 +17,8 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks
-from narrow_jax._typing import Float, HostArray, Params
+from narrow_jax._typing import Array, Float, HostArray, Params
+from narrow_jax.activations import Activation
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 from narrow_jax.spectra import host
 
@@ -208,17 +209,14 @@ def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
         features, before, slopes, zeros, kinks = [np.asarray(x, np.float64)], [], [], 0, 0
         hosts = [np.asarray(w, np.float64) for w in weights]
         for sigma, w in zip(sigmas, hosts[:-1], strict=True):
-            z = jnp.asarray(host.matmul(features[-1], w))
-            below, above = np.asarray(
-                sigma.derivative(jnp.stack([-jnp.ones(w.shape[1]), jnp.ones(w.shape[1])]))
-            )
-            zero = np.asarray(z) == 0
-            bent = zero & (below != above)
-            before.append(np.asarray(z))
-            zeros += int(zero.sum())
+            z = host.matmul(features[-1], w)
+            value, slope, (below, above) = jax.tree.map(np.asarray, _layer(z, sigma))
+            bent = (z == 0) & (below != above)
+            before.append(z)
+            zeros += int(np.sum(z == 0))
             kinks += int((bent & features[-1].any(axis=1, keepdims=True)).sum())
-            slopes.append(np.where(bent, 0.0, np.asarray(sigma.derivative(z))))
-            features.append(np.asarray(sigma(z)))
+            slopes.append(np.where(bent, 0.0, slope))
+            features.append(value)
     n, k = len(features[0]), hosts[-1].shape[1]
     sensitivities = [np.broadcast_to(np.eye(k), (n, k, k))]
     for w, slope in zip(reversed(hosts[1:]), reversed(slopes), strict=True):
@@ -235,6 +233,14 @@ def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
         zeros,
         kinks,
     )
+
+
+@jax.jit(static_argnames="sigma")
+def _layer(z: HostArray, sigma: Activation) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Return σ(z), σ'(z), and the slopes of each unit below and above 0."""
+    one = jnp.ones((1, z.shape[1]), z.dtype)
+    below, above = sigma.derivative(jnp.concatenate([-one, one]))
+    return sigma(z), sigma.derivative(z), (below, above)
 
 
 def targets(d: Tangent, y: HostArray) -> Float[np.ndarray, " r"]:

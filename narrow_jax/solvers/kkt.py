@@ -93,7 +93,7 @@ def solve_kkt(
         ValueError: bad ε, ζ, κ, width or model, too many weights, data that do not fit.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(20, 4))
+        >>> x = np.random.default_rng(0).normal(size=(6, 4))
         >>> s = solve_kkt(jax.random.key(0), x, x[:, 0] ** 2, width=4, radius=0.1)
         >>> s.converged, bool(np.linalg.norm(s.params["w"] - s.center["w"]) <= 0.1 + 1e-12)
         (True, True)
@@ -292,23 +292,24 @@ def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: 
         following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
         return (step, step + (momentum - 1) / following * (step - at), following), None
 
-    def newton(carry: tuple[Point, Point, Array, Array]) -> tuple[Point, Point, Array, Array]:
-        at, best, size, count = carry
+    def newton(carry: tuple[Point, Array, Point, Array, Array]) -> tuple[Point, Array, Point, Array, Array]:
+        at, phi, best, size, count = carry
         inner = jnp.eye(point.size) - B / tau
         matrix = jnp.eye(point.size) - _derivative(problem, at - gradient(at) / tau, inner)
-        at = problem.project(at - jnp.linalg.solve(matrix, natural_map(at)))
-        found = jnp.linalg.norm(natural_map(at))
-        return at, jnp.where(found < size, at, best), jnp.minimum(found, size), count + 1
+        at = problem.project(at - jnp.linalg.solve(matrix, phi))
+        phi = natural_map(at)
+        found = jnp.linalg.norm(phi)
+        return at, phi, jnp.where(found < size, at, best), jnp.minimum(found, size), count + 1
 
     (start, _, _), _ = jax.lax.scan(accelerated, (point, point, jnp.ones(())), length=INNER)
-    size = jnp.linalg.norm(natural_map(start))
+    phi = natural_map(start)
+    size = jnp.linalg.norm(phi)
     goal = 1e-13 * jnp.linalg.norm(natural_map(point))
-    _, best, _, _ = jax.lax.while_loop(
-        lambda carry: (carry[2] > goal) & (carry[3] < CORRECTIONS),
+    return jax.lax.while_loop(
+        lambda carry: (carry[3] > goal) & (carry[4] < CORRECTIONS),
         newton,
-        (start, start, size, jnp.zeros((), jnp.int32)),
-    )
-    return best
+        (start, phi, start, size, jnp.zeros((), jnp.int32)),
+    )[2]
 
 
 @jax.jit

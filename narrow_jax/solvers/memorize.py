@@ -132,8 +132,8 @@ def memorize(
         TypeError: data that are not real floating numbers.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(20, 5))
-        >>> m = memorize(jax.random.key(0), x, x[:, 0] ** 2, width=12, radius=0.1)
+        >>> x = np.random.default_rng(0).normal(size=(6, 4))
+        >>> m = memorize(jax.random.key(0), x, x[:, 0] ** 2, width=4, radius=0.1)
         >>> m.status, m.loss < 1e-16, m.certificate.holds
         ('solved', True, True)
 
@@ -159,8 +159,11 @@ def memorize(
         targets = jnp.asarray(y[found.kept]).reshape(-1)
         task = _Task(jnp.asarray(rows), targets, center, sigma, epsilon, method, dtype)
         point, history, solved = _newton(task, first, tolerance, steps, progress)
-        params = {"w": np.asarray(point.w), "v": np.asarray(point.scale * center["v"])}
-        residual = y - np.asarray(pairwise_apply({k: jnp.asarray(p) for k, p in params.items()}, x, sigma))
+        v = point.scale * center["v"]
+        params = {"w": np.asarray(point.w), "v": np.asarray(v)}
+        residual = np.asarray(
+            _residual(point.w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)
+        ).reshape(y.shape)
     center = jax.tree.map(np.asarray, center)
     certificate = (
         certificates.memorization(params, center, x, y, epsilon, sigma) if certify and solved else None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -115,7 +116,12 @@ def pyramidal_start(
 def _scaled(drawn: Params, scale: float, deviation: float) -> Params:
     """Return the draw with W_2 times ``deviation``, and W_3 … W_L, or W_1 if there are none, times ``scale``."""
     factors = dict.fromkeys(drawn, scale) | {"w1": 1.0 if "w3" in drawn else scale, "w2": deviation}
-    return {name: w * jnp.asarray(factors[name], w.dtype) for name, w in drawn.items()}
+    return _products(drawn, {name: jnp.asarray(factors[name], w.dtype) for name, w in drawn.items()})
+
+
+@jax.jit
+def _products(params: Params, factors: Params) -> Params:
+    return jax.tree.map(jnp.multiply, params, factors)
 
 
 def _with_scale(base: Start, scale: float) -> Start:
