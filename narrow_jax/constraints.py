@@ -109,7 +109,9 @@ def project(
         center = _pick("w", jnp.copy, marks, params)  # a reference would be lost to buffer donation
         zero, false = projections.l2_norm(jax.tree.map(jnp.zeros_like, center)), jnp.zeros((), bool)
         signs = _pick("v", projections.sign_pattern, marks, params)
-        return ProjectState(jnp.zeros((), jnp.int32), center, signs, zero, zero, false, false)
+        # copies: no buffer can be donated twice
+        told = zero, jnp.copy(zero), false, jnp.copy(false)
+        return ProjectState(jnp.zeros((), jnp.int32), center, signs, *told)
 
     def update_fn(
         updates: Params, state: ProjectState, params: Params | None = None, **_: Any

@@ -73,14 +73,13 @@ def _problems():
         yield Problem(
             f"scale-{name}", {"w": params["w"] / a if a < 1 else params["w"], "v": params["v"] * b}, x * a
         )
-    for size in (1, 2, 3):
-        yield Problem(f"n-{size}", *_draw(9, size, 3, 4))
+    yield Problem("n-1", *_draw(9, 1, 3, 4))
     yield Problem("two-outputs", *_draw(10, n // 2, d, m, k=2))
     yield Problem("standard", *_draw(11, n, d, m, standard=True), standard=True)
     yield Problem("square", *_draw(12, 12, 3, 4))
     yield Problem("edge-mirrored", *_draw(13, 60, 10, 12, mirrored=True))
-    yield Problem("sixty", *_draw(14, 60, 10, 20))
-    params, x = _draw(15, 60, 10, 20)
+    yield Problem("sixty", *_draw(14, 60, 10, 12))
+    params, x = _draw(15, 60, 10, 12)
     yield Problem("sixty-graded", params, x * _grades(10, 8))
 
 

@@ -107,7 +107,7 @@ def test_small_ball_far_from_the_origin_keeps_its_precision(x64):
     center = {"w": jnp.full(10, 1e6)}
     tx = project(radius=1e-6)
     u = {"w": jnp.full(10, 1e-7 / 3)}
-    emitted, state = tx.update(u, tx.init(center), center)
+    emitted, state = jax.jit(tx.update)(u, tx.init(center), center)
     # (p + u) − w⁰ would carry an error of 1e-10·√10, three digits of the distance
     assert float(state.distance) == pytest.approx(1e-7 / 3 * np.sqrt(10), rel=1e-14)
     np.testing.assert_array_equal(emitted["w"], u["w"])
@@ -132,12 +132,12 @@ def test_radius_zero_freezes_w_where_a_ball_is_kept_and_infinity_is_no_ball(name
         "ball_coordinates": lambda r: ball_coordinates(optax.sgd(1.0), r),
     }[name]
     p = params_of()
-    gradient = jax.tree.map(jnp.asarray, random_like(p, 0, 100.0))
+    gradient = random_like(p, 0, 100.0)
     for radius in (0.0, np.inf):
         tx = make(radius)
-        emitted, state = tx.update(gradient, tx.init(p), p)
+        emitted, state = jax.jit(tx.update)(gradient, tx.init(p), p)
         frozen = radius == 0 and name != "ball_coordinates"  # which is scaling only, with s = 1
-        expected = 0 * gradient["hidden"]["w"] if frozen else -gradient["hidden"]["w"]
+        expected = np.zeros((3, 4)) if frozen else -gradient["hidden"]["w"]
         np.testing.assert_array_equal(emitted["hidden"]["w"], expected)
         np.testing.assert_array_equal(emitted["v"], -gradient["v"])
         if name != "ball_coordinates":
@@ -209,17 +209,18 @@ def test_labels_choose_the_leaves_and_leave_the_others_alone(kind):
     labels = {"hidden": {"w": "free", "bias": "w"}, "v": "free"}
     p = params_of()
     tx = project(RADIUS, ZETA, KAPPA, labels if kind == "tree" else lambda _: labels)
-    u = jax.tree.map(jnp.asarray, random_like(p, 0, 9.0))
-    emitted, _ = tx.update(u, tx.init(p), p)
+    u = random_like(p, 0, 9.0)
+    emitted, _ = jax.jit(tx.update)(u, tx.init(p), p)
     np.testing.assert_array_equal(emitted["hidden"]["w"], u["hidden"]["w"])
     np.testing.assert_array_equal(emitted["v"], u["v"])
-    assert float(jnp.linalg.norm(emitted["hidden"]["bias"])) == pytest.approx(RADIUS, rel=1e-5)
+    assert float(np.linalg.norm(emitted["hidden"]["bias"])) == pytest.approx(RADIUS, rel=1e-5)
 
 
 def test_one_ball_is_shared_by_all_w_leaves():
     p = {"a": {"w": jnp.zeros(2)}, "b": {"w": jnp.zeros(1)}}
     tx = project(radius=6.5)
-    emitted, _ = tx.update({"a": {"w": jnp.array([3.0, 4.0])}, "b": {"w": jnp.array([12.0])}}, tx.init(p), p)
+    u = {"a": {"w": jnp.array([3.0, 4.0])}, "b": {"w": jnp.array([12.0])}}
+    emitted, _ = jax.jit(tx.update)(u, tx.init(p), p)
     np.testing.assert_allclose(emitted["a"]["w"], [1.5, 2.0], rtol=1e-6)
     np.testing.assert_allclose(emitted["b"]["w"], [6.0], rtol=1e-6)
 

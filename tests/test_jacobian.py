@@ -31,42 +31,51 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@functools.cache
+def jitted(differentiate, apply_fn):
+    return jax.jit(differentiate(apply_fn))
+
+
 def reference(apply_fn, params, x, differentiate, wrt=None):
     """The (n·k, p) matrix by ``differentiate``, leaf by leaf in the order of the flattened tree."""
-    leaves = differentiate(apply_fn)(params, x)
+    leaves = jitted(differentiate, apply_fn)(params, x)
     leaves = {name: leaf for name, leaf in leaves.items() if wrt is None or name in wrt}
-    rows = x.shape[0] * (apply_fn(params, x).size // x.shape[0])
+    rows = jax.eval_shape(apply_fn, params, x).size
     return np.concatenate([np.asarray(leaf).reshape(rows, -1) for leaf in jax.tree.leaves(leaves)], axis=1)
 
 
-def net(kind, k):
-    """Return the operator, and the net as a function of w alone."""
-    params = {"w": draw(3, 6), "v": draw(3 if kind == "pairwise" else 6, k, seed=1)}
+@functools.cache
+def net(kind):
+    """Return the operator of a net with two outputs, and the net as a function of w alone."""
+    params = {"w": draw(3, 6), "v": draw(3 if kind == "pairwise" else 6, 2, seed=1)}
     x = draw(5, 3, seed=2)
     apply_fn = getattr(nj.models, f"{kind}_apply")
     return getattr(jacobian, kind)(params, x), lambda p, x: apply_fn({**params, **p}, x), params, x
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "standard"])
-@pytest.mark.parametrize("k", [1, 2])
-def test_structured_operators_are_the_matrix_of_jax(kind, k):
-    J, apply_fn, params, x = net(kind, k)
+def test_structured_operators_are_the_matrix_of_jax(kind):
+    J, apply_fn, params, x = net(kind)
     expected, other = (reference(apply_fn, {"w": params["w"]}, x, f) for f in (jax.jacfwd, jax.jacrev))
-    assert J.shape == expected.shape == (5 * k, 18)
+    assert J.shape == expected.shape == (10, 18)
     np.testing.assert_allclose(other, expected, **CLOSE)
     check_products(J, expected)
+
+
+bilinear = jax.jit(lambda J, u, p: J.bilinear(u, p))
 
 
 def check_products(J, expected):
     rows, columns = expected.shape
     p, u = draw(columns, seed=7), draw(rows, seed=8)
+    gram = np.asarray(J.gram())
     np.testing.assert_allclose(J.dense(), expected, **CLOSE)
-    np.testing.assert_allclose(jnp.concatenate(list(J.column_blocks()), axis=1), expected, **CLOSE)
+    np.testing.assert_allclose(np.concatenate(list(J.column_blocks()), axis=1), expected, **CLOSE)
     np.testing.assert_allclose(J.mv(p), expected @ p, **CLOSE)
     np.testing.assert_allclose(J.rmv(u), expected.T @ u, **CLOSE)
-    np.testing.assert_allclose(J.gram(), expected @ expected.T, **CLOSE)
-    np.testing.assert_allclose(J.bilinear(jnp.asarray(u), jnp.asarray(p)), u @ expected @ p, **CLOSE)
-    assert float(J.gram_error()) >= np.linalg.norm(np.asarray(J.gram()) - expected @ expected.T, 2)
+    np.testing.assert_allclose(gram, expected @ expected.T, **CLOSE)
+    np.testing.assert_allclose(bilinear(J, u, p), u @ expected @ p, **CLOSE)
+    assert float(J.gram_error()) >= np.linalg.norm(gram - expected @ expected.T, 2)
 
 
 def mlp(params, x):
@@ -80,21 +89,18 @@ DATA = draw(6, 3, seed=3)
 @pytest.mark.parametrize(
     ("mode", "wrt", "memory_budget"),
     [
-        ("reverse", None, 1 << 30),
-        ("forward", None, 1 << 30),
-        ("reverse", None, 20_000),
-        ("forward", ("d", "a"), 20_000),
         ("reverse", "c", 1 << 30),
-        ("reverse", "b", 20_000),
+        ("forward", ("d", "a"), 1 << 30),
+        ("reverse", None, 7_000),
     ],
 )
 def test_autodiff_is_the_matrix_of_jax(mode, wrt, memory_budget):
     """The large budget stores the matrix, the small one computes blocks of columns for every product."""
     J = jacobian.autodiff(mlp, MLP_PARAMS, DATA, wrt=wrt, mode=mode, memory_budget=memory_budget)
-    names = {None: None, "c": ("b",)}.get(wrt, (wrt,) if isinstance(wrt, str) else wrt)
-    expected = reference(mlp, MLP_PARAMS, DATA, jax.jacrev, names)
+    other = jax.jacfwd if mode == "reverse" else jax.jacrev
+    expected = reference(mlp, MLP_PARAMS, DATA, other, ("b",) if wrt == "c" else wrt)
     assert J.shape == expected.shape
-    assert J.plan.stored == (memory_budget > 20_000 or expected.size * 24 <= 20_000)
+    assert J.plan.stored == (memory_budget == 1 << 30)
     check_products(J, expected)
 
 
@@ -102,7 +108,10 @@ def test_small_budget_means_several_blocks_and_batches():
     J = jacobian.autodiff(mlp, MLP_PARAMS, DATA, memory_budget=7_000)
     assert J.evaluate().block_count > 2
     assert J.plan.batch < len(DATA)
-    np.testing.assert_allclose(J.dense(), reference(mlp, MLP_PARAMS, DATA, jax.jacfwd), **CLOSE)
+
+
+def test_leaves_go_by_the_first_parts_of_their_path_too():
+    assert jacobian.autodiff(mlp, MLP_PARAMS, DATA, wrt="b").plan.chosen == (False, True, False)
 
 
 def test_autodiff_of_one_output_a_sample_without_an_axis():
@@ -113,14 +122,14 @@ def test_autodiff_of_one_output_a_sample_without_an_axis():
 
 def test_autodiff_of_a_flax_module_by_path():
     module = nj.models.MLP(widths=(4, 2), activation="tanh", param_dtype=jnp.float64)
-    variables = module.init(jax.random.key(0), DATA)
+    variables = jax.jit(module.init)(jax.random.key(0), DATA)
     J = jacobian.autodiff(module.apply, variables, DATA, wrt="params/w2")
     hidden = np.tanh(DATA @ np.asarray(variables["params"]["w1"]))
     np.testing.assert_allclose(J.dense(), np.kron(hidden, np.eye(2)), **CLOSE)
 
 
 def test_autodiff_equals_the_structured_operator_and_says_what_it_encloses():
-    J, apply_fn, params, x = net("pairwise", 2)
+    J, apply_fn, params, x = net("pairwise")
     general = jacobian.autodiff(apply_fn, {"w": params["w"]}, x)
     np.testing.assert_allclose(general.dense(), J.dense(), **CLOSE)
     s, t = nj.sigma_min(J), nj.sigma_min(general)
@@ -132,19 +141,21 @@ def test_autodiff_equals_the_structured_operator_and_says_what_it_encloses():
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
 def test_operators_work_inside_jit_and_vmap(mode):
     def value(params, x):
-        return nj.sigma_min(jacobian.autodiff(mlp, params, x, wrt="a", mode=mode), "gram").value
+        return nj.sigma_min(
+            jacobian.autodiff(mlp, params, x, wrt="a", mode=mode), "gram", certify=False
+        ).value
 
-    batch = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), MLP_PARAMS)
+    batch = jax.tree.map(lambda leaf: np.stack([leaf, 2 * leaf]), MLP_PARAMS)
     together = jax.jit(jax.vmap(value, in_axes=(0, None)))(batch, DATA)
     for i in range(2):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
         matrix = reference(mlp, one, DATA, jax.jacrev, ("a",))
-        expected = np.linalg.svd(matrix.T, compute_uv=False)[-1] if matrix.shape[0] <= 12 else 0
+        expected = np.linalg.svd(matrix, compute_uv=False)[-1]
         assert float(together[i]) == pytest.approx(expected, rel=1e-8)
 
 
 def test_operators_are_pytrees():
-    J = net("pairwise", 1)[0]
+    J = net("pairwise")[0]
     twice = jax.tree.map(lambda leaf: 2 * leaf, J)
     np.testing.assert_allclose(twice.v, 2 * J.v)
     assert twice.activation is J.activation
@@ -289,9 +300,9 @@ class TestWidth:
 
     @staticmethod
     def mirrored(x, m, k):
-        half = draw(x.shape[1], m // 2, seed=3)
-        params = {"w": np.concatenate([half, half], axis=1), "v": draw(m // 2, k, seed=4)}
-        return np.asarray(jacobian.pairwise(params, x, "tanh").dense())
+        half, v = draw(x.shape[1], m // 2, seed=3), draw(m // 2, k, seed=4)
+        slopes = np.cosh(x @ np.concatenate([half, half], axis=1)) ** -2.0
+        return np.einsum("ia,ij,jc->icaj", x, slopes, np.concatenate([v, -v])).reshape(len(x) * k, -1)
 
     def test_too_narrow_warns_and_names_the_smallest(self):
         message = "width 2 is too narrow: 1 pairs times rank.X. = 3 give rank at most 3 for 6 samples"

@@ -120,9 +120,8 @@ def test_value_is_that_of_a_convolution(size, stride, pad, dilation, x64):
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, 5, 5, 3)), rng.normal(size=(size, size, 3, 6))
     expected = convolve(x, w, stride, pad, dilation)
-    np.testing.assert_allclose(
-        direct(jnp.asarray(x), jnp.asarray(w), stride, pad, dilation), expected, rtol=0, atol=SUM_ORDER
-    )
+    found = jax.jit(direct, static_argnums=(2, 3, 4))(x, w, stride, pad, dilation)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=SUM_ORDER)
 
 
 # (n, height, channels, half of the width, kernel): in all of them XLA's own convolution on a CPU rounds two equal
@@ -143,7 +142,7 @@ def test_equal_filters_give_equal_bits(n, height, channels, half, size):
 def test_gradient_is_that_of_a_convolution(x64):
     rng = np.random.default_rng(0)
     x, w, r = (rng.normal(size=shape) for shape in ((2, 4, 4, 3), (1, 1, 3, 4), (2, 4, 4, 4)))
-    dx, dw = jax.grad(lambda x, w: jnp.sum(r * direct(x, w)), (0, 1))(x, w)
+    dx, dw = jax.jit(jax.grad(lambda x, w: jnp.sum(r * direct(x, w)), (0, 1)))(x, w)
     np.testing.assert_allclose(dx, np.einsum("nyxm,cm->nyxc", r, w[0, 0]), atol=SUM_ORDER)
     np.testing.assert_allclose(dw[0, 0], np.einsum("nyxm,nyxc->cm", r, x), atol=SUM_ORDER)
 
@@ -188,7 +187,7 @@ def test_head_is_exactly_zero_where_its_features_are_computed_in_the_same_loop()
 
 def test_head_keeps_its_gradient_at_equal_halves_and_hides_no_overflow():
     v, features = jnp.array([[2.0], [3.0]]), jnp.array([[1.0, 5.0, 1.0, 5.0]])
-    slope = jax.grad(lambda f: pairwise_head(v, f).sum())(features)
+    slope = jax.jit(jax.grad(lambda f: pairwise_head(v, f).sum()))(features)
     np.testing.assert_array_equal(slope, [[2, 3, -2, -3]])
     assert not np.isfinite(pairwise_head(v, jnp.full((1, 4), jnp.inf))).any()
 

@@ -62,7 +62,7 @@ each_net = pytest.mark.parametrize("net", NETS)
 @each_net
 @pytest.mark.parametrize(
     ("activation", "n", "d", "m", "k"),
-    [("tanh", 1, 1, 2, 1), ("tanh", 4, 5, 6, 1), *((name, 3, 7, 10, 4) for name in activations.names())],
+    [("tanh", 1, 1, 2, 1), *((name, 3, 7, 10, 4) for name in activations.names())],
 )
 def test_value_is_the_sum_over_units(net, activation, n, d, m, k, x64):
     params, x = draw(0, n, d, m, k, m // NETS[net][1])
@@ -73,7 +73,7 @@ def test_value_is_the_sum_over_units(net, activation, n, d, m, k, x64):
 @each_net
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_dtype_is_kept_and_error_is_a_few_of_its_ulps(net, dtype, x64):
-    params, x = draw(1, 6, 8, 12, 3, 12 // NETS[net][1], dtype)
+    params, x = draw(1, 3, 7, 10, 4, 10 // NETS[net][1], dtype)
     outputs = JITTED[net](params, x, "tanh")
     assert outputs.dtype == jnp.dtype(dtype)
     error = np.abs(np.asarray(outputs, float) - loop(params, x, math.tanh, net == "pairwise")).max()
@@ -82,8 +82,8 @@ def test_dtype_is_kept_and_error_is_a_few_of_its_ulps(net, dtype, x64):
 
 @each_net
 def test_default_activation_is_tanh(net):
-    apply, per_row = NETS[net]
-    params, x = draw(2, 4, 3, 6, 2, 6 // per_row, np.float32)
+    apply = JITTED[net]
+    params, x = draw(2, 3, 7, 10, 4, 10 // NETS[net][1], np.float32)
     np.testing.assert_array_equal(apply(params, x), apply(params, x, "tanh"))
     assert not np.array_equal(apply(params, x), apply(params, x, "sin"))
 
@@ -93,7 +93,7 @@ def test_jit_and_vmap_over_params_agree_with_single_calls(net, x64):
     apply, per_row = NETS[net]
     draws = [draw(seed, 5, 3, 6, 2, 6 // per_row) for seed in range(3)]
     x = draws[0][1]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params for params, _ in draws))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(params for params, _ in draws))
     together = jax.jit(jax.vmap(apply, (0, None)))(stacked, x)
     for (params, _), outputs in zip(draws, together, strict=True):
         np.testing.assert_allclose(outputs, loop(params, x, math.tanh, net == "pairwise"), atol=SUM_ORDER)
@@ -116,7 +116,7 @@ def test_gradient_in_w_and_v_is_that_of_the_formula(mirrored):
     np.testing.assert_allclose(found["v"], (np.tanh(z[:, :4]) - np.tanh(z[:, 4:])).T @ r, atol=FLOAT32)
 
 
-SHAPES = [(1, 1, 2), (3, 50, 2), (200, 20, 40), (200, 784, 130), (17, 33, 98)]
+SHAPES = [(1, 1, 2), (200, 784, 130), (17, 33, 98)]
 
 
 @pytest.mark.parametrize(("n", "d", "m"), SHAPES)
@@ -137,7 +137,8 @@ def test_permuting_pairs_leaves_the_output_unchanged(order, seed):
     with jax.enable_x64(True):
         params, x = draw(seed, 4, 3, 10, 2, 5)
         order = np.array(order)
-        permuted = {"w": params["w"][:, np.concatenate([order, 5 + order])], "v": params["v"][order]}
+        w, v = (np.asarray(params[name]) for name in ("w", "v"))
+        permuted = {"w": w[:, np.concatenate([order, 5 + order])], "v": v[order]}
         np.testing.assert_allclose(
             JITTED["pairwise"](permuted, x, "tanh"),
             JITTED["pairwise"](params, x, "tanh"),
@@ -148,16 +149,16 @@ def test_permuting_pairs_leaves_the_output_unchanged(order, seed):
 
 def test_permuting_only_one_half_changes_the_output(x64):
     params, x = draw(0, 4, 3, 10, 2, 5)
-    order = np.array([1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
-    wrong = models.pairwise_apply(params | {"w": params["w"][:, order]}, x)
-    assert np.abs(np.asarray(wrong - models.pairwise_apply(params, x))).max() > 1e-3
+    apply, w = JITTED["pairwise"], np.asarray(params["w"])
+    wrong = apply(params | {"w": w[:, [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]]}, x, "tanh")
+    assert np.abs(np.asarray(wrong) - apply(params, x, "tanh")).max() > 1e-3
 
 
 def test_swapping_the_halves_changes_the_sign(x64):
     params, x = draw(0, 4, 3, 10, 2, 5)
-    swapped = params | {"w": jnp.roll(params["w"], 5, axis=1)}
+    apply, swapped = JITTED["pairwise"], params | {"w": np.roll(params["w"], 5, axis=1)}
     np.testing.assert_allclose(
-        models.pairwise_apply(swapped, x), -models.pairwise_apply(params, x), rtol=0, atol=SUM_ORDER
+        apply(swapped, x, "tanh"), -np.asarray(apply(params, x, "tanh")), rtol=0, atol=SUM_ORDER
     )
 
 

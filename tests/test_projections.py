@@ -7,7 +7,6 @@ import pytest
 import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 from narrow_jax.projections import l2_ball, l2_norm, ratio_cone, sign_pattern
 
@@ -96,17 +95,19 @@ def test_ball_of_radius_zero_is_its_centre_and_an_infinite_one_everything():
 
 # squared norms (and in the last row of each dtype the norm itself) overflow or underflow in that dtype
 EXTREMES = [("float16", s) for s in (200.0, 6e4, 1e-5)] + [("bfloat16", s) for s in (1e30, 1e38, 1e-30)]
+MANY = 400
 EXTREMES += [("float32", s) for s in (1e20, 1e38, 3e-30)] + [("float64", s) for s in (1e200, 1e308, 1e-200)]
 
 
 @pytest.mark.parametrize(("dtype", "scale"), EXTREMES)
 @pytest.mark.parametrize("shrink", [1.0, 0.5, 1e-3])
 def test_ball_survives_overflow_and_underflow_of_the_squares(dtype, scale, shrink, x64):
-    x = jnp.asarray(np.array([0.6, -0.8, 0.0]) * scale, dtype)
+    x = np.zeros(MANY, jnp.dtype(dtype))
+    x[:2] = np.array([0.6, -0.8]) * scale
     wide = np.asarray(x, np.longdouble)
     norm = np.sqrt(((wide / scale) ** 2).sum()) * scale
     radius = float(shrink * norm)
-    p = np.asarray(PROJECT_BALL(x, jnp.zeros_like(x), radius), np.longdouble)
+    p = np.asarray(PROJECT_BALL(x, np.zeros_like(x), radius), np.longdouble)
     eps = float(jnp.finfo(dtype).eps)
     tiny = float(jnp.finfo(dtype).smallest_subnormal)  # float16 results may be subnormal
     np.testing.assert_allclose(p, wide * shrink, rtol=4 * eps, atol=2 * tiny)
@@ -114,15 +115,17 @@ def test_ball_survives_overflow_and_underflow_of_the_squares(dtype, scale, shrin
 
 @pytest.mark.parametrize(("dtype", "largest"), [("float16", 6e4), ("bfloat16", 3e38), ("float32", 3e38)])
 def test_ball_never_lets_a_huge_point_through(dtype, largest):
-    x = jnp.full(400, largest, dtype)
-    p = np.asarray(PROJECT_BALL(x, jnp.zeros_like(x), 1.0), float)
+    x = np.full(MANY, largest, jnp.dtype(dtype))
+    p = np.asarray(PROJECT_BALL(x, np.zeros_like(x), 1.0), float)
     # where the norm itself is no float32 number the centre comes back
     assert np.linalg.norm(p) <= 1 + 4 * float(jnp.finfo(dtype).eps)
 
 
 def test_norm_of_huge_and_tiny_entries():
     for scale in (1e-35, 1e-20, 1.0, 1e20, 1e37, 8.6e37, 3e38):
-        np.testing.assert_allclose(float(jax.jit(l2_norm)(jnp.array([0.6, 0.8]) * scale)), scale, rtol=1e-6)
+        np.testing.assert_allclose(
+            float(l2_norm(np.float32([0.6, 0.8]) * np.float32(scale))), scale, rtol=1e-6
+        )
     assert l2_norm({}) == l2_norm(jnp.zeros((2, 0))) == l2_norm(jnp.zeros(3)) == 0
 
 
@@ -150,12 +153,31 @@ BALL_GRADIENT = jax.jit(
 )
 
 
+def require_derivatives(fn, jacobians, *args):
+    """Compare forward and reverse mode with central differences, argument by argument."""
+    args = [np.array(arg, float) for arg in args]
+    found = jax.tree.map(np.asarray, jacobians(*args))
+    for argument, (forward, reverse) in enumerate(zip(*found, strict=True)):
+        for entry in np.ndindex(args[argument].shape):
+            ends = []
+            for step in (1e-6, -1e-6):
+                moved = [np.array(arg) for arg in args]
+                moved[argument][entry] += step
+                ends.append(np.asarray(fn(*moved)))
+            slope = (ends[0] - ends[1]) / 2e-6
+            for mode in (forward, reverse):
+                np.testing.assert_allclose(mode[(..., *entry)], slope, atol=DIFFERENCES, rtol=DIFFERENCES)
+
+
+def both_modes(fn, count):
+    numbers = tuple(range(count))
+    return jax.jit(lambda *args: (jax.jacfwd(fn, numbers)(*args), jax.jacrev(fn, numbers)(*args)))
+
+
 def test_ball_gradient_equals_finite_differences(x64):
-    c = jnp.array([0.3, -0.2])
+    jacobians = both_modes(l2_ball, 3)
     for x in ([3.0, 4.0], [0.5, 0.1]):
-        check_grads(
-            PROJECT_BALL, (jnp.array(x), c, 1.5), order=1, atol=DIFFERENCES, rtol=DIFFERENCES, eps=1e-6
-        )
+        require_derivatives(PROJECT_BALL, jacobians, x, [0.3, -0.2], 1.5)
 
 
 @pytest.mark.parametrize("radius", [0.0, 1.0, np.inf])
@@ -268,11 +290,13 @@ def test_every_column_keeps_its_own_signs_and_threshold(kappa):
     np.testing.assert_array_equal(np.sign(p), signs)
     for column, p_column, s in zip(v.T, p.T, signs.T, strict=True):
         require_closest(column * s, p_column * s, 0.3, kappa)
-        np.testing.assert_array_equal(p_column, project(PROJECT_CONE, column, 0.3, kappa, s))
+        np.testing.assert_array_equal(p_column, s * project(PROJECT_CONE, column * s, 0.3, kappa))
 
 
 def test_sign_pattern_of_zero_is_positive():
-    np.testing.assert_array_equal(sign_pattern(jnp.array([[-2.0, 0.0], [3.0, -0.0]])), [[-1, 1], [1, 1]])
+    np.testing.assert_array_equal(
+        jax.jit(sign_pattern)(np.float32([[-2.0, 0.0], [3.0, -0.0]])), [[-1, 1], [1, 1]]
+    )
 
 
 def test_cone_under_vmap_over_v_zeta_and_kappa_equals_single_calls():
@@ -290,12 +314,21 @@ SMOOTH = [([-1.0, 1.0, 10.0], 0.5, 4.0), ([0.2, 0.9, 3.0], 0.5, 3.0), ([0.1, 2.0
 SMOOTH += [([1.0, 2.0, 3.0], 0.5, 40.0), ([-1.0, -2.0, -3.0], 0.5, 2.0), ([-1.0, 0.2, 90.0], 0.5, 1.0)]
 
 
+CONE_JACOBIANS = both_modes(ratio_cone, 3)
+
+
 @pytest.mark.parametrize(("v", "zeta", "kappa"), SMOOTH)
 def test_cone_gradient_equals_finite_differences(v, zeta, kappa, x64):
-    options = {"order": 1, "atol": DIFFERENCES, "rtol": DIFFERENCES, "eps": 1e-6}
-    check_grads(lambda v, zeta: PROJECT_CONE(v, zeta, kappa), (jnp.array(v), zeta), **options)
+    kappa = np.array(kappa)
     if 1 < kappa < np.inf:
-        check_grads(lambda kappa: PROJECT_CONE(jnp.array(v), zeta, kappa), (kappa,), **options)
+        require_derivatives(PROJECT_CONE, CONE_JACOBIANS, v, zeta, kappa)
+    else:  # κ itself cannot move both ways
+        require_derivatives(
+            lambda v, zeta: PROJECT_CONE(v, zeta, kappa),
+            lambda v, zeta: [mode[:2] for mode in CONE_JACOBIANS(v, zeta, kappa)],
+            v,
+            zeta,
+        )
 
 
 CONE_GRADIENT = jax.jit(jax.grad(lambda *args: jnp.sum(ratio_cone(*args) ** 2), (0, 1, 2)))
@@ -316,7 +349,7 @@ def test_huge_kappa_in_float32(kappa):
     assert np.isfinite(CONE_GRADIENT(few, 1e-3, kappa)[0]).all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("kappa", [3.0, np.inf])
 def test_cone_keeps_the_dtype_and_is_feasible_to_its_ulps(dtype, kappa):
     v = jnp.asarray(np.random.default_rng(0).normal(size=(7, 2)), dtype)

@@ -1,5 +1,7 @@
 """σ_min against references of 50 digits: honesty apart from accuracy, tightness and coverage."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -31,12 +33,14 @@ def condition(name):
     return float(mp.mpf(REFERENCES[name]["sigma_max"]) / max(truth(name), mp.mpf(10) ** -400))
 
 
-def solve(name, method, jitted):
-    J = operator(PROBLEMS[name])
-    if not jitted:
-        return nj.sigma_min(J, method)
+@functools.cache
+def solve(name, method):
+    return nj.sigma_min(operator(PROBLEMS[name]), method)
+
+
+def solve_jitted(name, method):
     with jax.enable_x64(True):
-        return _jitted(J, method)
+        return jax.tree.map(np.asarray, _jitted(operator(PROBLEMS[name]), method))
 
 
 _jitted = jax.jit(nj.sigma_min, static_argnums=1)
@@ -68,14 +72,15 @@ def check(name, s, method):
 @pytest.mark.parametrize("method", ["auto", "gram", "qr", "dense"])
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_enclosure(name, method):
-    check(name, solve(name, method, jitted=False), method)
+    check(name, solve(name, method), method)
 
 
-@pytest.mark.parametrize("method", ["auto", "gram", "qr", "dense"])
-def test_value_and_enclosure_jitted(method):
+# many seconds of compilation each: "auto" holds both routes, and "gram" comes under vmap below
+@pytest.mark.parametrize(("method", "activation"), [("auto", "tanh"), ("dense", "sin")])
+def test_value_and_enclosure_jitted(method, activation):
     for name in SAME_SHAPE:
-        if PROBLEMS[name].activation == "tanh" or method == "auto":
-            check(name, solve(name, method, jitted=True), method)
+        if PROBLEMS[name].activation == activation:
+            check(name, solve_jitted(name, method), method)
 
 
 def test_the_table_spans_the_condition_numbers():
@@ -87,8 +92,7 @@ def test_the_table_spans_the_condition_numbers():
 
 def test_median_error():
     ratios = [
-        float(abs(mp.mpf(float(solve(name, "auto", False).value)) / truth(name) - 1))
-        / (UNIT * condition(name))
+        float(abs(mp.mpf(float(solve(name, "auto").value)) / truth(name) - 1)) / (UNIT * condition(name))
         for name in NAMES
         if condition(name) <= 1e13
     ]
@@ -128,7 +132,9 @@ def test_leaving_out_the_perturbation_is_noticed():
 
 @pytest.mark.parametrize("multiplicity", [2, 3])
 def test_multiple_smallest_singular_value(multiplicity):
-    s = nj.sigma_min(nj.jacobian.explicit(np.diag([1.0] * 3 + [2.0**-10] * multiplicity)))
+    matrix = np.zeros((12, 48))
+    np.fill_diagonal(matrix, [1.0] * (12 - multiplicity) + [2.0**-10] * multiplicity)
+    s = nj.sigma_min(nj.jacobian.explicit(matrix))
     assert s.status == "certified"
     assert s.lower <= 2.0**-10 <= s.upper
     assert (s.upper - s.lower) * 2**10 <= 1e-13 * 2**10
@@ -191,21 +197,26 @@ def test_gradient_is_that_of_the_singular_value(x64):
 
     def value(w):
         J = nj.jacobian.pairwise({**problem.params, "w": w}, problem.x)
-        return nj.sigma_min(J, certify=False).value
+        return nj.sigma_min(J, "gram", certify=False).value
 
-    w = jnp.asarray(problem.params["w"])
-    direction = jnp.asarray(np.random.RandomState(0).standard_normal(w.shape))
-    slope = jnp.vdot(jax.jit(jax.grad(value))(w), direction)
+    @jax.jit
+    def slopes(w, direction):
+        forward = jax.linearize(value, w)[1]
+        return forward(direction), jax.linear_transpose(forward, w)(jnp.ones(()))[0]
+
+    w = problem.params["w"]
+    direction = np.random.RandomState(0).standard_normal(w.shape)
+    slope, gradient = slopes(w, direction)
     step = 1e-6
     difference = (value(w + step * direction) - value(w - step * direction)) / (2 * step)
     assert slope == pytest.approx(float(difference), rel=1e-6)
-    assert jax.jvp(value, (w,), (direction,))[1] == pytest.approx(float(slope), rel=1e-12)
+    assert np.vdot(gradient, direction) == pytest.approx(float(slope), rel=1e-12)
 
 
 def test_a_jitted_regulariser_in_float32():
     problem = PROBLEMS["generic-tanh"]
-    params = {key: jnp.asarray(leaf, jnp.float32) for key, leaf in problem.params.items()}
-    x = jnp.asarray(problem.x, jnp.float32)
+    params = {key: np.float32(leaf) for key, leaf in problem.params.items()}
+    x = np.float32(problem.x)
 
     @jax.jit
     def step(params, x):
@@ -213,22 +224,27 @@ def test_a_jitted_regulariser_in_float32():
 
     gradient = step(params, x)
     assert gradient["w"].dtype == jnp.float32
-    moved = {key: params[key] + 1e-2 * gradient[key] for key in params}
+    moved = {key: params[key] + np.float32(1e-2) * np.asarray(gradient[key]) for key in params}
     before, after = (nj.sigma_min(nj.jacobian.pairwise(p, x)) for p in (params, moved))
     assert after.lower > before.upper, "a step along the gradient raises σ_min, provably"
 
 
 def test_vmap_takes_the_gram_route_and_says_where_it_fails(x64):
-    names = ["generic-tanh", "nearly-duplicate-5", "graded-samples-13", "duplicate"]
+    names = [name for name in SAME_SHAPE if PROBLEMS[name].activation == "tanh"]
     batch = [PROBLEMS[name] for name in names]
-    params = {key: jnp.stack([problem.params[key] for problem in batch]) for key in ("w", "v")}
-    x = jnp.stack([problem.x for problem in batch])
+    params = {key: np.stack([problem.params[key] for problem in batch]) for key in ("w", "v")}
+    x = np.stack([problem.x for problem in batch])
     s = jax.jit(jax.vmap(lambda params, x: nj.sigma_min(nj.jacobian.pairwise(params, x))))(params, x)
-    assert list(s.method) == ["gram"] * 4
-    assert list(s.status) == ["certified", "certified", "not_converged", "numerically_zero"]
+    assert set(s.method) == {"gram"}
     for i, name in enumerate(names):
-        assert mp.mpf(float(s.lower[i])) <= truth(name) <= mp.mpf(float(s.upper[i]))
-    assert s.value[0] == pytest.approx(float(truth(names[0])), rel=1e-13)
+        check(name, jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], s), "gram")
+    statuses = dict(zip(names, s.status, strict=True))
+    assert [statuses[name] for name in ("generic-tanh", "nearly-duplicate-5")] == ["certified"] * 2
+    assert [statuses[name] for name in ("graded-samples-13", "duplicate")] == [
+        "not_converged",
+        "numerically_zero",
+    ]
+    assert s.value[names.index("generic-tanh")] == pytest.approx(float(truth("generic-tanh")), rel=1e-13)
 
 
 def test_names_are_unknown_while_traced():
@@ -245,9 +261,10 @@ def test_repeated_calls_do_not_compile_again():
     sizes = [f._cache_size() for f in (enclosure.measure, enclosure.lower_bound)]
     nj.sigma_min(second)
     assert sizes == [f._cache_size() for f in (enclosure.measure, enclosure.lower_bound)]
-    jitted = jax.jit(lambda J: nj.sigma_min(J, "gram", certify=False).value)
-    jitted(first), jitted(second)
-    assert jitted._cache_size() == 1
+    solve_jitted("random-0", "auto")
+    size = _jitted._cache_size()
+    solve_jitted("random-1", "auto")
+    assert _jitted._cache_size() == size
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

@@ -164,16 +164,20 @@ def _refuse_coupling(apply_fn: ApplyFn, params: Any, x: Any) -> None:
     """Change all samples but the first: its prediction must not move."""
     if x.shape[0] < 2 or any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves((params, x))):
         return
-    x = jnp.asarray(x)
-    others = jnp.concatenate([x[:1], -2 * x[1:] + 1])
-    first, again = (jnp.asarray(apply_fn(params, data))[0] for data in (x, others))
-    tolerance = 1e3 * jnp.finfo(first.dtype).eps * jnp.max(jnp.abs(first), initial=0.0)
-    if jnp.max(jnp.abs(first - again)) > tolerance:
+    if _moves(apply_fn, params, x):
         raise ValueError(
             "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian "
             "row by sample. Batch normalisation in training mode does this: evaluate with stored statistics "
             "(train=False)"
         )
+
+
+@functools.partial(jax.jit, static_argnames="apply_fn")
+def _moves(apply_fn: ApplyFn, params: Any, x: Any) -> Any:
+    others = jnp.concatenate([x[:1], -2 * x[1:] + 1])
+    first, again = (apply_fn(params, data)[0] for data in (x, others))
+    tolerance = 1e3 * jnp.finfo(first.dtype).eps * jnp.max(jnp.abs(first), initial=0.0)
+    return jnp.max(jnp.abs(first - again)) > tolerance
 
 
 def _pieces(

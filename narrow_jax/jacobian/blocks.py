@@ -190,6 +190,7 @@ class Recomputed(Blocked):
         return fl.scaled(self.columns(self.data, index), -self.exponent)
 
 
+@jax.jit
 def stored(matrix: Float[Array, "r p"]) -> Stored:
     """Return a matrix scaled to entries of size one."""
     exponent = fl.power_of_two(matrix)
@@ -219,6 +220,7 @@ def _unless(exact: Array) -> Array:
     return jnp.where(exact, 0.0, jnp.inf)
 
 
+@jax.jit
 def stored_transpose(j: EvaluatedJacobian) -> Stored:
     """Return the transpose of an evaluated matrix, each entry as its blocks round it."""
     blocks = jax.lax.map(j.block, jnp.arange(j.block_count))

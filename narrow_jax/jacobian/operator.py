@@ -25,15 +25,15 @@ class Evaluating(ABC):
 
     def mv(self, p: Any) -> Any:
         """Return Jp for p of shape (columns,)."""
-        return self._true_scale(lambda j: j.mv(jnp.asarray(p, jnp.float64)))
+        return self._true_scale(_mv, p)
 
     def rmv(self, u: Any) -> Any:
         """Return Jᵀu for u of shape (rows,)."""
-        return self._true_scale(lambda j: j.rmv(jnp.asarray(u, jnp.float64)))
+        return self._true_scale(_rmv, u)
 
     def gram(self) -> Any:
         """Return JJᵀ, of shape (rows, rows)."""
-        return self._true_scale(lambda j: _symmetric(j.gram(fl).matrix), power=2)
+        return self._true_scale(_gram)
 
     def dense(self) -> Any:
         """Return the whole matrix; everything else avoids it."""
@@ -42,11 +42,11 @@ class Evaluating(ABC):
 
     def perturbation(self) -> Any:
         """Return a bound of ‖J − Ĵ‖₂, Ĵ being the matrix that the products use; infinite if none is known."""
-        return self._true_scale(lambda j: j.gram(fl).perturbation)
+        return self._true_scale(_perturbation)
 
     def gram_error(self) -> Any:
         """Return a bound of ‖computed gram − ĴĴᵀ‖₂."""
-        return self._true_scale(lambda j: j.gram(fl).error, power=2)
+        return self._true_scale(_gram_error)
 
     def _column_blocks(self) -> Iterator[Any]:
         with jax.enable_x64(True):
@@ -54,19 +54,48 @@ class Evaluating(ABC):
         left = evaluated.shape[1]
         for index in range(evaluated.block_count):
             with jax.enable_x64(True):
-                block = jnp.ldexp(evaluated.block(index), evaluated.exponent)[:, :left]
+                block = _block(evaluated, index, min(left, evaluated.block_width))
             left -= block.shape[1]
             yield _ambient(block)
 
-    def _true_scale(self, product: Any, power: int = 1) -> Any:
+    def _true_scale(self, product: Any, *vectors: Any) -> Any:
         with jax.enable_x64(True):
-            evaluated = self.evaluate()
-            result = jnp.ldexp(product(evaluated), power * evaluated.exponent)
+            result = product(self.evaluate(), *(jnp.asarray(vector, jnp.float64) for vector in vectors))
         return _ambient(result)
 
 
-def _symmetric(lower: Any) -> Any:
-    return jnp.tril(lower) + jnp.tril(lower, -1).T
+# one program a product, in true scale
+
+
+@jax.jit
+def _mv(j: EvaluatedJacobian, p: Any) -> Any:
+    return jnp.ldexp(j.mv(p), j.exponent)
+
+
+@jax.jit
+def _rmv(j: EvaluatedJacobian, u: Any) -> Any:
+    return jnp.ldexp(j.rmv(u), j.exponent)
+
+
+@jax.jit
+def _gram(j: EvaluatedJacobian) -> Any:
+    lower = jnp.tril(j.gram(fl).matrix)
+    return jnp.ldexp(lower + jnp.tril(lower, -1).T, 2 * j.exponent)
+
+
+@jax.jit
+def _perturbation(j: EvaluatedJacobian) -> Any:
+    return jnp.ldexp(j.gram(fl).perturbation, j.exponent)
+
+
+@jax.jit
+def _gram_error(j: EvaluatedJacobian) -> Any:
+    return jnp.ldexp(j.gram(fl).error, 2 * j.exponent)
+
+
+@jax.jit(static_argnames="columns")
+def _block(j: EvaluatedJacobian, index: Any, columns: int) -> Any:
+    return jnp.ldexp(j.block(index), j.exponent)[:, :columns]
 
 
 def _ambient(value: Any) -> Any:

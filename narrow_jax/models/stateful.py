@@ -23,7 +23,7 @@ class Stateful:
         >>> import narrow_jax as nj
         >>> net = nj.models.ResNet(channels=(2,), blocks=(1,), outputs=2)
         >>> x, y = jax.numpy.linspace(0, 1, 96).reshape(6, 4, 4, 1), jax.numpy.array([0, 1, 0, 1, 1, 0])
-        >>> state = net.init(jax.random.key(0, impl="rbg"), x)
+        >>> state = jax.jit(net.init)(jax.random.key(0, impl="rbg"), x)
         >>> params = state.pop("params")
         >>> tx = nj.constraints.regime(optax.sgd(0.1, momentum=0.9), radius=1.0, labels=net.labels)
         >>> result = nj.fit(Stateful(net), params, tx, (x, y), steps=2, loss="cross_entropy", model_state=state)
