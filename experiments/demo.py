@@ -84,7 +84,7 @@ def run(row: Row, data: nj.data.Dataset, steps: int) -> tuple[dict[str, Any], nj
 
 def table(records: list[dict[str, Any]]) -> Table:
     """Return the records as a table for the terminal."""
-    view = Table(title=f"Random ±1 labels on 1,797 digits, width {WIDTH}, ε = {RADIUS}, same optimizer")
+    view = Table(title=f"Random ±1 labels on digits, width {WIDTH}, ε = {RADIUS}, same optimizer")
     view.add_column("net", no_wrap=True)
     for heading in ("loss", "learned", "σ_min\nstart", "σ_min\nend", "‖w−w⁰‖\n/ε", "time"):
         view.add_column(heading, justify="right", no_wrap=True)
