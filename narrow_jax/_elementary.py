@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, Float
 
 EXP_ERROR = 4.0
@@ -60,9 +61,8 @@ def exp_negative(t: Float[Array, ...]) -> Float[Array, ...]:
         return jnp.exp(-t)
     k = jnp.round(jnp.minimum(t, 1100.0) * (1 / math.log(2)))
     r = -((jnp.minimum(t, 1100.0) - k * _LN2[0]) - k * _LN2[1])
-    half = jnp.floor(k / 2).astype(jnp.int32)
-    power = jnp.ldexp(jnp.ones_like(t), -half)  # 2^−k in two factors: it may be below the smallest number
-    return _horner(_EXP_TERMS, r) * power * jnp.ldexp(jnp.ones_like(t), half - k.astype(jnp.int32))
+    half = jnp.floor(k / 2)  # 2^−k in two factors: it may be below the smallest number
+    return _horner(_EXP_TERMS, r) * fl.power(-half) * fl.power(half - k)
 
 
 @exp_negative.defjvp

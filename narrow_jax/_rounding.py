@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,23 @@ def norm_up(values: Float[Array, ...]) -> Float[Array, ""]:
 
 def power_of_two(values: Float[Array, ...], axis: int | None = None) -> Array:
     """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0, clipped to ±1000."""
-    return jnp.clip(jnp.frexp(jnp.max(jnp.abs(values), axis=axis, initial=0.0))[1], -1000, 1000)
+    largest = jnp.max(jnp.abs(values), axis=axis, initial=0.0)
+    return jnp.clip(_exponent(largest), -1000, 1000)
+
+
+def _exponent(value: Float[Array, ...]) -> Array:
+    if value.dtype != jnp.float64:
+        return jnp.frexp(value)[1]
+    # from the bits: frexp and ldexp compile to a hundred operations each
+    biased = (jax.lax.bitcast_convert_type(value, jnp.int64) >> 52).astype(jnp.int32)
+    return jnp.where(value == 0, 0, biased - 1022)
+
+
+def power(exponent: Array, dtype: Any = jnp.float64) -> Float[Array, ...]:
+    """Return 2^exponent, for integers of at most 1022 in size."""
+    if dtype != jnp.float64:
+        return jnp.ldexp(jnp.ones(jnp.shape(exponent), dtype), exponent)
+    return jax.lax.bitcast_convert_type((exponent.astype(jnp.int64) + 1023) << 52, jnp.float64)
 
 
 def carried(values: Float[Array, ...]) -> Array:
@@ -121,7 +138,7 @@ def carried(values: Float[Array, ...]) -> Array:
 
 def scaled(values: Float[Array, ...], exponent: Array) -> Float[Array, ...]:
     """Return values·2^exponent, exact short of under- and overflow: |exponent| ≤ 1000; shapes as for ×."""
-    return values * jnp.ldexp(jnp.ones(jnp.shape(exponent), values.dtype), exponent)
+    return values * power(exponent, values.dtype)
 
 
 def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Array]:

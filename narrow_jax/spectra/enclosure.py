@@ -199,7 +199,7 @@ def _shifts(
 
     def shift(beta: Array) -> Shift:
         # c is a power of 4: c·u_i is exact
-        c = jnp.ldexp(jnp.ones(()), 2 * jnp.frexp(jnp.sqrt(jnp.maximum(beta, fl.TINY)))[1] + 2)
+        c = fl.power(2 * fl.power_of_two(jnp.sqrt(jnp.maximum(beta, fl.TINY))) + 2)
         return Shift(beta, c, fl.up(trace * (1 + fl.gamma(rows + 4)) + rows * error + _NEARLY_ONE * c))
 
     return shift(jnp.minimum(middle, second - margin)), shift(first - margin)
