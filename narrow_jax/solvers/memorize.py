@@ -158,11 +158,12 @@ def memorize(
         epsilon = _radius(radius, center, rows, sigma)
         targets = jnp.asarray(y[found.kept]).reshape(-1)
         task = _Task(jnp.asarray(rows), targets, center, sigma, epsilon, method, dtype)
-        point, history, solved = _newton(task, first, tolerance, steps, progress)
-        v = point.scale * center["v"]
-        params = {"w": np.asarray(point.w), "v": np.asarray(v)}
+        w, scale, history, solved = _newton(task, first, tolerance, steps, progress)
+        del first  # a square of n·k: the certificate needs the room
+        v = scale * center["v"]
+        params = {"w": np.asarray(w), "v": np.asarray(v)}
         residual = np.asarray(
-            _residual(point.w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)
+            _residual(w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)
         ).reshape(y.shape)
     center = jax.tree.map(np.asarray, center)
     certificate = (
@@ -171,7 +172,7 @@ def memorize(
     loss = float(np.sum(residual**2) / 2)
     status, message = _judge(solved, loss, len(history["loss"]) - 1, certificate)
     return Memorized(
-        params, center, point.scale, loss, residual, epsilon, history, certificate, status, message
+        params, center, scale, loss, residual, epsilon, history, certificate, status, message
     )
 
 
@@ -231,8 +232,8 @@ def _residual(w: Array, v: Array, x: Array, targets: Array, activation: Activati
 
 def _newton(
     task: _Task, preconditioner: newton.Preconditioner, tolerance: float, steps: int, show: bool | None
-) -> tuple[_Point, dict[str, np.ndarray], bool]:
-    """Return the last point, the history, and whether the tolerance was met."""
+) -> tuple[Array, float, dict[str, np.ndarray], bool]:
+    """Return the last w, the scale of v⁰, the history, and whether the tolerance was met."""
     size = float(jnp.linalg.norm(task.y))
     w0 = task.center["w"]
     point = _Point(w0, 1.0, task.y, preconditioner)
@@ -257,7 +258,7 @@ def _newton(
             history.append(_record(point, damping, w0))
     columns = {name: np.array([record[name] for record in history]) for name in history[0]}
     solved = _norm(point) <= (goal if len(history) > steps else max(goal, ROUNDING_FLOOR * size))
-    return point, columns, bool(solved)
+    return point.w, point.scale, columns, bool(solved)
 
 
 def _norm(point: _Point) -> float:

@@ -49,8 +49,8 @@ def diagonal(a: Float[Array, "n n"]) -> Float[Array, " n"]:
     return jnp.diagonal(a)
 
 
-def cholesky(a: Float[Array, "n n"]) -> tuple[Array, Array]:
-    """Return L and whether the factorisation completed."""
+def cholesky(a: Float[Array, "n n"], overwrite: bool = False) -> tuple[Array, Array]:
+    """Return L and whether the factorisation completed; XLA itself knows whether L may lie in A."""
     lower = jnp.tril(a)
     factor = jax.lax.linalg.cholesky(lower + jnp.tril(a, -1).T, symmetrize_input=False)
     ok = jnp.all(jnp.isfinite(factor))

@@ -218,7 +218,7 @@ def _shifted_bound(algebra: ModuleType, gram: Gram, u: Array, shift: Shift) -> A
     """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
     a = algebra.shifted(gram.matrix, shift.c, u, shift.beta)
     diagonal = algebra.diagonal(a)
-    factor, ok = algebra.cholesky(a)
+    factor, ok = algebra.cholesky(a, overwrite=True)
     defect = algebra.cholesky_defect(a, factor, shift.trace)
     return _certified_shift(shift, ok, defect, gram.majorant, gram.error, diagonal)
 
@@ -299,7 +299,7 @@ def _norm_bound(algebra: ModuleType, a: Array) -> Array:
 def _norm_bound_at(algebra: ModuleType, square: Any, mu: Any, forming: Array) -> Array:
     rows = square.shape[0]
     shifted = algebra.complement(square, mu)
-    factor, ok = algebra.cholesky(shifted)
+    factor, ok = algebra.cholesky(shifted, overwrite=True)
     defect = algebra.cholesky_defect(shifted, factor, rows * mu)
     bound = fl.up(fl.up(mu + defect + forming + 4 * fl.UNIT * mu))
     return jnp.where(ok, fl.up(jnp.sqrt(bound)), jnp.inf)

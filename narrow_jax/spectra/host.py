@@ -78,13 +78,13 @@ def complement(t: np.ndarray, mu: Any) -> np.ndarray:
 
 
 def diagonal(a: np.ndarray) -> np.ndarray:
-    """Return the diagonal."""
-    return np.diagonal(a)
+    """Return a copy of the diagonal."""
+    return np.diagonal(a).copy()
 
 
-def cholesky(a: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return L and whether the factorisation completed; the upper triangle of L holds anything."""
-    factor, info = lapack.dpotrf(a, lower=1, clean=0)
+def cholesky(a: np.ndarray, overwrite: bool = False) -> tuple[np.ndarray, bool]:
+    """Return L and whether the factorisation completed; its upper triangle holds anything, and L may lie in A."""
+    factor, info = lapack.dpotrf(a, lower=1, clean=0, overwrite_a=overwrite)
     completed = info == 0 and bool(np.isfinite(np.diag(factor)).all())
     return factor if completed else np.eye(a.shape[0], order="F"), completed
 
