@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
+import narrow_jax as nj
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -40,3 +42,15 @@ def test_minibatch_competitors_do_the_same_job():
         flax, torch = minibatch.compare(minibatch.QUICK[0], repeats=1)
     assert torch["largest_difference_of_weights"] < 1e-5
     assert {record["bar"] for record in (flax, torch)} == {"≥ 0.97 ×", "≥ 2.0 ×"}
+
+
+def test_resnet_trains_an_epoch_inside_the_ball():
+    from benchmarks import resnet
+
+    net = nj.models.ResNet(channels=(4, 8), blocks=(1, 1), outputs=10)
+    data = nj.data.load("digits", samples=200, normalize="standardize", test_fraction=0.2)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        record = resnet.epoch(net, data, batch_size=20, progress=False)
+    assert record["images"] == 200
+    assert 0 < record["relative_distance"] <= 1 + 1e-6
+    assert 0 <= record["test_accuracy"] <= 1

@@ -162,18 +162,16 @@ def memorize(
         del first  # a square of n·k: the certificate needs the room
         v = scale * center["v"]
         params = {"w": np.asarray(w), "v": np.asarray(v)}
-        residual = np.asarray(
-            _residual(w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)
-        ).reshape(y.shape)
+        residual = np.asarray(_residual(w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)).reshape(
+            y.shape
+        )
     center = jax.tree.map(np.asarray, center)
     certificate = (
         certificates.memorization(params, center, x, y, epsilon, sigma) if certify and solved else None
     )
     loss = float(np.sum(residual**2) / 2)
     status, message = _judge(solved, loss, len(history["loss"]) - 1, certificate)
-    return Memorized(
-        params, center, scale, loss, residual, epsilon, history, certificate, status, message
-    )
+    return Memorized(params, center, scale, loss, residual, epsilon, history, certificate, status, message)
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:
