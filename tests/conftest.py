@@ -21,17 +21,6 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-AS_SHIPPED = ("README.md", "test_extreme_scales.py", "test_mirrored.py", "test_sigma_min.py")
-"""Here rounding is at stake: ``make test`` compiles these as XLA does for users, all others in a hurry."""
-
-
-def pytest_collection_modifyitems(items):
-    """Mark the tests of those files."""
-    for item in items:
-        if item.path.name in AS_SHIPPED:
-            item.add_marker("as_shipped")
-
-
 @pytest.fixture(autouse=True)
 def strict():
     """No implicit promotion of dtypes or ranks in anything that a test calls."""

@@ -12,7 +12,6 @@ LAYERS = [
     {"_typing"},
     {
         "_checks",
-        "_elementary",
         "_epochs",
         "_manifest",
         "_memory",
@@ -21,7 +20,7 @@ LAYERS = [
         "_rounding",
         "precision",
     },
-    {"_paths"},
+    {"_elementary", "_paths"},
     {"_labels", "activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
     {"checkpoints", "models", "plots"},
