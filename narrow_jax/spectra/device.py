@@ -51,8 +51,7 @@ def diagonal(a: Float[Array, "n n"]) -> Float[Array, " n"]:
 
 def cholesky(a: Float[Array, "n n"], overwrite: bool = False) -> tuple[Array, Array]:
     """Return L and whether the factorisation completed; XLA itself knows whether L may lie in A."""
-    lower = jnp.tril(a)
-    factor = jax.lax.linalg.cholesky(lower + jnp.tril(a, -1).T, symmetrize_input=False)
+    factor = jax.lax.linalg.cholesky(_symmetric(a), symmetrize_input=False)
     ok = jnp.all(jnp.isfinite(factor))
     return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
 
@@ -80,10 +79,19 @@ def smallest(factor: Float[Array, "n n"], tolerance: float) -> lanczos.Ritz:
 
 def largest(a: Float[Array, "n n"], tolerance: float) -> lanczos.Ritz:
     """Return the largest eigenpair of a symmetric matrix."""
-    full = jnp.tril(a) + jnp.tril(a, -1).T
+    full = _symmetric(a)
     return lanczos.device(
         lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), _start(a), tolerance
     )
+
+
+def largest_eigenvalue(a: Float[Array, "n n"]) -> Array:
+    """Return the largest eigenvalue to rounding; from all of them, since one more Lanczos costs a second to compile."""
+    return jnp.linalg.eigvalsh(_symmetric(a), symmetrize_input=False)[-1]
+
+
+def _symmetric(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    return jnp.tril(lower) + jnp.tril(lower, -1).T
 
 
 def _start(a: Array) -> Array:

@@ -282,7 +282,7 @@ def _deflate(z: Array, u: Array) -> tuple[Array, Array]:
 def _norm_bound(algebra: ModuleType, a: Array) -> Array:
     """Return an upper bound of ‖A‖₂: μI − fl(AAᵀ) has a Cholesky factor."""
     square = algebra.outer(a)
-    size = algebra.largest(square, 1e-14).first
+    size = algebra.largest_eigenvalue(square)
     forming = fl.gamma(a.shape[0]) * fl.norm_up(jnp.asarray(a)) ** 2
 
     rounding = 4 * fl.gamma(a.shape[0] ** 2)

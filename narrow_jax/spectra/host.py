@@ -113,6 +113,11 @@ def largest(a: np.ndarray, tolerance: float) -> lanczos.Ritz:
     return lanczos.host(lambda v: blas.dsymv(1.0, a, v, lower=1), lanczos.start_vector(a.shape[0]), tolerance)
 
 
+def largest_eigenvalue(a: np.ndarray) -> float:
+    """Return the largest eigenvalue of a symmetric matrix to rounding."""
+    return largest(a, 1e-14).first
+
+
 def triangle(j: Any, block: Any) -> tuple[np.ndarray, bool]:
     """Return L = Rᵀ of the QR factorisation of Jᵀ, by column blocks of J, and whether R is invertible."""
     rows = j.shape[0]
