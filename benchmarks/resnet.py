@@ -17,25 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
 import narrow_jax as nj
 from benchmarks import _timing
+from experiments.narrow_fig5 import accuracy
 
 RADIUS, RATE, MOMENTUM, DECAY = 100.0, 0.05, 0.9, 5e-4
-
-
-def accuracy(forward: nj.models.Stateful, result: nj.FitResult, x: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of images that are classified rightly, 500 at a time."""
-
-    @jax.jit
-    def classes(x: Any) -> Any:
-        return jnp.argmax(forward(result.params, result.model_state, x, train=False)[0], axis=1)
-
-    found = [np.asarray(classes(x[first : first + 500])) for first in range(0, len(x), 500)]
-    return float(np.mean(np.concatenate(found) == labels))
 
 
 def epoch(net: nj.models.ResNet, data: nj.data.Dataset, batch_size: int, progress: bool) -> dict[str, Any]:
