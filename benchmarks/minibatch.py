@@ -23,6 +23,7 @@ import optax
 
 import narrow_jax as nj
 from benchmarks import _timing
+from narrow_jax import _epochs
 
 RADIUS, ZETA, RATE, MOMENTUM, CLASSES = 1.0, 1e-3, 0.05, 0.9, 10
 FLAX_BAR, TORCH_BAR = 0.97, 2.0
@@ -129,7 +130,7 @@ def torch_loop(size: Size, params: Any, data: Any) -> Callable[[], dict[str, np.
     start = {name: torch.from_numpy(np.array(leaf)) for name, leaf in params.items()}
     signs, h = torch.sign(start["v"]), start["v"].shape[0]
     orders = [
-        torch.from_numpy(np.array(jax.random.permutation(jax.random.fold_in(KEY, epoch), size.n)))
+        torch.from_numpy(np.array(_epochs.order(KEY, epoch, size.n)))
         for epoch in range(size.epochs)
     ]
     cross_entropy = torch.nn.functional.cross_entropy

@@ -23,6 +23,7 @@ Batch = tuple[Array, Array]
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 Augment = Callable[[Any, Any], Any]
 _AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
+_BATCHES_MEASURED = 4  # at once: without the activations that a gradient keeps they need no more memory than one
 
 
 class Forward(Protocol):
@@ -150,18 +151,18 @@ def _share(problem: Problem, arrays: Any) -> Any:
 
 
 def _predict(problem: Problem, state: State, x: Array) -> Array:
-    """Return the outputs for all samples, batch by batch where training goes by batches."""
+    """Return the outputs for all samples, some batches at a time where training goes by batches."""
 
     def outputs(block: Array) -> Array:
         return problem.forward(state.params, state.model_state, _share(problem, block), train=False)[0]
 
-    n, size = x.shape[0], problem.batch_size
+    n, size = x.shape[0], problem.batch_size and _BATCHES_MEASURED * problem.batch_size
     if size is None or size >= n:
         return outputs(x)
-    whole = n // size * size
-    blocks = jax.lax.map(outputs, x[:whole].reshape(-1, size, *x.shape[1:]))
-    blocks = blocks.reshape(whole, *blocks.shape[2:])
-    return blocks if whole == n else jnp.concatenate([blocks, outputs(x[whole:])])
+    starts = jnp.arange(n // size) * size  # sliced one by one: x as blocks would be a copy of x
+    blocks = jax.lax.map(lambda start: outputs(jax.lax.dynamic_slice_in_dim(x, start, size)), starts)
+    blocks = blocks.reshape(-1, *blocks.shape[2:])
+    return blocks if n % size == 0 else jnp.concatenate([blocks, outputs(x[-(n % size) :])])
 
 
 def _measure(
