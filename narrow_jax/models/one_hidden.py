@@ -12,6 +12,8 @@ from narrow_jax import activations, initializers
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 
+_LONG_INPUT = 64
+
 
 def standard_apply(
     params: Params, x: Float[HostArray, "n d"], activation: str | Activation = "tanh"
@@ -29,7 +31,7 @@ def standard_apply(
     """
     sigma = activations.get(activation)
     _check_shapes(params, x, units_per_output_row=1)
-    return (params["v"].T @ sigma(params["w"].T @ x.T)).T  # (units, samples), as in pairwise_apply
+    return _outputs(sigma(_products(params["w"], x)), params["v"], x)
 
 
 def pairwise_apply(
@@ -51,10 +53,25 @@ def pairwise_apply(
     sigma = activations.get(activation)
     _check_shapes(params, x, units_per_output_row=2)
     plus, minus = jnp.split(params["w"], 2, axis=1)
-    # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near
-    # it. Units as rows: the CPU's products over samples are up to a quarter faster than with samples as rows
-    z, gap = jnp.split(jnp.concatenate([plus, minus - plus], axis=1).T @ x.T, 2, axis=0)
-    return (params["v"].T @ (sigma(z) - sigma(z + gap))).T
+    # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near it
+    z, gap = jnp.split(_products(jnp.concatenate([plus, minus - plus], axis=1), x), 2, axis=_units_axis(x))
+    return _outputs(sigma(z) - sigma(z + gap), params["v"], x)
+
+
+def _units_axis(x: HostArray) -> int:
+    """Return where the units lie while the net is computed: as rows for short inputs, as columns for long ones.
+
+    On a CPU the other way takes up to 1.8 times as long at 20 inputs, and up to twice as long from 100 on.
+    """
+    return 0 if x.shape[1] < _LONG_INPUT else 1
+
+
+def _products(w: Array, x: HostArray) -> Array:
+    return x @ w if _units_axis(x) else w.T @ x.T
+
+
+def _outputs(hidden: Array, v: Array, x: HostArray) -> Array:
+    return hidden @ v if _units_axis(x) else (v.T @ hidden).T
 
 
 def _check_shapes(params: Params, x: HostArray, units_per_output_row: int) -> None:
