@@ -13,4 +13,4 @@ def order(key: Key[Array, ""], epoch: Array | int, samples: int) -> Int[Array, "
 
     Of equal 32-bit keys, on average n²/2³³ pairs an epoch, the lower number comes first.
     """
-    return jnp.argsort(jax.random.bits(jax.random.fold_in(key, epoch), (samples,)))
+    return jnp.argsort(jax.random.bits(jax.random.fold_in(key, epoch), (samples,), jnp.uint32))

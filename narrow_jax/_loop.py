@@ -23,7 +23,9 @@ Batch = tuple[Array, Array]
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 Augment = Callable[[Any, Any], Any]
 _AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
-_BATCHES_MEASURED = 4  # at once: without the activations that a gradient keeps they need no more memory than one
+_BATCHES_MEASURED = (
+    4  # at once: without the activations that a gradient keeps they need no more memory than one
+)
 
 
 class Forward(Protocol):

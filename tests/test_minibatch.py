@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orders import epoch_order
 
 import narrow_jax as nj
 from narrow_jax.data import augment
@@ -108,7 +109,7 @@ def test_augmented_steps_are_those_of_a_plain_loop(problem, run):
         return jax.random.uniform(jax.random.fold_in(stream, step), ())
 
     for step in range(5):
-        order = jax.random.permutation(jax.random.fold_in(KEY, step // 3), 12)
+        order = epoch_order(KEY, step // 3, 12)
         chosen = order[step % 3 * 4 :][:4]
 
         def loss(params, chosen=chosen, step=step):
@@ -280,11 +281,11 @@ def test_two_devices_train_as_one():
     )
     assert done.returncode == 0, done.stderr
     ends = json.loads(done.stdout)
-    # devices that hold the weights, samples a device has of a batch
+    # devices that hold the weights, samples a device has of a batch and of what is measured at once
     assert {name: used for name, (used, _, _) in ends.items()} == {
-        "one": [1, [8]],
-        "two": [2, [4]],
-        "two, stream": [2, [4]],
+        "one": [1, [8, 24]],
+        "two": [2, [4, 12]],
+        "two, stream": [2, [4, 12]],
     }
     _, weights, losses = ends["one"]
     assert losses[-1] < losses[0]

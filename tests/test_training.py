@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from optimizers import adam
+from orders import epoch_order
 
 import narrow_jax as nj
 
@@ -149,7 +150,7 @@ class TestMinibatches:
         batches = []
         for step in range(8):
             epoch, position = divmod(step, 2)
-            order = jax.random.permutation(jax.random.fold_in(key, epoch), 12)
+            order = epoch_order(key, epoch, 12)
             batches.append(order[position * size : (position + 1) * size])
         tx = optax.sgd(0.05, momentum=0.9)
         result = nj.fit(
