@@ -21,7 +21,7 @@ import optax
 
 import narrow_jax as nj
 from benchmarks import _timing
-from experiments.narrow_fig5 import accuracy
+from experiments._image_sets import accuracy
 
 RADIUS, RATE, MOMENTUM, DECAY = 100.0, 0.05, 0.9, 5e-4
 

@@ -1,6 +1,7 @@
 """Figure 5: test accuracy of a residual net over the width of its last stage, under the regime and under plain SGD.
 
 Command:  python -m experiments.narrow_fig5 --dataset digits|cifar10|cifar100|svhn [--size cpu|gpu] [--quick]
+          python -m experiments.narrow_fig5 --dataset restricted-imagenet --images DIR [--size cpu|gpu]
 Cost:     not measured yet. ``--quick``: 200 digits, one block. ``cpu``: ResNet-18 with a quarter of the channels and
           half of the blocks, 5,000 images. ``gpu``: the whole ResNet-18, all images, for an accelerator.
           Run again after an interruption: cells are kept.
@@ -12,7 +13,9 @@ Writes:   DIR/summary.json (settings, machine, one record a width, method and se
 One optimizer for all: SGD with momentum 0.9, weight decay 5e-4, a step size that falls as a cosine. The regime is the
 mirrored start with the pairwise head, the last stage in a ball of radius ε, the head in its cone; plain SGD is the net
 with the usual head and start. The images come from the original files (NARROW_JAX_RAW); ``svhn`` and ``cifar100`` are
-the subsets of 5,000 + 1,000 images there at the size ``cpu``.
+the subsets of 5,000 + 1,000 images there at the size ``cpu``. ``restricted-imagenet`` streams the files of DIR/train
+and tests on DIR/val (one folder a class, named by its WordNet number), cut to 64 × 64 at the size ``cpu``, else to
+224 × 224.
 
 Reference: "When Expressivity Meets Trainability", section 5 and Figure 5.
 """
@@ -24,23 +27,23 @@ import functools
 import itertools
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
 
 import narrow_jax as nj
 from experiments._cells import machine, resumed
+from experiments._image_sets import RESTRICTED, FromBytes, ImageSet, accuracy, in_arrays, in_files, scaled
 
 FOLDER = Path("runs/narrow_fig5")
 SUBSETS = {"cifar100": "cifar100_subset", "svhn": "svhn_cropped_subset"}
 WHOLE = {"svhn": "svhn_cropped"}
-DATASETS = ("digits", "cifar10", "cifar100", "svhn")
+DATASETS = ("digits", "cifar10", "cifar100", "svhn", RESTRICTED)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Settings:
     radii: tuple[float, ...]
     seeds: int
     epochs: int
+    stem: str = "small"
+    pixels: int | None = None
     batch_size: int = 100
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -65,30 +70,39 @@ def settings(dataset: str, size: str, seeds: int) -> Settings:
     """Return the settings of a size: "quick", "cpu" or "gpu"."""
     if size == "quick":
         return Settings("digits", 200, (), (1,), (8,), (1.0,), seeds, epochs=4)
-    if size == "cpu":
-        samples = {"digits": 1400, "cifar10": 5000}.get(dataset)
-        return Settings(
-            dataset, samples, (16, 32, 64), (1,) * 4, (16, 32, 64, 128), (1.0, 10.0, 100.0), seeds, 10
-        )
-    widths, radii = (64, 128, 256, 512), (1.0, 10.0, 100.0, 1000.0)
-    return Settings(dataset, None, (64, 128, 256), (2,) * 4, widths, radii, seeds, epochs=30)
-
-
-def load(s: Settings, size: str) -> nj.data.Dataset:
-    """Return the images, normalised by one mean and one deviation."""
-    names = SUBSETS if size == "cpu" else WHOLE
-    return nj.data.load(
-        names.get(s.dataset, s.dataset),
-        samples=s.samples,
-        normalize="standardize",
-        test_fraction=0.2 if s.dataset == "digits" else 0.0,
+    stem, pixels = ("imagenet", 64 if size == "cpu" else 224) if dataset == RESTRICTED else ("small", None)
+    whole = Settings(
+        dataset,
+        samples=None,
+        channels=(64, 128, 256),
+        blocks=(2,) * 4,
+        widths=(64, 128, 256, 512),
+        radii=(1.0, 10.0, 100.0, 1000.0),
+        seeds=seeds,
+        epochs=30,
+        stem=stem,
+        pixels=pixels,
+    )
+    if size == "gpu":
+        return whole
+    return replace(
+        whole,
+        samples={"digits": 1400, "cifar10": 5000}.get(dataset),
+        channels=(16, 32, 64),
+        blocks=(1,) * 4,
+        widths=(16, 32, 64, 128),
+        radii=(1.0, 10.0, 100.0),
+        epochs=10,
     )
 
 
-def images(x: np.ndarray, data: nj.data.Dataset) -> np.ndarray:
-    """Return rows as images."""
-    assert data.image_shape is not None
-    return x.reshape(-1, *data.image_shape)
+def load(s: Settings, size: str, folder: Path | None) -> ImageSet:
+    """Return the images: those of Restricted ImageNet from files in ``folder``."""
+    if s.pixels is None:
+        return in_arrays((SUBSETS if size == "cpu" else WHOLE).get(s.dataset, s.dataset), s.samples)
+    if folder is None:
+        raise SystemExit(f"{RESTRICTED} is read from files: pass --images DIR with DIR/train and DIR/val")
+    return in_files(folder, s.pixels)
 
 
 @functools.cache
@@ -101,39 +115,28 @@ def optimizer(
     return sgd if radius is None else nj.constraints.regime(sgd, radius, labels=net.labels)
 
 
-def accuracy(forward: nj.models.Stateful, result: nj.FitResult, x: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of the test images that are classified rightly, 500 at a time."""
-
-    @jax.jit
-    def classes(params: Any, state: Any, x: Any) -> Any:
-        return jnp.argmax(forward(params, state, x, train=False)[0], axis=1)
-
-    parts = [classes(result.params, result.model_state, x[i : i + 500]) for i in range(0, len(x), 500)]
-    return float(np.mean(np.concatenate(parts) == labels))
-
-
 def cell(
-    s: Settings, data: nj.data.Dataset, width: int, radius: float | None, seed: int, progress: bool
+    s: Settings, data: ImageSet, width: int, radius: float | None, seed: int, progress: bool
 ) -> dict[str, Any]:
     """Train one net; without a radius it is the usual one under plain SGD."""
     started = time.perf_counter()
-    assert data.labels is not None and data.x_test is not None and data.labels_test is not None  # noqa: PT018
     net = nj.models.ResNet(
         channels=(*s.channels, width),
         blocks=s.blocks,
-        outputs=int(data.labels.max()) + 1,
+        outputs=data.outputs,
         head="dense" if radius is None else "pairwise",
+        stem=s.stem,
     )
-    x = images(data.x, data)
-    state = jax.jit(net.init)(jax.random.key(seed, impl="rbg"), x[:1])  # a quarter of the time to compile
+    first = scaled(data.first) if data.in_bytes else data.first
+    state = jax.jit(net.init)(jax.random.key(seed, impl="rbg"), first)  # a quarter of the time to compile
     params = state.pop("params")
-    steps = s.epochs * (len(x) // s.batch_size)
-    forward = nj.models.Stateful(net)
+    steps = s.epochs * (data.samples // s.batch_size)
+    forward = FromBytes(nj.models.Stateful(net)) if data.in_bytes else nj.models.Stateful(net)
     result = nj.fit(
         forward,
         params,
         optimizer(s, radius, steps, net),
-        (x, data.labels),
+        data.train,
         steps=steps,
         every=steps,
         loss="cross_entropy",
@@ -146,7 +149,7 @@ def cell(
         "width": width,
         "radius": radius,
         "seed": seed,
-        "test_accuracy": accuracy(forward, result, images(data.x_test, data), data.labels_test),
+        "test_accuracy": accuracy(forward, result, data.test, data.test_labels),
         "train_accuracy": float(result.history["accuracy"][-1]),
         "loss": float(result.history["loss"][-1]),
         "diverged": bool(result.diverged),
@@ -192,6 +195,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
+    parser.add_argument("--images", type=Path, help=f"folder of the images of {RESTRICTED}")
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu", help="how large nets and data are")
     parser.add_argument("--quick", action="store_true", help="200 digits, one width, one radius")
     parser.add_argument("--seeds", type=int, help="seeds a cell (default: 5, with --quick 1)")
@@ -201,7 +205,7 @@ def main() -> None:
     s = settings(args.dataset, size, args.seeds or (1 if args.quick else 5))
     folder, console = args.out or FOLDER / s.dataset, Console()
     folder.mkdir(parents=True, exist_ok=True)
-    path, data = folder / "summary.json", load(s, size)
+    path, data = folder / "summary.json", load(s, size, args.images)
     records = resumed(path, asdict(s))
     done = {(r["width"], r["radius"], r["seed"]) for r in records}
     cells = itertools.product(s.widths, (*s.radii, None), range(s.seeds))

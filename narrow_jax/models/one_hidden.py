@@ -67,7 +67,7 @@ def _units_axis(x: HostArray) -> int:
 
 
 def _products(w: Array, x: HostArray) -> Array:
-    return x @ w if _units_axis(x) else w.T @ x.T
+    return jnp.asarray(x) @ w if _units_axis(x) else w.T @ x.T
 
 
 def _outputs(hidden: Array, v: Array, x: HostArray) -> Array:

@@ -23,6 +23,9 @@ SLOW = 0.9
 NEWTON_SHIFTS = (1e-14, 1e-11, 1e-8, 1e-4)
 """Multiples of residual·‖H‖ that are added to the Hessian: large ones hold still what the loss hardly depends on."""
 
+INDEFINITE = 1e-4
+"""Largest μ, as a multiple of ‖J‖², that may make the exact Hessian positive definite."""
+
 INNER, CORRECTIONS = 60, 12
 """Accelerated gradient steps, and Newton steps at most, for one quadratic subproblem."""
 
@@ -198,14 +201,14 @@ def _newton(problem: Constrained, state: _State, model: _Model, unit: float) -> 
 
 def _levenberg_marquardt(problem: Constrained, state: _State, model: _Model, unit: float) -> _State | None:
     """Return the first point, over growing μ, whose decrease is a tenth of the predicted one, or None."""
-    mu = state.mu
+    mu = jnp.asarray(state.mu)
     for _ in range(12):
-        trial, predicted = _regularized_point(problem, state.point, model, mu)
-        found = _evaluated(problem, trial, unit, mu)
+        trial, predicted, mu = _regularized_point(problem, state.point, model, mu)
+        found = _evaluated(problem, trial, unit, float(mu))
         ratio = (state.loss - found.loss) / max(float(predicted), 1e-300)
         if predicted > 0 and ratio > 0.1:
-            return found._replace(mu=max(mu / 4, 1e-12) if ratio > 0.5 else mu)
-        mu *= 6
+            return found._replace(mu=max(found.mu / 4, 1e-12) if ratio > 0.5 else found.mu)
+        mu = 6 * mu
     return None
 
 
@@ -260,19 +263,44 @@ def _curvature(problem: Constrained, point: Point, residuals: Array) -> Array:
 
 
 @jax.jit
-def _regularized_point(problem: Constrained, point: Point, model: _Model, mu: Any) -> tuple[Point, Array]:
-    """Return the minimiser of the model over the feasible set and the decrease it predicts; μ is relative to ‖J‖².
+def _regularized_point(
+    problem: Constrained, point: Point, model: _Model, mu: Any
+) -> tuple[Point, Array, Array]:
+    """Return the minimiser of the model over the feasible set, the decrease it predicts, and the μ it took.
 
-    The model's matrix is the Hessian + μI where that is positive definite, else JᵀJ + μI.
+    μ is relative to ‖J‖². On the sphere the model is that of the Lagrangian: λ(‖ŵ‖² − R²)/2 vanishes there, and so
+    does a term in the square of ‖ŵ‖² − R², which keeps the step near the sphere. Its Hessian + μI is taken with the
+    first μ, from the given one up to ``INDEFINITE``, that makes it positive definite; else JᵀJ + μI.
     """
-    shift = mu * model.top * jnp.eye(point.size)
-    exact = model.hessian + shift
-    definite = jnp.isfinite(jax.lax.linalg.cholesky(exact, symmetrize_input=False)[-1, -1])
-    B = jnp.where(definite, exact, model.gauss + shift)
-    bound = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
-    trial = _quadratic(problem, point, model.slope, B, model.top, bound)
-    move = trial - point
-    return problem.move(point, move), -(model.slope @ move + move @ (B @ move) / 2)
+    size = problem.w0.size
+    hidden = (jnp.arange(point.size) < size).astype(point.dtype)
+    w = hidden * point
+    norm = jnp.linalg.norm(w)
+    multiplier = -(w @ model.slope) / jnp.where(norm > 0, norm**2, 1.0)
+    bound = (norm >= problem.reach * (1 - 1e-12)) & (norm > 0) & (multiplier > 0)
+    multiplier = jnp.where(bound, multiplier, 0.0)
+    u = jnp.where(bound, w / jnp.where(norm > 0, norm, 1.0), 0.0)
+    lagrangian = model.hessian + multiplier * jnp.diag(hidden) + model.top * u[:, None] * u[None, :]
+    identity = jnp.eye(point.size)
+
+    def definite(mu: Array) -> Array:
+        factor = jax.lax.linalg.cholesky(lagrangian + mu * model.top * identity, symmetrize_input=False)
+        return jnp.isfinite(factor[-1, -1])
+
+    found, _ = jax.lax.while_loop(
+        lambda carry: ~carry[1] & (carry[0] < INDEFINITE),
+        lambda carry: (8 * carry[0], definite(8 * carry[0])),
+        (mu, definite(mu)),
+    )
+    exact = definite(found)
+    mu = jnp.where(exact, found, mu)
+    shift = mu * model.top * identity
+    B = jnp.where(exact, lagrangian, model.gauss) + shift
+    slope = model.slope + jnp.where(exact, multiplier, 0.0) * w
+    top = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
+    move = _quadratic(problem, point, slope, B, model.top, top) - point
+    bare = jnp.where(exact, model.hessian, model.gauss) + shift
+    return problem.move(point, move), -(model.slope @ move + move @ (bare @ move) / 2), mu
 
 
 def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array) -> Point:
