@@ -81,10 +81,10 @@ class Constrained:
         return jnp.sum(jnp.square(self.residuals(point))) / 2
 
     @jax.jit
-    def project(self, point: Point) -> Point:
-        """Return the nearest feasible point."""
+    def project(self, point: Point, reach: Array | None = None) -> Point:
+        """Return the nearest feasible point; with ``reach`` for another ball of ŵ."""
         w, v = self.split(point)
-        w = projections.l2_ball(w, jnp.zeros_like(w), self.reach)
+        w = projections.l2_ball(w, jnp.zeros_like(w), self.reach if reach is None else reach)
         return jnp.concatenate([w.reshape(-1), self.project_outer(v).reshape(-1)])
 
     def move(self, point: Point, step: Point) -> Point:

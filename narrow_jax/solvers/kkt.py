@@ -23,9 +23,6 @@ SLOW = 0.9
 NEWTON_SHIFTS = (1e-14, 1e-11, 1e-8, 1e-4)
 """Multiples of residual·‖H‖ that are added to the Hessian: large ones hold still what the loss hardly depends on."""
 
-INDEFINITE = 1e-4
-"""Largest μ, as a multiple of ‖J‖², that may make the exact Hessian positive definite."""
-
 INNER, CORRECTIONS = 60, 12
 """Accelerated gradient steps, and Newton steps at most, for one quadratic subproblem."""
 
@@ -136,12 +133,12 @@ def solve_kkt(
 
 
 class _State(NamedTuple):
-    """A feasible point with its loss, relative residual, and the damping μ."""
+    """A feasible point with its loss, relative residual, and the damping μ of the exact model and of JᵀJ."""
 
     point: Point
     loss: float
     residual: float
-    mu: float
+    mu: tuple[float, float]
 
 
 def _descend(
@@ -149,7 +146,7 @@ def _descend(
 ) -> tuple[Point, dict[str, np.ndarray]]:
     unit = start_gradient(problem)
     start = problem.project(problem.point({"w": problem.w0, "v": problem.v0}))
-    state = _evaluated(problem, start, unit, 1e-3)
+    state = _evaluated(problem, start, unit, (1e-3, 1e-3))
     history = [(state.loss, state.residual, False)]
     waiting, patience = 0, 1  # a failed Newton step is tried again after 1, 2, 4, 8, 8, … others
     with _progress.bar(steps, show) as advance:
@@ -157,15 +154,21 @@ def _descend(
             advance(step, state.loss)
             if state.residual <= tolerance:
                 break
-            better, model = None, _model(problem, state.point)
-            waiting -= 1
+            model = _model(problem, state.point)
             slow = state.loss > SLOW * history[max(step - 1, 0)][0] or state.residual <= 100 * tolerance
-            if step and slow and waiting < 0:
-                better = _newton(problem, state, model, unit)
+            waiting -= 1
+            tried = bool(step and slow and waiting < 0)
+            better = _newton(problem, state, model, unit) if tried else None
+            if tried:
                 patience = 1 if better else min(2 * patience, 8)
                 waiting = 0 if better else patience
             newton = better is not None
             better = better or _levenberg_marquardt(problem, state, model, unit)
+            if (
+                better is None and not tried
+            ):  # where rounding hides what the loss loses, Newton's method goes on
+                better = _newton(problem, state, model, unit)
+                newton = True
             if better is None:
                 break
             state = better
@@ -176,7 +179,7 @@ def _descend(
     }
 
 
-def _evaluated(problem: Constrained, point: Point, unit: float, mu: float) -> _State:
+def _evaluated(problem: Constrained, point: Point, unit: float, mu: tuple[float, float]) -> _State:
     loss, _, phi = natural(problem, point)
     return _State(point, float(loss), float(jnp.linalg.norm(phi)) / unit, mu)
 
@@ -200,37 +203,70 @@ def _newton(problem: Constrained, state: _State, model: _Model, unit: float) -> 
 
 
 def _levenberg_marquardt(problem: Constrained, state: _State, model: _Model, unit: float) -> _State | None:
-    """Return the first point, over growing μ, whose decrease is a tenth of the predicted one, or None."""
-    mu = jnp.asarray(state.mu)
+    """Return the better of the steps with the exact model and with JᵀJ; the first alone where it needs no more μ."""
+    curved, mu = _damped(problem, state, model, unit, exact=True)
+    if curved and mu <= state.mu[0]:
+        return curved._replace(mu=(mu, state.mu[1]))
+    plain, plain_mu = _damped(problem, state, model, unit, exact=False)
+    found = [step for step in (curved, plain) if step]
+    return min(found, key=lambda step: step.loss)._replace(mu=(mu, plain_mu)) if found else None
+
+
+def _damped(
+    problem: Constrained, state: _State, model: _Model, unit: float, exact: bool
+) -> tuple[_State | None, float]:
+    """Return the first point, over growing μ, whose decrease is a tenth of the predicted one, and the next μ."""
+    mu = jnp.asarray(state.mu[0 if exact else 1])
     for _ in range(12):
-        trial, predicted, mu = _regularized_point(problem, state.point, model, mu)
-        found = _evaluated(problem, trial, unit, float(mu))
+        trial, predicted, mu = _regularized_point(problem, state.point, model, mu, exact)
+        found = _evaluated(problem, trial, unit, state.mu)
         ratio = (state.loss - found.loss) / max(float(predicted), 1e-300)
         if predicted > 0 and ratio > 0.1:
-            return found._replace(mu=max(found.mu / 4, 1e-12) if ratio > 0.5 else found.mu)
+            return found, max(float(mu) / 4, 1e-12) if ratio > 0.5 else float(mu)
         mu = 6 * mu
-    return None
+    return None, state.mu[0 if exact else 1]
 
 
 class _Model(NamedTuple):
-    """The loss near a point: gradient, JᵀJ and its largest eigenvalue, Hessian."""
+    """The loss near a point: gradient, JᵀJ and its largest eigenvalue, Hessian; those of the Lagrangian."""
 
     slope: Array
     gauss: Array
     top: Array
     hessian: Array
+    bound_slope: Array
+    bound_hessian: Array
+    bound_reach: Array
 
 
 @jax.jit
 def _model(problem: Constrained, point: Point) -> _Model:
     J = jax.jacrev(problem.residuals)(point)
     residuals = problem.residuals(point)
-    gauss = J.T @ J
-    return _Model(
-        J.T @ residuals,
-        gauss,
-        jnp.linalg.eigvalsh(J @ J.T)[-1],
-        gauss + _curvature(problem, point, residuals),
+    slope, gauss, top = J.T @ residuals, J.T @ J, jnp.linalg.eigvalsh(J @ J.T)[-1]
+    hessian = gauss + _curvature(problem, point, residuals)
+    return _Model(slope, gauss, top, hessian, *_lagrangian(problem, point, slope, hessian, top))
+
+
+def _lagrangian(
+    problem: Constrained, point: Point, slope: Point, hessian: Array, top: Array
+) -> tuple[Point, Array, Array]:
+    """Return gradient and Hessian of the loss + λ(‖ŵ‖² − R²)/2 + τ(‖ŵ‖² − R²)²/8R² and the ball where they hold.
+
+    What is added vanishes on the sphere. Where the ball pushes back, the first term is the curvature of the sphere, the
+    second keeps a step on it, and no ball is left. Elsewhere λ = τ = 0.
+    """
+    hidden = (jnp.arange(point.size) < problem.w0.size).astype(point.dtype)
+    w = hidden * point
+    norm = jnp.linalg.norm(w)
+    u = w / jnp.where(norm > 0, norm, 1.0)
+    multiplier = -(u @ slope) / jnp.where(norm > 0, norm, 1.0)
+    pushes = (norm >= problem.reach * (1 - 1e-12)) & (norm > 0) & (multiplier > 0)
+    multiplier, top = (jnp.where(pushes, value, 0.0) for value in (multiplier, top))
+    return (
+        slope + multiplier * w,
+        hessian + multiplier * jnp.diag(hidden) + top * u[:, None] * u[None, :],
+        jnp.where(pushes, jnp.inf, problem.reach),
     )
 
 
@@ -264,57 +300,48 @@ def _curvature(problem: Constrained, point: Point, residuals: Array) -> Array:
 
 @jax.jit
 def _regularized_point(
-    problem: Constrained, point: Point, model: _Model, mu: Any
+    problem: Constrained, point: Point, model: _Model, mu: Any, exact: Any
 ) -> tuple[Point, Array, Array]:
     """Return the minimiser of the model over the feasible set, the decrease it predicts, and the μ it took.
 
-    μ is relative to ‖J‖². On the sphere the model is that of the Lagrangian: λ(‖ŵ‖² − R²)/2 vanishes there, and so
-    does a term in the square of ‖ŵ‖² − R², which keeps the step near the sphere. Its Hessian + μI is taken with the
-    first μ, from the given one up to ``INDEFINITE``, that makes it positive definite; else JᵀJ + μI.
+    The model's matrix is the Lagrangian's Hessian or JᵀJ, + μ‖J‖²I with the first of μ, 8μ, … to make it positive
+    definite.
     """
-    size = problem.w0.size
-    hidden = (jnp.arange(point.size) < size).astype(point.dtype)
-    w = hidden * point
-    norm = jnp.linalg.norm(w)
-    multiplier = -(w @ model.slope) / jnp.where(norm > 0, norm**2, 1.0)
-    bound = (norm >= problem.reach * (1 - 1e-12)) & (norm > 0) & (multiplier > 0)
-    multiplier = jnp.where(bound, multiplier, 0.0)
-    u = jnp.where(bound, w / jnp.where(norm > 0, norm, 1.0), 0.0)
-    lagrangian = model.hessian + multiplier * jnp.diag(hidden) + model.top * u[:, None] * u[None, :]
     identity = jnp.eye(point.size)
+    matrix = jnp.where(exact, model.bound_hessian, model.gauss)
 
     def definite(mu: Array) -> Array:
-        factor = jax.lax.linalg.cholesky(lagrangian + mu * model.top * identity, symmetrize_input=False)
+        factor = jax.lax.linalg.cholesky(matrix + mu * model.top * identity, symmetrize_input=False)
         return jnp.isfinite(factor[-1, -1])
 
-    found, _ = jax.lax.while_loop(
-        lambda carry: ~carry[1] & (carry[0] < INDEFINITE),
+    mu, _ = jax.lax.while_loop(
+        lambda carry: ~carry[1] & (carry[0] < 1),
         lambda carry: (8 * carry[0], definite(8 * carry[0])),
         (mu, definite(mu)),
     )
-    exact = definite(found)
-    mu = jnp.where(exact, found, mu)
     shift = mu * model.top * identity
-    B = jnp.where(exact, lagrangian, model.gauss) + shift
-    slope = model.slope + jnp.where(exact, multiplier, 0.0) * w
-    top = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
-    move = _quadratic(problem, point, slope, B, model.top, top) - point
-    bare = jnp.where(exact, model.hessian, model.gauss) + shift
-    return problem.move(point, move), -(model.slope @ move + move @ (bare @ move) / 2), mu
+    B, slope = matrix + shift, jnp.where(exact, model.bound_slope, model.slope)
+    bound = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
+    reach = jnp.where(exact, model.bound_reach, problem.reach)
+    move = _quadratic(problem, point, slope, B, model.top, bound, reach) - point
+    curvature = move @ ((jnp.where(exact, model.hessian, model.gauss) + shift) @ move)
+    return problem.move(point, move), -(model.slope @ move + curvature / 2), mu
 
 
-def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array) -> Point:
-    """Return the minimiser of the convex quadratic over the set: accelerated gradients, then Newton."""
+def _quadratic(
+    problem: Constrained, point: Point, slope: Point, B: Array, tau: Array, bound: Array, reach: Array
+) -> Point:
+    """Return the minimiser of the convex quadratic over a ball and the cone: accelerated gradients, then Newton."""
 
     def gradient(at: Point) -> Point:
         return slope + B @ (at - point)
 
     def natural_map(at: Point) -> Point:
-        return at - problem.project(at - gradient(at) / tau)
+        return at - problem.project(at - gradient(at) / tau, reach)
 
     def accelerated(carry: tuple[Point, Point, Array], _: None) -> tuple[tuple[Point, Point, Array], None]:
         at, ahead, momentum = carry
-        step = problem.project(ahead - gradient(ahead) / bound)
+        step = problem.project(ahead - gradient(ahead) / bound, reach)
         # restart where the step goes against the momentum
         momentum = jnp.where(jnp.vdot(ahead - step, step - at) > 0, 1.0, momentum)
         following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
@@ -323,8 +350,8 @@ def _quadratic(problem: Constrained, point: Point, slope: Point, B: Array, tau: 
     def newton(carry: tuple[Point, Array, Point, Array, Array]) -> tuple[Point, Array, Point, Array, Array]:
         at, phi, best, size, count = carry
         inner = jnp.eye(point.size) - B / tau
-        matrix = jnp.eye(point.size) - _derivative(problem, at - gradient(at) / tau, inner)
-        at = problem.project(at - jnp.linalg.solve(matrix, phi))
+        matrix = jnp.eye(point.size) - _derivative(problem, at - gradient(at) / tau, inner, reach)
+        at = problem.project(at - jnp.linalg.solve(matrix, phi), reach)
         phi = natural_map(at)
         found = jnp.linalg.norm(phi)
         return at, phi, jnp.where(found < size, at, best), jnp.minimum(found, size), count + 1
@@ -350,20 +377,20 @@ def _newton_point(problem: Constrained, point: Point, model: _Model, shift: Any)
     hessian = model.hessian
     scale = jnp.linalg.norm(hessian) / jnp.sqrt(point.size)
     inner = jnp.eye(point.size) * (1 - shift * scale) - hessian
-    matrix = jnp.eye(point.size) - _derivative(problem, point - gradient, inner)
+    matrix = jnp.eye(point.size) - _derivative(problem, point - gradient, inner, problem.reach)
     step = jnp.linalg.solve(matrix, -phi)
     return problem.move(point, step), -(gradient @ step + step @ (hessian @ step) / 2)
 
 
-def _derivative(problem: Constrained, at: Point, matrix: Array) -> Array:
+def _derivative(problem: Constrained, at: Point, matrix: Array, reach: Array) -> Array:
     """Return P'(θ̂)·M: on the ball's sphere (R/‖ŵ‖)(I − uuᵀ), u = ŵ/‖ŵ‖, on the cone by differentiation."""
     moved, v = problem.split(at)
     size = moved.size
     w, inner = moved.reshape(-1), matrix[:size]
     norm = jnp.linalg.norm(w)
-    outside = norm > problem.reach
+    outside = norm > reach
     u = w / jnp.where(norm > 0, norm, 1.0)
-    factor = jnp.where(outside, problem.reach / jnp.where(outside, norm, 1.0), 1.0)
+    factor = jnp.where(outside, reach / jnp.where(outside, norm, 1.0), 1.0)
     top = factor * (inner - jnp.where(outside, 1.0, 0.0) * u[:, None] * (u @ inner)[None, :])
     slope = jax.jacfwd(problem.project_outer)(v).reshape(v.size, v.size)
     return jnp.concatenate([top, slope @ matrix[size:]])
