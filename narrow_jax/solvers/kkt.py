@@ -64,8 +64,9 @@ def solve_kkt(
 ) -> KKTSolution:
     """Solve ``min ½‖y − f(w; v)‖²`` over the ball and the cone to a KKT point.
 
-    In the coordinates ŵ = (w − w⁰)/s, v̂ = s·v. Far away, θ ← θ + Δ with Δ from ``½‖r + JΔ‖² + ½μ‖Δ‖²`` over the
-    feasible set; μ from the ratio of actual to predicted decrease. Where that slows down, Newton's method on
+    In the coordinates ŵ = (w − w⁰)/s, v̂ = s·v. Far away, θ ← θ + Δ with Δ from the better of two damped models over
+    the feasible set: JᵀJ, and the exact Hessian with, where the ball pushes back, the curvature of its sphere; the
+    damping from the ratio of actual to predicted decrease. Where that slows down, Newton's method on
     Φ(θ) = θ − P(θ − ∇) with the generalised Jacobian of the exact projections and the exact Hessian, kept where it
     halves ‖Φ‖ and does not raise the loss, or lowers the loss as its model predicts.
 
@@ -100,7 +101,7 @@ def solve_kkt(
 
     Reference:
         Problem (7) of "When Expressivity Meets Trainability"; Qi and Sun, "A nonsmooth version of Newton's method"
-        (1993).
+        (1993); Transtrum and Sethna, "Improvements to the Levenberg–Marquardt algorithm" (2012), on acceleration.
     """
     _checks.choice("model", model, ("pairwise", "standard"))
     _checks.positive("tolerance", tolerance)
@@ -222,7 +223,7 @@ def _damped(
         found = _evaluated(problem, trial, unit, state.mu)
         ratio = (state.loss - found.loss) / max(float(predicted), 1e-300)
         if predicted > 0 and ratio > 0.1:
-            return found, max(float(mu) / 4, 1e-12) if ratio > 0.5 else float(mu)
+            return found, max(float(mu) / 4, 1e-15) if ratio > 0.5 else float(mu)
         mu = 6 * mu
     return None, state.mu[0 if exact else 1]
 
@@ -304,14 +305,13 @@ def _regularized_point(
 ) -> tuple[Point, Array, Array]:
     """Return the minimiser of the model over the feasible set, the decrease it predicts, and the μ it took.
 
-    The model's matrix is the Lagrangian's Hessian or JᵀJ, + μ‖J‖²I with the first of μ, 8μ, … to make it positive
-    definite.
+    The model's matrix is the Lagrangian's Hessian or JᵀJ, + μD with the first of μ, 8μ, … to make it positive definite.
     """
-    identity = jnp.eye(point.size)
     matrix = jnp.where(exact, model.bound_hessian, model.gauss)
+    damping = _damping(problem, model)
 
     def definite(mu: Array) -> Array:
-        factor = jax.lax.linalg.cholesky(matrix + mu * model.top * identity, symmetrize_input=False)
+        factor = jax.lax.linalg.cholesky(matrix + mu * damping, symmetrize_input=False)
         return jnp.isfinite(factor[-1, -1])
 
     mu, _ = jax.lax.while_loop(
@@ -319,13 +319,37 @@ def _regularized_point(
         lambda carry: (8 * carry[0], definite(8 * carry[0])),
         (mu, definite(mu)),
     )
-    shift = mu * model.top * identity
-    B, slope = matrix + shift, jnp.where(exact, model.bound_slope, model.slope)
+    B, slope = matrix + mu * damping, jnp.where(exact, model.bound_slope, model.slope)
     bound = jnp.max(jnp.sum(jnp.abs(B), axis=1))  # ≥ ‖B‖₂
     reach = jnp.where(exact, model.bound_reach, problem.reach)
-    move = _quadratic(problem, point, slope, B, model.top, bound, reach) - point
-    curvature = move @ ((jnp.where(exact, model.hessian, model.gauss) + shift) @ move)
-    return problem.move(point, move), -(model.slope @ move + curvature / 2), mu
+
+    def minimiser(slope: Point) -> Point:
+        return _quadratic(problem, point, slope, B, model.top, bound, reach)
+
+    move = minimiser(slope) - point
+    bare = jnp.where(exact, model.hessian, model.gauss) + mu * damping
+    predicted = -(model.slope @ move + move @ (bare @ move) / 2)
+    trial = problem.move(point, move)
+    if not problem.paired:  # of a pair ``move`` knows how the valley bends
+        bent = problem.project(minimiser(slope + _bend(problem, point, move)))
+        trial = jnp.where(problem.loss(bent) < problem.loss(trial), bent, trial)
+    return trial, predicted, mu
+
+
+def _damping(problem: Constrained, model: _Model) -> Array:
+    """Return D: ‖J‖² for w, and for v the geometric mean of that and of the largest column, which is far smaller."""
+    hidden = jnp.arange(len(model.slope)) < problem.w0.size
+    outer = jnp.max(jnp.where(hidden, 0.0, jnp.diag(model.gauss)))
+    return jnp.diag(jnp.where(hidden, model.top, jnp.sqrt(outer * model.top)))
+
+
+def _bend(problem: Constrained, point: Point, move: Point) -> Point:
+    """Return ½Jᵀr''(Δ, Δ): geodesic acceleration, by which a step follows a curved valley."""
+
+    def slope(at: Point) -> Array:
+        return jax.jvp(problem.residuals, (at,), (move,))[1]
+
+    return jax.vjp(problem.residuals, point)[1](jax.jvp(slope, (point,), (move,))[1])[0] / 2
 
 
 def _quadratic(
