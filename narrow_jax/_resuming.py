@@ -89,6 +89,7 @@ def describe(
     key: Key[Array, ""] | None,
     start: tuple[Params, Any],
     data: tuple[HostArray, HostArray],
+    evaluation: tuple[HostArray, HostArray] | None,
     **plain: int | None,
 ) -> dict[str, Any]:
     """Return what a run depends on, as JSON can hold it: numbers, names, and fingerprints of arrays."""
@@ -99,10 +100,15 @@ def describe(
         "monitors": [monitor.name for monitor in monitors],
         "key": None if key is None else jax.random.key_data(key).tolist(),
         "start": checkpoints.fingerprint(start),
-        "data set": {
-            name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
-            for name, array in zip("xy", data, strict=True)
-        },
+        "data set": _fingerprints(data),
+        "evaluation": None if evaluation is None else _fingerprints(evaluation),
+    }
+
+
+def _fingerprints(data: tuple[HostArray, HostArray]) -> dict[str, str]:
+    return {
+        name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
+        for name, array in zip("xy", data, strict=True)
     }
 
 

@@ -160,6 +160,7 @@ def fit(
             key,
             (params, model_state),
             seen,
+            evaluation,
             steps=steps,
             every=every,
             batch_size=batch_size,

@@ -7,7 +7,7 @@ import scipy.optimize
 
 import narrow_jax as nj
 from narrow_jax.certificates import constrained
-from narrow_jax.solvers import kkt, solve_kkt
+from narrow_jax.solvers import kkt_steps, solve_kkt
 
 KEY = jax.random.key(0)
 N, D, WIDTH = 20, 4, 4
@@ -215,4 +215,42 @@ def test_second_derivatives_from_one_product_a_kind_of_weight(model, k, x64):
     )
     expected = (ahead - behind) / 2e-5
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(kkt._model(p, point).hessian, expected, atol=1e-7)
+    np.testing.assert_allclose(kkt_steps.model_at(p, point).hessian, expected, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def on_the_sphere():
+    """A KKT point of a standard net on the sphere, where the Hessian is indefinite and the Lagrangian's is not."""
+    with jax.enable_x64(True):
+        x, y = problem()
+        s = solve_kkt(KEY, x, y, WIDTH, 0.5, model="standard", tolerance=1e-12)
+        tanh = nj.activations.get("tanh")
+        p = constrained.constrained(s.center, x, y[:, None], 0.5, None, np.inf, tanh)
+        point = p.point(s.params)
+        yield p, point, s
+
+
+def test_exact_step_on_the_sphere_converges_quadratically(on_the_sphere, x64):
+    """And not with JᵀJ, nor does the Hessian without the sphere's curvature allow a step without damping."""
+    p, point, s = on_the_sphere
+    assert s.converged
+    model = kkt_steps.model_at(p, point)
+    assert np.linalg.eigvalsh(model.hessian)[0] < 0 < np.linalg.eigvalsh(model.bound_hessian)[0]
+    away = p.project(point + 1e-4 * np.random.default_rng(2).normal(size=point.shape))
+    model = kkt_steps.model_at(p, away)
+    distance = {
+        exact: float(np.linalg.norm(kkt_steps.damped_point(p, away, model, 1e-15, exact)[0] - point))
+        for exact in (True, False)
+    }
+    start = float(np.linalg.norm(away - point))
+    assert distance[True] < 20 * start**2
+    assert distance[False] > 100 * distance[True]
+
+
+def test_bend_is_the_change_of_the_residuals_beyond_the_linear_one(on_the_sphere, x64):
+    p, point, _ = on_the_sphere
+    move = np.random.default_rng(3).normal(size=point.shape)
+    J = jax.jacrev(p.residuals)(point)
+    h = 1e-4
+    second = (p.residuals(point + h * move) - 2 * p.residuals(point) + p.residuals(point - h * move)) / h**2
+    np.testing.assert_allclose(kkt_steps._bend(p, point, move), J.T @ second / 2, rtol=1e-5, atol=1e-5)
