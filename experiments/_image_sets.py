@@ -53,7 +53,7 @@ class FromBytes:
 def scaled(x: Any) -> jax.Array:
     """Return bytes as numbers with the mean and deviation of Restricted ImageNet taken out."""
     mean, deviation = (
-        jnp.array(values) for values in (restricted_imagenet.MEAN, restricted_imagenet.DEVIATION)
+        jnp.array([[[values]]]) for values in (restricted_imagenet.MEAN, restricted_imagenet.DEVIATION)
     )
     return (jnp.asarray(x, jnp.float32) / 255 - mean) / deviation
 

@@ -162,10 +162,11 @@ def _descend(
                 patience = 1 if better else min(2 * patience, 8)
                 waiting = 0 if better else patience
             newton = better is not None
-            better = better or _levenberg_marquardt(problem, state, model, unit)
-            if (
-                better is None and not tried
-            ):  # where rounding hides what the loss loses, Newton's method goes on
+            if better is None or better.residual > state.residual / 2:
+                other = _levenberg_marquardt(problem, state, model, unit)
+                if other and (better is None or other.loss < better.loss):
+                    better, newton = other, False
+            if better is None and not tried:  # where rounding hides what the loss loses, Newton's method goes on
                 better = _newton(problem, state, model, unit)
                 newton = True
             if better is None:
