@@ -161,14 +161,7 @@ def _descend(
             if tried:
                 patience = 1 if better else min(2 * patience, 8)
                 waiting = 0 if better else patience
-            newton = better is not None
-            if better is None or better.residual > state.residual / 2:
-                other = _levenberg_marquardt(problem, state, model, unit)
-                if other and (better is None or other.loss < better.loss):
-                    better, newton = other, False
-            if better is None and not tried:  # where rounding hides what the loss loses, Newton's method goes on
-                better = _newton(problem, state, model, unit)
-                newton = True
+            better, newton = _best(problem, state, model, unit, better, tried)
             if better is None:
                 break
             state = better
@@ -177,6 +170,20 @@ def _descend(
     return state.point, {
         name: np.array(column) for name, column in zip(("loss", "residual", "newton"), columns, strict=True)
     }
+
+
+def _best(
+    problem: Constrained, state: _State, model: Model, unit: float, newton: _State | None, tried: bool
+) -> tuple[_State | None, bool]:
+    """Return the Newton point if it halves the residual, else the lower of it and the damped one; which it is."""
+    if newton and newton.residual <= state.residual / 2:
+        return newton, True
+    damped = _levenberg_marquardt(problem, state, model, unit)
+    if damped and (newton is None or damped.loss < newton.loss):
+        return damped, False
+    if newton or tried:
+        return newton, True
+    return _newton(problem, state, model, unit), True  # rounding hides what the loss would lose
 
 
 def _evaluated(problem: Constrained, point: Point, unit: float, mu: tuple[float, float]) -> _State:

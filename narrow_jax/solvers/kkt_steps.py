@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from narrow_jax._typing import Array
 from narrow_jax.certificates.constrained import Constrained, Point, natural
 
-INNER, CORRECTIONS = 60, 12
-"""Accelerated gradient steps, and Newton steps at most, for one quadratic subproblem."""
+INNER, CORRECTIONS, STALE = 60, 12, 3
+"""For one quadratic subproblem: accelerated gradient steps; Newton steps at most, and in a row that do not halve Φ."""
 
 
 class Model(NamedTuple):
@@ -133,7 +133,7 @@ def damped_point(
 
 
 def _damping(problem: Constrained, model: Model) -> Array:
-    """Return D: ‖J‖² for w, and for v the geometric mean of that and of the largest column, which is far smaller."""
+    """Return D: ‖J‖² for w, and for v the geometric mean of that and of v's largest column, mostly far smaller."""
     hidden = jnp.arange(len(model.slope)) < problem.w0.size
     outer = jnp.max(jnp.where(hidden, 0.0, jnp.diag(model.gauss)))
     return jnp.diag(jnp.where(hidden, model.top, jnp.sqrt(outer * model.top)))
@@ -167,23 +167,25 @@ def _quadratic(
         following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
         return (step, step + (momentum - 1) / following * (step - at), following), None
 
-    def newton(carry: tuple[Point, Array, Point, Array, Array]) -> tuple[Point, Array, Point, Array, Array]:
-        at, phi, best, size, count = carry
+    def newton(carry: tuple[Point, Array, Point, Array, Array, Array]) -> tuple[Any, ...]:
+        at, phi, best, size, count, stale = carry
         inner = jnp.eye(point.size) - B / tau
         matrix = jnp.eye(point.size) - _derivative(problem, at - gradient(at) / tau, inner, reach)
         at = problem.project(at - jnp.linalg.solve(matrix, phi), reach)
         phi = natural_map(at)
         found = jnp.linalg.norm(phi)
-        return at, phi, jnp.where(found < size, at, best), jnp.minimum(found, size), count + 1
+        stale = jnp.where(found < size / 2, 0, stale + 1)
+        return at, phi, jnp.where(found < size, at, best), jnp.minimum(found, size), count + 1, stale
 
     (start, _, _), _ = jax.lax.scan(accelerated, (point, point, jnp.ones(())), length=INNER)
     phi = natural_map(start)
     size = jnp.linalg.norm(phi)
     goal = 1e-13 * jnp.linalg.norm(natural_map(point))
+    none = jnp.zeros((), jnp.int32)
     return jax.lax.while_loop(
-        lambda carry: (carry[3] > goal) & (carry[4] < CORRECTIONS),
+        lambda carry: (carry[3] > goal) & (carry[4] < CORRECTIONS) & (carry[5] < STALE),
         newton,
-        (start, phi, start, size, jnp.zeros((), jnp.int32)),
+        (start, phi, start, size, none, none),
     )[2]
 
 
