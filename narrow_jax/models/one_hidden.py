@@ -66,11 +66,11 @@ def _units_axis(x: HostArray) -> int:
     return 0 if x.shape[1] < _LONG_INPUT else 1
 
 
-def _products(w: Array, x: HostArray) -> Array:
-    return jnp.asarray(x) @ w if _units_axis(x) else w.T @ x.T
+def _products(w: HostArray, x: HostArray) -> Array:
+    return jnp.matmul(x, w) if _units_axis(x) else jnp.matmul(w.T, x.T)
 
 
-def _outputs(hidden: Array, v: Array, x: HostArray) -> Array:
+def _outputs(hidden: Array, v: HostArray, x: HostArray) -> Array:
     return hidden @ v if _units_axis(x) else (v.T @ hidden).T
 
 
