@@ -71,7 +71,7 @@ def _products(w: HostArray, x: HostArray) -> Array:
 
 
 def _outputs(hidden: Array, v: HostArray, x: HostArray) -> Array:
-    return hidden @ v if _units_axis(x) else (v.T @ hidden).T
+    return jnp.matmul(hidden, v) if _units_axis(x) else jnp.matmul(v.T, hidden).T
 
 
 def _check_shapes(params: Params, x: HostArray, units_per_output_row: int) -> None:
