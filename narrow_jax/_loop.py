@@ -23,9 +23,8 @@ Batch = tuple[Array, Array]
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 Augment = Callable[[Any, Any], Any]
 _AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
-_BATCHES_MEASURED = (
-    4  # at once: without the activations that a gradient keeps they need no more memory than one
-)
+# at once: unlike a gradient, a measurement does not keep the activations of every layer
+_BATCHES_MEASURED = 4
 
 
 class Forward(Protocol):

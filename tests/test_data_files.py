@@ -255,11 +255,13 @@ def test_real_strips_give_the_published_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "label_bytes"), [("cifar100_subset", 100, 2), ("svhn_cropped_subset", 10, 1)]
+    ("name", "classes", "label_bytes"),
+    [
+        pytest.param("cifar100_subset", 100, 2, marks=needs("cifar100_subset")),
+        pytest.param("svhn_cropped_subset", 10, 1, marks=needs("svhn_cropped_subset")),
+    ],
 )
 def test_subsets_are_their_records(name: str, classes: int, label_bytes: int) -> None:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"no originals: {SHARED / name} is absent (set NARROW_JAX_RAW)")
     subset = data.load(name, raw_dir=SHARED)
     assert (subset.x.shape, subset.y.shape) == ((5000, 3072), (5000, classes))
     assert (subset.x_test.shape, subset.image_shape) == ((1000, 3072), (32, 32, 3))

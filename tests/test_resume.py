@@ -134,7 +134,10 @@ OTHER_RUNS = {
         r"other config or data set: data set x: saved \(12, 5\) float32 SHA-256 .*, given .* SHA-256",
     ),
     "y": ({"data": (killable.X, -killable.Y)}, r"data set: data set y: saved \(12, 1\) float32"),
-    "evaluation": ({"evaluation": (killable.X, killable.Y)}, r"evaluation"),
+    "evaluation": (
+        {"evaluation": (killable.X, killable.Y)},
+        r"evaluation x: saved nothing, given \(12, 5\) float32 SHA-256",
+    ),
     "config": ({"config": {"learning_rate": 0.1}}, "config learning_rate: saved nothing, given 0.1"),
     "optimizer": ({"tx": optax.sgd(0.1)}, "of another model or optimizer: opt_state"),
     "monitors": ({"monitors": ()}, r"monitors: saved \['records'\], given \[\]"),
