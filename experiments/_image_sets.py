@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,16 +84,17 @@ def in_files(folder: Path, pixels: int) -> ImageSet:
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _classes(forward: Any, params: Any, state: Any, x: Any) -> jax.Array:
+    return jnp.argmax(forward(params, state, x, train=False)[0], axis=1)
+
+
 def accuracy(forward: Any, result: nj.FitResult, images: Any, labels: np.ndarray) -> float:
     """Return the share of the images that are classified rightly, 500 at a time."""
-
-    @jax.jit
-    def classes(params: Any, state: Any, x: Any) -> Any:
-        return jnp.argmax(forward(params, state, x, train=False)[0], axis=1)
-
     right = 0
     for start in range(0, len(labels), _AT_ONCE):
         rows = range(start, min(start + _AT_ONCE, len(labels)))
-        found = classes(result.params, result.model_state, np.stack([images[row] for row in rows]))
+        x = np.stack([images[row] for row in rows])
+        found = _classes(forward, result.params, result.model_state, x)
         right += int(np.sum(np.asarray(found) == labels[rows.start : rows.stop]))
     return right / len(labels)
