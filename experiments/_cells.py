@@ -12,11 +12,32 @@ import jax
 
 
 def resumed(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the records of an earlier run with the same settings."""
+    """Return the records of an earlier run.
+
+    Raises:
+        SystemExit: it had other settings; its records stay.
+    """
     if not path.is_file():
         return []
-    earlier = json.loads(path.read_text())
-    return earlier["cells"] if earlier["settings"] == json.loads(json.dumps(settings)) else []
+    earlier, given = json.loads(path.read_text()), json.loads(json.dumps(settings))
+    differences = [
+        f"{name}: {earlier['settings'].get(name)} there, {given.get(name)} here"
+        for name in {**earlier["settings"], **given}
+        if earlier["settings"].get(name) != given.get(name)
+    ]
+    if differences:
+        raise SystemExit(
+            f"{path} is of other settings ({'; '.join(differences)}): choose another folder with --out"
+        )
+    return earlier["cells"]
+
+
+def write(path: Path, settings: dict[str, Any], records: list[dict[str, Any]], **more: Any) -> None:
+    """Replace the file by one with these records; one that is read is whole."""
+    part = path.with_suffix(".part")
+    content = {"settings": settings, **more, "cells": records}
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
 
 
 def machine() -> dict[str, Any]:

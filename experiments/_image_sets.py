@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,11 +45,11 @@ class ImageSet(NamedTuple):
 class FromBytes:
     """A net on images that come as bytes; equal for equal nets, so that a compiled loop is used again."""
 
-    forward: nj.models.Stateful
+    forward: Callable[..., Any]
 
     def __call__(self, params: Any, state: Any, x: Any, train: bool) -> tuple[Any, Any]:
         """Scale the pixels to numbers of order 1, then apply the net."""
-        return self.forward(params, state, scaled(x), train)
+        return self.forward(params, state, scaled(x), train=train)
 
 
 def scaled(x: Any) -> jax.Array:

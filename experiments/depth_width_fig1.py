@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
-from experiments._cells import resumed
+from experiments._cells import resumed, write
 
 FOLDER = Path("runs/depth_width_fig1")
 LEARNING_RATE = 0.01
@@ -230,14 +229,14 @@ def main() -> None:
     missing = [point for point in itertools.product(s.depths, s.widths) if point not in done]
     for index, (depth, width) in enumerate(missing, start=1):
         records += cell(data, depth, width, s)
-        write(path, s, records, [])
+        write(path, asdict(s), records)
         last = records[-1]
         console.print(
             f"{index}/{len(missing)}: depth {depth}, width {width}: J {last['initial']['value']:.5g} → "
             f"{last['trained']['value']:.5g}, loss {last['trained']['loss']:.5g}, {last['seconds']} s"
         )
     found = exceptions(records, s)
-    write(path, s, records, found)
+    write(path, asdict(s), records, increases=found)
     figure(records, s, folder / "figure.png")
     comparisons = 2 * (len(s.depths) * (len(s.widths) - 1) + len(s.widths) * (len(s.depths) - 1))
     comparisons += len(s.depths) * len(s.widths)
@@ -245,12 +244,6 @@ def main() -> None:
         f"J increases in {len(found)} of {comparisons} comparisons" + "".join(f"\n  {f}" for f in found)
     )
     console.print(f"Written: {path}, {folder / 'figure.png'}")
-
-
-def write(path: Path, s: Settings, records: list[dict[str, Any]], found: list[str]) -> None:
-    """Write everything that is known so far."""
-    content = {"settings": asdict(s), "cells": records, "increases": found}
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
-from experiments._cells import machine, resumed
+from experiments._cells import machine, resumed, write
 from experiments._image_sets import RESTRICTED, FromBytes, ImageSet, accuracy, in_arrays, in_files, scaled
 
 FOLDER = Path("runs/narrow_fig5")
@@ -91,7 +90,7 @@ def settings(dataset: str, size: str, seeds: int) -> Settings:
         channels=(16, 32, 64),
         blocks=(1,) * 4,
         widths=(16, 32, 64, 128),
-        radii=(1.0, 10.0, 100.0),
+        radii=(0.1, 1.0, 10.0),
         epochs=10,
     )
 
@@ -218,8 +217,7 @@ def main() -> None:
     missing = [point for point in cells if point not in done]
     for index, (width, radius, seed) in enumerate(missing, start=1):
         records.append(cell(s, data, width, radius, seed, progress=not args.quick))
-        content = {"settings": asdict(s), "machine": machine(), "cells": records}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write(path, asdict(s), records, machine=machine())
         last = records[-1]
         console.print(
             f"{index}/{len(missing)}: width {width}, {name_of(radius)}, seed {seed}: test accuracy "

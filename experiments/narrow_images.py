@@ -34,7 +34,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
-from experiments._cells import machine, resumed
+from experiments._cells import machine, resumed, write
 
 FOLDER = Path("runs/narrow_images")
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
@@ -187,8 +187,7 @@ def main() -> None:
     for index, (width, method) in enumerate(missing, start=1):
         record = cell(data, s, width, method)
         records.append(record)
-        content = {"settings": described(s), "machine": machine(), "cells": records}
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write(path, described(s), records, machine=machine())
         console.print(
             f"{index}/{len(missing)}: width {width}, {method}: test "
             f"{100 * math.fsum(record['test_accuracy']) / s.seeds:.1f} %, step size {record['learning_rate']}, "

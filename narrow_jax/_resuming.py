@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from narrow_jax import _checks, checkpoints
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.checkpoints import CheckpointError
+from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
@@ -88,7 +90,7 @@ def describe(
     monitors: Sequence[Monitor],
     key: Key[Array, ""] | None,
     start: tuple[Params, Any],
-    data: tuple[HostArray, HostArray],
+    data: tuple[HostArray, HostArray] | Stream,
     evaluation: tuple[HostArray, HostArray] | None,
     **plain: int | None,
 ) -> dict[str, Any]:
@@ -100,21 +102,25 @@ def describe(
         "monitors": [monitor.name for monitor in monitors],
         "key": None if key is None else jax.random.key_data(key).tolist(),
         "start": checkpoints.fingerprint(start),
+        "stream": isinstance(data, Stream),
         "data set": _fingerprints(data),
         "evaluation": None if evaluation is None else _fingerprints(evaluation),
     }
 
 
-def _fingerprints(data: tuple[HostArray, HostArray]) -> dict[str, str]:
-    return {
-        name: f"{array.shape} {array.dtype} SHA-256 {checkpoints.fingerprint(array)}"
-        for name, array in zip("xy", data, strict=True)
-    }
+def _fingerprints(data: tuple[HostArray, HostArray] | Stream) -> dict[str, str]:
+    if isinstance(data, Stream):
+        return {"x": data.fingerprint(), "y": checkpoints.described(data.y)}
+    x, y = data
+    return {"x": checkpoints.described(x), "y": checkpoints.described(y)}
 
 
 def _name(function: Callable[..., Any] | str | None) -> str | None:
     if function is None or isinstance(function, str):
         return function
+    if isinstance(function, partial):
+        arguments = [*map(str, function.args), *(f"{k}={v}" for k, v in sorted(function.keywords.items()))]
+        return f"{_name(function.func)}({', '.join(arguments)})"
     return getattr(function, "__qualname__", type(function).__name__)
 
 
@@ -132,7 +138,7 @@ def ctrl_c_held_back(wanted: bool) -> Iterator[threading.Event]:
 
     def handler(signum: int, frame: Any) -> None:
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("left at once: of this run there is what was saved before, if anything")
         asked.set()
         with suppress(OSError):  # print may not be called from within a print that the signal interrupts
             os.write(2, b"Ctrl-C: saving after this chunk; press it again to leave at once\n")

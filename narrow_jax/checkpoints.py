@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _manifest
+from narrow_jax._typing import HostArray
 
 KEEP = 3
 """So many checkpoints of a run are kept: the newest ones."""
@@ -169,6 +170,16 @@ def fingerprint(tree: Any) -> str:
     return hashlib.sha256(json.dumps(_on_host(_named(tree))[1]).encode()).hexdigest()
 
 
+def described(array: HostArray) -> str:
+    """Return shape, dtype and fingerprint of an array, for people.
+
+    Example:
+        >>> described(np.zeros((2, 3)))[:28]
+        '(2, 3) float64 SHA-256 0d2d1'
+    """
+    return f"{array.shape} {array.dtype} SHA-256 {fingerprint(array)}"
+
+
 def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config as it will be read back, tuples as lists.
 
@@ -296,7 +307,12 @@ def _rename(draft: Path, target: Path) -> None:
     replaced = draft.with_name(f"{draft.name}-replaced")
     if target.exists():
         target.rename(replaced)
-    draft.rename(target)
+    try:
+        draft.rename(target)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
     _manifest.sync(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 

@@ -34,6 +34,8 @@ def bfloat16(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     Loss, gradients of the weights, optimizer and constraints stay in float32, and so do the variables of a model
     with ``model_state`` (BatchNorm statistics). A product of bfloat16 numbers carries 8 bits, so that a pairwise
     net sees its two halves apart only where they differ by more than 2⁻⁸ of the weights: use it with large balls.
+    Samples that are integers pass as they are. A model that scales bytes makes float32 of them, which Flax then
+    computes in: scale them outside, ``lambda params, x: bfloat16(net)(params, x / 255)``.
 
     Args:
         apply_fn: ``apply_fn(params, x)`` or ``apply_fn(params, state, x, train=…)``, as ``nj.fit`` takes them.

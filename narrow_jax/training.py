@@ -114,8 +114,10 @@ def fit(
         resume: True goes on from the newest checkpoint in the folder, or begins where there is none yet; a
             number goes on from the checkpoint of that step. Params and history end bit for bit as those of a run
             that was never stopped, on the same kind of machine.
-        config: whatever else made the run, such as the learning rate, as JSON can hold it. It is saved, and
-            together with the arguments above compared on resuming.
+        config: whatever else made the run, such as the learning rate, as JSON can hold it. It is saved, and compared
+            on resuming. So are the start, the data (``nj.data.Stream.fingerprint``), the number of devices, key,
+            steps, every, batch_size, and the names of loss, augmentation and monitors. What ``apply_fn``, ``tx`` and
+            other functions hold inside is not seen: it belongs in here.
 
     Raises:
         ValueError, TypeError: data, loss or batch size that do not fit; each message says what would.
@@ -152,18 +154,18 @@ def fit(
     chunk = Streamed(problem, data) if isinstance(data, Stream) else partial(_loop.run_chunk, problem)
     run = partial(chunk, **inputs)
     if saver is not None:
-        seen = (rows[0], data.y) if isinstance(data, Stream) else rows
         depends_on = _resuming.describe(
             loss,
             augment,
             monitors,
             key,
             (params, model_state),
-            seen,
+            data if isinstance(data, Stream) else rows,
             evaluation,
             steps=steps,
             every=every,
             batch_size=batch_size,
+            devices=None if devices is None else len(devices),
         )
         saver = saver._replace(config=saver.config | depends_on)
     state, history = (state, {}) if saver is None else saver.restore(state)

@@ -5,6 +5,7 @@ import json
 import resource
 import shutil
 import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -196,6 +197,21 @@ def test_disk_full_while_flushing(folder, monkeypatch):
         patched.setattr(_manifest.os, "fsync", full)
         with pytest.raises(CheckpointError, match=r"No space left on device; the newest good step is 40"):
             save(folder, 60, make_state(), CONFIG)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000020", "step-00000040"]
+
+
+def test_saving_a_step_again_that_fails_leaves_it_as_it_was(folder, monkeypatch):
+    own = Path.rename
+
+    def refuse(path, target):
+        if path.name == "draft-00000040":
+            raise OSError(errno.EIO, "Input/output error")
+        return own(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refuse)
+        with pytest.raises(CheckpointError, match=r"step 40 could not be saved .*newest good step is 40"):
+            save(folder, 40, make_state(), CONFIG)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000020", "step-00000040"]
 
 

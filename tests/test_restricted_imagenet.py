@@ -116,6 +116,17 @@ def test_nothing_is_skipped_where_all_decode(folder):
     assert len(restricted.from_folder(folder, size=32, skip_undecodable=True)) == 3
 
 
+def test_fingerprint_follows_names_lengths_and_size_and_no_place(folder, tmp_path):
+    """The SHA-256 that a resumed run compares."""
+    first = restricted.from_folder(folder, size=32).fingerprint()
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert restricted.from_folder(moved, size=32).fingerprint() == first
+    assert restricted.from_folder(moved, size=16).fingerprint() != first
+    images = restricted.from_folder(moved, size=32)
+    Path(images.names[0]).write_bytes(Path(images.names[0]).read_bytes() + b" ")
+    assert restricted.from_folder(moved, size=32).fingerprint() != first
+
+
 def test_unknown_class_folder(folder):
     (folder / "dogs").mkdir()
     with pytest.raises(ValueError, match=r"train/dogs is the folder of no ImageNet class; .* n02085620"):
@@ -169,11 +180,16 @@ def test_records_are_the_images_of_the_folder(folder, tmp_path, capsys):
     home = records(tmp_path / "sets", examples)
     expected = restricted.from_folder(folder, size=32)
     wanted = sorted((label, image.tobytes()) for label, image in zip(expected.labels, expected, strict=True))
-    for _ in range(2):  # the labels are read from the records, then from beside them
+    cache = home / "restricted_imagenet.train.npy"
+    for turn in range(
+        3
+    ):  # the labels are read from the records, from beside them, and not from a stale file there
+        if turn == 2:
+            np.save(cache, np.load(cache)[:-1])
         images = restricted.from_records(home, size=32)
         found = sorted((label, image.tobytes()) for label, image in zip(images.labels, images, strict=True))
         assert found == wanted
-    assert (home / "restricted_imagenet.train.npy").is_file()
+    assert images.fingerprint() != images.only(np.arange(1)).fingerprint()
     with pytest.raises(ValueError, match="unknown split 'tran': did you mean 'train'"):
         restricted.from_records(home, "tran")
 

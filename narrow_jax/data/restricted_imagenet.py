@@ -7,9 +7,11 @@ The images stay in their files; ``nj.data.Stream(images, images.labels)`` feeds 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +76,15 @@ class Images:
         labels: super-class of each image (n,), an index into ``CLASSES``.
         size: height and width of what comes out.
         content: from a number to the bytes of the file.
+        marks: of each image what tells it from another without reading it: name and length of the file, or the number
+            of the record.
     """
 
     names: list[str]
     labels: Int[np.ndarray, " n"]
     size: int
     content: Callable[[int], bytes]
+    marks: list[Any]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -99,6 +104,15 @@ class Images:
                 f"{self.names[row]} cannot be decoded ({error}): replace or remove it, or leave out what cannot "
                 "be decoded with skip_undecodable=True"
             ) from error
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the size and the marks, which ``nj.fit`` compares on resuming."""
+        return hashlib.sha256(json.dumps([self.size, self.marks]).encode()).hexdigest()
+
+    def only(self, rows: Int[np.ndarray, " m"]) -> Images:
+        """Return the images of these numbers."""
+        names, marks = ([values[row] for row in rows] for values in (self.names, self.marks))
+        return Images(names, self.labels[rows], self.size, lambda row: self.content(int(rows[row])), marks)
 
 
 def from_folder(folder: str | Path, *, size: int = 224, skip_undecodable: bool = False) -> Images:
@@ -133,9 +147,11 @@ def from_folder(folder: str | Path, *, size: int = 224, skip_undecodable: bool =
         paths += files
         labels += [classes[child.name]] * len(files)
     numbers = superclass(np.array(labels, np.int32))
-    rows = np.flatnonzero(numbers >= 0)
-    kept = [paths[row] for row in rows]
-    images = Images(list(map(str, kept)), numbers[rows], size, lambda row: kept[row].read_bytes())
+    kept = [path for path, number in zip(paths, numbers, strict=True) if number >= 0]
+    marks = [(path.name, path.stat().st_size) for path in kept]
+    images = Images(
+        list(map(str, kept)), numbers[numbers >= 0], size, lambda row: kept[row].read_bytes(), marks
+    )
     return _usable(images, folder, skip_undecodable)
 
 
@@ -168,10 +184,9 @@ def from_records(
     _checks.choice("split", split, builder.info.splits)
     source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     numbers = superclass(_labels(source, folder / f"restricted_imagenet.{split}.npy"))
-    rows = np.flatnonzero(numbers >= 0)
-    names = [f"record {row} of {split} in {folder}" for row in rows]
-    images = Images(names, numbers[rows], size, lambda row: source[int(rows[row])]["image"])
-    return _usable(images, folder, skip_undecodable)
+    names = [f"record {row} of {split} in {folder}" for row in range(len(numbers))]
+    records = Images(names, numbers, size, lambda row: source[row]["image"], list(range(len(numbers))))
+    return _usable(records.only(np.flatnonzero(numbers >= 0)), folder, skip_undecodable)
 
 
 def _imagenet_classes() -> dict[str, int]:
@@ -182,8 +197,8 @@ def _imagenet_classes() -> dict[str, int]:
 
 
 def _labels(source: Any, cache: Path) -> np.ndarray:
-    if cache.is_file():
-        return np.load(cache, allow_pickle=False)
+    if cache.is_file() and len(labels := np.load(cache, allow_pickle=False)) == len(source):
+        return labels
     labels = np.array([example["label"] for example in source], np.int32)
     with contextlib.suppress(OSError):  # a folder that others prepared may be read-only
         save_array(cache, labels)
@@ -191,17 +206,13 @@ def _labels(source: Any, cache: Path) -> np.ndarray:
 
 
 def _usable(images: Images, folder: Path, skip_undecodable: bool) -> Images:
-    rows: Iterable[int] = range(len(images))
     if skip_undecodable:
         with ThreadPoolExecutor() as pool:
-            decoded = list(pool.map(lambda row: _decodes(images, row), rows))
+            decoded = list(pool.map(lambda row: _decodes(images, row), range(len(images))))
         bad = [name for name, good in zip(images.names, decoded, strict=True) if not good]
         if bad:
             warnings.warn(f"left out, since they cannot be decoded: {', '.join(bad)}", stacklevel=3)
-        rows = np.flatnonzero(decoded)
-        whole = images
-        names = [whole.names[row] for row in rows]
-        images = Images(names, whole.labels[rows], whole.size, lambda row: whole.content(int(rows[row])))
+        images = images.only(np.flatnonzero(decoded))
     if not len(images):
         raise ValueError(f"{folder} has no image of the super-classes {', '.join(CLASSES)}")
     return images

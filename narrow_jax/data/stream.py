@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from narrow_jax import _checks, _epochs
+from narrow_jax import _checks, _epochs, checkpoints
 from narrow_jax._typing import Array, HostArray, Key, Shaped
 from narrow_jax.data.extras import extra
 
@@ -74,6 +74,19 @@ class Stream:
     def sample(self) -> Batch:
         """Read the rows on which training is measured."""
         return _read(self.x, self.rows), self.y[self.rows]
+
+    def fingerprint(self) -> str:
+        """Return what tells the samples from others, for ``nj.fit`` to compare on resuming.
+
+        The SHA-256 of an array or memory map. Another source is not read from end to end: the SHA-256 of ``sample``,
+        with what the source's own ``fingerprint()`` returns if it has one.
+        """
+        if isinstance(self.x, np.ndarray):
+            return checkpoints.described(self.x)
+        own = self.x.fingerprint() if hasattr(self.x, "fingerprint") else "unknown"
+        return (
+            f"{len(self)} samples, source {own}, those measured on {checkpoints.described(self.sample()[0])}"
+        )
 
     def batches(self, key: Key[Array, ""], batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Return the batches of the steps ``first``, ``first + 1``, … without end.
