@@ -1,9 +1,13 @@
-"""Spectra on an accelerator: correctness against stored references, then σ_min at growing sizes.
+"""Spectra on an accelerator: correctness against stored references, then σ_min at growing sizes; and training.
 
-Command:  python -m benchmarks.gpu [--quick]   (needs narrow_jax and a GPU build of JAX; no data set, no network)
+Command:  python -m benchmarks.gpu [--train] [--quick]   (needs narrow_jax and a GPU build of JAX; no data, no network)
 Expected: every problem of the reference table inside its interval; certified σ_min at d=3072, m=66 for n as large as
           the memory allows, near the float64 limit of two products and a Cholesky factorisation; under 9 minutes.
-Writes:   benchmarks/results/gpu.json; ``--quick`` runs small sizes on any device and writes nothing.
+          ``--train`` instead: images per second of ResNet-18 with 64 channels in its last stage, 50,000 images of
+          32 × 32, with the regime and without, bfloat16 and float32. Accuracies:
+          ``python -m experiments.narrow_fig5 --size gpu``.
+Measured: on no accelerator yet.
+Writes:   benchmarks/results/gpu.json, gpu_training.json; ``--quick`` runs small sizes on any device and writes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import narrow_jax as nj
-from benchmarks import _timing
+from benchmarks import _gpu_training, _timing
 from benchmarks.spectra import Size, problem
 
 SIZES = (Size(2_000, 3072, 66), Size(10_000, 3072, 66), Size(50_000, 3072, 66))
@@ -105,14 +109,8 @@ def measure(size: Size, certify: bool) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run the checks and the sizes, print the table, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes on any device; nothing is written")
-    quick = parser.parse_args().quick
-    device = jax.devices()[0]
-    if device.platform == "cpu" and not quick:
-        sys.exit(f"benchmarks.gpu: JAX sees {device} only; install a GPU build of JAX, or pass --quick")
+def spectra(quick: bool) -> list[dict[str, Any]]:
+    """Check the reference table, then measure the sizes until the time is over."""
     jax.config.update("jax_enable_x64", True)
     started = time.perf_counter()
     records = [correctness(4 if quick else None)]
@@ -121,6 +119,24 @@ def main() -> None:
             if time.perf_counter() - started < 60 * MINUTES:
                 print(f"{size}, {'certified' if certify else 'uncertified'} …", file=sys.stderr)
                 records.append(measure(size, certify))
+    return records
+
+
+def main() -> None:
+    """Run the checks and the sizes, print the table, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", action="store_true", help="throughput of training instead of spectra")
+    parser.add_argument("--quick", action="store_true", help="small sizes on any device; nothing is written")
+    args = parser.parse_args()
+    quick, name = args.quick, "gpu_training" if args.train else "gpu"
+    device = jax.devices()[0]
+    if device.platform == "cpu" and not quick:
+        sys.exit(f"benchmarks.gpu: JAX sees {device} only; install a GPU build of JAX, or pass --quick")
+    records = (
+        _gpu_training.throughputs(_gpu_training.QUICK if quick else _gpu_training.FULL)
+        if args.train
+        else spectra(quick)
+    )
     columns = (
         "what",
         "size",
@@ -135,7 +151,7 @@ def main() -> None:
     _timing.table(records, columns)
     if not quick:
         records.append({"what": "device", "result": device.device_kind, "numpy": np.__version__})
-        print(_timing.write("gpu", "python -m benchmarks.gpu", records))
+        print(_timing.write(name, "python -m benchmarks.gpu" + " --train" * args.train, records, "flax"))
 
 
 if __name__ == "__main__":

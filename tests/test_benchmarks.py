@@ -3,9 +3,12 @@
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
+import numpy as np
+import optax
 import pytest
 
 import narrow_jax as nj
@@ -23,6 +26,23 @@ def test_quick_run_on_any_device():
     assert done.returncode == 0, done.stderr
     assert "4 certified, 0 outside" in done.stdout
     assert "False" not in done.stdout
+
+
+def test_throughput_counts_neither_compiling_nor_measuring(monkeypatch):
+    from benchmarks import _gpu_training
+
+    job = _gpu_training.QUICK
+    x = np.random.default_rng(0).normal(size=(job.images, job.pixels, job.pixels, 3)).astype(np.float32)
+    tx = nj.constraints.regime(optax.sgd(0.1), 1.0, labels=job.net.labels)
+    # start and end of: one epoch with compiling, one epoch, three
+    clock = types.SimpleNamespace(perf_counter=iter([0, 10, 10, 12, 12, 18]).__next__)
+    monkeypatch.setattr(_gpu_training, "time", clock)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        record = _gpu_training.throughput(
+            job, (x, np.zeros(job.images, np.int32)), job.net, tx, bfloat16=True
+        )
+    assert (record["first_call"], record["seconds"]) == (10, 6)
+    assert record["result"] == f"{2 * job.images / (6 - 2):.0f} images/s"
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="JAX sees an accelerator here")

@@ -1,7 +1,9 @@
 """Every experiment runs in its quick form and writes what its docstring says."""
 
+import functools
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+
+import narrow_jax as nj
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_"))
@@ -61,6 +65,36 @@ def test_figure_5_streams_images_from_files(tmp_path):
         record = narrow_fig5.cell(s, data, width=8, radius=10.0, seed=0, progress=False)
     assert record["test_accuracy"] == 1.0
     assert 0 < record["distance"] <= 10 * (1 + 1e-6)
+
+
+def test_net_on_bytes_computes_in_bfloat16():
+    from experiments import _image_sets
+
+    net = nj.models.ResNet(channels=(4,), blocks=(1,), outputs=3)
+    images = np.zeros((2, 6, 6, 3), np.uint8)
+    state = jax.eval_shape(net.init, jax.random.key(0), np.zeros((2, 6, 6, 3), np.float32))
+    params = state.pop("params")
+    dtypes = {}
+    for name, forward in (("as it is", lambda f: f), ("bfloat16", nj.precision.bfloat16)):
+        apply = _image_sets.FromBytes(forward(nj.models.Stateful(net)))
+        with jax.numpy_dtype_promotion("standard"):  # Flax's own code
+            program = str(jax.make_jaxpr(functools.partial(apply, train=True))(params, state, images))
+        dtypes[name] = set(re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", program))
+    assert dtypes == {"as it is": {"f32"}, "bfloat16": {"bf16"}}
+
+
+def test_records_of_other_settings_stay(tmp_path):
+    from experiments import _cells
+
+    path = tmp_path / "summary.json"
+    assert _cells.resumed(path, {"widths": (4, 8)}) == []
+    _cells.write(path, {"widths": (4, 8)}, [{"width": 4}], machine={})
+    before = path.read_text()
+    assert _cells.resumed(path, {"widths": (4, 8)}) == [{"width": 4}]
+    with pytest.raises(SystemExit, match=r"widths: \[4, 8\] there, \[4\] here.*--out"):
+        _cells.resumed(path, {"widths": (4,)})
+    assert path.read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_figure_5_asks_for_the_folder_of_images(monkeypatch, tmp_path):
