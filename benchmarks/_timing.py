@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -38,6 +40,12 @@ def table(records: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+def peak_gb() -> float:
+    """Return the peak resident memory of this process in units of 10⁹ bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def machine(*packages: str) -> dict[str, Any]:

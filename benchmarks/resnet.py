@@ -11,7 +11,6 @@ falling as a cosine; images flipped inside the step.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def epoch(net: nj.models.ResNet, data: nj.data.Dataset, batch_size: int, progres
         "seconds_to_test": round(time.perf_counter() - trained, 1),
         "relative_distance": float(result.history["relative_distance"][-1]),
         "loss": result.history["loss"].tolist(),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gb": round(_timing.peak_gb(), 2),
     }
 
 

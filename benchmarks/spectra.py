@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -198,7 +197,7 @@ def alone(size: Size) -> dict[str, Any]:
         "first_call": round(first, 2),
         "seconds": round(seconds, 3),
         "relative_width": float(f"{(s.upper - s.lower) / s.value:.1e}"),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
+        "peak_gb": round(_timing.peak_gb(), 2),
     }
 
 

@@ -2,13 +2,13 @@
 
 Command:  python -m benchmarks.stationary_value [--large]
 Expected: at 20,000 rows × 2,970 weights ≥ 2 times faster and a third of the memory, the same value to 1e-8;
-          ``--large``: 100,000 rows × 3,000 weights (10,000 samples of 64 inputs, 10 outputs, as MNIST 8×8)
+          ``--large`` instead: 100,000 rows × 3,000 weights (10,000 samples of 64 inputs, 10 outputs, as MNIST 8×8)
           under 150 s and 4 GB on two cores, where the SVD of D does not fit.
 Measured: 20,000 × 2,970: SVD 40.5 s and 1,767 MB, CholeskyQR 6.4 s (6.4 times faster) and 311 MB (0.18 of the
           memory), values equal to 3e-16; 100,000 × 3,092: 21.7 s, 642 MB for the whole process.
 Each run has a process of its own, whose peak resident memory is read; seconds are wall-clock time, and
 processor seconds beside them show how busy the machine was.
-Writes:   benchmarks/results/stationary_value.json
+Writes:   benchmarks/results/stationary_value.json or stationary_value_large.json
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def one(size: Size, method: str) -> dict[str, Any]:
     }
     x, y = rng.normal(size=(size.samples, size.inputs)), rng.normal(size=(size.samples, sizes[-1]))
     nj.certificates.stationary_value(params, x[:5], y[:5])  # the imports and BLAS's buffers
-    base = resource.getrusage(resource.RUSAGE_SELF)
+    base, base_gb = resource.getrusage(resource.RUSAGE_SELF), _timing.peak_gb()
     started = time.perf_counter()
     s = nj.certificates.stationary_value(params, x, y, method=method, contributions=False)
     seconds = time.perf_counter() - started
@@ -72,8 +72,8 @@ def one(size: Size, method: str) -> dict[str, Any]:
         "condition": s.sigma_max / s.sigma_r if s.sigma_r and s.sigma_max else None,
         "seconds": round(seconds, 2),
         "processor_seconds": round(peak.ru_utime + peak.ru_stime - base.ru_utime - base.ru_stime, 2),
-        "megabytes": round((peak.ru_maxrss - base.ru_maxrss) / 1024),
-        "megabytes_of_the_process": round(peak.ru_maxrss / 1024),
+        "gigabytes": round(_timing.peak_gb() - base_gb, 3),
+        "gigabytes_of_the_process": round(_timing.peak_gb(), 3),
     }
 
 
@@ -88,7 +88,7 @@ def compared(size: str) -> list[dict[str, Any]]:
     naive, ours = (apart(size, method) for method in ("dense", "cholesky"))
     ours |= {
         "times_faster": round(naive["seconds"] / ours["seconds"], 2),
-        "part_of_memory": round(ours["megabytes"] / naive["megabytes"], 3),
+        "part_of_memory": round(ours["gigabytes"] / naive["gigabytes"], 3),
         "difference": abs(ours["value_over_baseline"] - naive["value_over_baseline"]),
     }
     return [naive, ours]
@@ -99,22 +99,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--large", action="store_true", help="also 100,000 rows")
+    parser.add_argument("--large", action="store_true", help="100,000 rows instead")
     parser.add_argument("--one", nargs=2, metavar=("SIZE", "METHOD"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(SIZES[args.one[0]], args.one[1])))
         return
-    records = [record for size in ("small", "medium") for record in compared(size)]
     if args.large:
-        records.append(apart("large", "cholesky"))
+        name, records = "stationary_value_large", [apart("large", "cholesky")]
+    else:
+        name, records = "stationary_value", [*compared("small"), *compared("medium")]
     for record in records:
         print(record)
-    flags = " --large" if args.large else ""
-    path = _timing.write(
-        "stationary_value", f"python -m benchmarks.stationary_value{flags}", records, "scipy"
-    )
-    print(f"Written: {path}")
+    command = "python -m benchmarks.stationary_value" + " --large" * args.large
+    print(f"Written: {_timing.write(name, command, records, 'scipy')}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ RADIUS, RATE = 1.0, 5e-3
 SETS: dict[str, dict[str, Any]] = {
     "digits": {"samples": 1797, "width": 80, "steps": 3000},
     "mnist": {"samples": 3000, "width": 16, "steps": 1000},
-    "cifar10": {"samples": 2000, "width": 6, "steps": 300},
+    "cifar10": {"samples": 2000, "width": 6, "steps": 600},
 }
 QUICK = {"digits": {"samples": 200, "width": 20, "steps": 100}}
 FOLDER = Path("runs/narrow_random_labels")
@@ -111,6 +111,8 @@ def main() -> None:
     args = parser.parse_args()
     console = Console()
     sets = QUICK if args.quick else SETS if args.raw_dir else {"digits": SETS["digits"]}
+    if absent := [name for name in args.datasets or () if name not in sets]:
+        parser.error(f"{' and '.join(absent)}: only with --raw-dir DIR and without --quick")
     records = []
     for name in args.datasets or sets:
         samples, width, steps = (sets[name][field] for field in ("samples", "width", "steps"))

@@ -1,7 +1,7 @@
 """Theorem 3.2 at work: certified starts, the proven bound against the loss, and the step that works in practice.
 
 Command:  python -m experiments.pyramidal_convergence [--quick] [--out DIR]
-Cost:     three minutes on two shared cores; ``--quick`` about 20 s.
+Cost:     five minutes on two shared cores; ``--quick`` about 20 s.
 Expected: no invariant breaks, bound (7) is never exceeded and distances stay below (9). With the paper's step the bound
           falls by 1e4 within 1e4 steps for two layers and N = 5, and hardly moves for three layers. With the sharper
           constants, as proven, it falls there too, and the step is close to the best of a search.
