@@ -116,7 +116,11 @@ def pairwise_conv(
     stacked = jnp.concatenate([plus, minus - plus], axis=filters)
     y = jax.lax.conv_general_dilated(lhs, stacked, window_strides, padding, dimension_numbers=axes, **options)
     y, gap = jnp.split(y, 2, axis=channels)
-    return jnp.concatenate([y, y + gap], axis=channels)
+    # one formula for both halves: XLA compiles what follows, such as a norm's sum over the samples, into one loop with
+    # this, and for a concatenation into two, which may sum in different orders
+    apart = jnp.arange(2, dtype=y.dtype).reshape(2, *(1,) * (y.ndim - channels))
+    both = jnp.expand_dims(y, channels) + apart * jnp.expand_dims(gap, channels)
+    return both.reshape(*y.shape[:channels], -1, *y.shape[channels + 1 :])
 
 
 def pairwise_head(v: HostArray, features: HostArray) -> Float[Array, "n k"]:

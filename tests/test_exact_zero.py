@@ -1,0 +1,35 @@
+"""The logits of a mirrored residual net are exactly 0, as XLA compiles it for users: there channels round apart."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resnets import NET, compiled, images, mirrored_at_random, start
+
+from narrow_jax.models import ResNet18
+
+# half widths that fill no vector register evenly
+NETS = {
+    "batch, 3": NET,
+    "batch, 19": NET.clone(channels=(3, 38)),
+    "group, 11": NET.clone(channels=(3, 22), norm="group"),
+}
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
+@settings(max_examples=15)
+@given(st.integers(0, 10_000), st.integers(-3, 3))
+def test_logits_are_exactly_zero_for_any_images_in_both_modes(net, seed, exponent):
+    x = images(seed, 10.0**exponent)
+    apply, train = compiled(net)
+    for variables in (start(net, seed), mirrored_at_random(net, seed)):
+        np.testing.assert_array_equal(apply(variables, x), np.zeros((5, 3)))
+        np.testing.assert_array_equal(train(variables, x)[0], np.zeros((5, 3)))
+
+
+def test_logits_of_the_full_net_are_exactly_zero():
+    net, x = ResNet18(width=64, outputs=10), images(0, shape=(2, 16, 16, 2))
+    variables = mirrored_at_random(net, 0)
+    logits, _ = jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"]))(variables, x)
+    np.testing.assert_array_equal(logits, np.zeros((2, 10)))
