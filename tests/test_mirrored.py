@@ -1,4 +1,4 @@
-"""The regime for any model: mirrored channels, equal sums for equal filters, the pairwise head, labels by path."""
+"""The regime for any model: mirrored channels, what tells the head of them, the pairwise head, labels by path."""
 
 import functools
 
@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 
 from narrow_jax import constraints
 from narrow_jax.constraints import by_path
-from narrow_jax.models import PairwiseHead, mirror, mirrored, pairwise_conv, pairwise_head
-
-# a float64 sum of at most 100 products of numbers of order 1, in another order
-SUM_ORDER = 5e-14
+from narrow_jax.models import PairwiseHead, is_mirrored, mirror, mirrored, pairwise_head
 
 PARAMS = {
     "free": {"kernel": np.arange(6.0).reshape(2, 3)},
@@ -92,67 +89,27 @@ def test_labels_of_a_name_that_no_leaf_has_are_refused():
         by_path(w="head", v="v")(PARAMS)
 
 
-# convolutions
+# equal halves
 
 
-def convolve(x, w, stride, pad, dilation):
-    """Return the convolution of NHWC images with an HWIO kernel, window by window, in float64."""
-    x = np.pad(np.asarray(x, float), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    reach = [(size - 1) * dilation + 1 for size in w.shape[:2]]
-    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(1, 2))
-    windows = windows[:, ::stride, ::stride, :, ::dilation, ::dilation]
-    return np.einsum("nyxcij,ijcm->nyxm", windows, np.asarray(w, float))
+def test_is_mirrored_sees_every_leaf_and_channel():
+    block = jax.tree.map(lambda leaf: leaf + 1, mirror(PARAMS, LABELS)["block"])
+    stats = {"mean": np.zeros(4, np.float32)}
+    assert jax.jit(is_mirrored)(block, stats)
+    for name in ("kernel", "bias"):
+        for channel in range(4):
+            other = np.array(block[name])
+            other[..., channel] = np.nextafter(other[..., channel], np.inf)
+            assert not is_mirrored({**block, name: other}, stats), (name, channel)
+    assert not is_mirrored(block, {"mean": np.array([0, 0, 1, 0], np.float32)})
+    assert not is_mirrored({"kernel": np.full(4, np.nan)})
 
 
-def direct(x, w, stride=1, pad=0, dilation=1):
-    return pairwise_conv(
-        x,
-        w,
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-@pytest.mark.parametrize(("size", "stride", "pad", "dilation"), [(1, 2, 0, 1), (3, 1, 1, 1), (2, 2, 1, 2)])
-def test_value_is_that_of_a_convolution(size, stride, pad, dilation, x64):
-    rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(2, 5, 5, 3)), rng.normal(size=(size, size, 3, 6))
-    expected = convolve(x, w, stride, pad, dilation)
-    found = jax.jit(direct, static_argnums=(2, 3, 4))(x, w, stride, pad, dilation)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=SUM_ORDER)
-
-
-# (n, height, channels, half of the width, kernel): in all of them XLA's own convolution on a CPU rounds two equal
-# filters apart, by up to 1e-4
-UNEVEN = [(2, 4, 3, 3, 1), (8, 1, 3, 3, 1), (1, 3, 256, 33, 3), (2, 3, 256, 48, 3), (1, 4, 64, 100, 3)]
-
-
-@pytest.mark.parametrize(("n", "height", "channels", "half", "size"), UNEVEN)
-def test_equal_filters_give_equal_bits(n, height, channels, half, size):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(n, height, height, channels)), jnp.float32)
-    w = rng.normal(size=(size, size, channels, half))
-    y = jax.jit(direct)(x, jnp.asarray(np.concatenate([w, w], axis=-1), jnp.float32))
-    np.testing.assert_array_equal(y[..., :half], y[..., half:])
-    assert np.abs(y).min() > 0
-
-
-def test_gradient_is_that_of_a_convolution(x64):
-    rng = np.random.default_rng(0)
-    x, w, r = (rng.normal(size=shape) for shape in ((2, 4, 4, 3), (1, 1, 3, 4), (2, 4, 4, 4)))
-    dx, dw = jax.jit(jax.grad(lambda x, w: jnp.sum(r * direct(x, w)), (0, 1)))(x, w)
-    np.testing.assert_allclose(dx, np.einsum("nyxm,cm->nyxc", r, w[0, 0]), atol=SUM_ORDER)
-    np.testing.assert_allclose(dw[0, 0], np.einsum("nyxm,nyxc->cm", r, x), atol=SUM_ORDER)
-
-
-def test_grouped_and_odd_convolutions_are_refused():
-    x = jnp.ones((1, 3, 3, 4))
-    with pytest.raises(ValueError, match=r"'feature_group_count': 2.*expected 1: halves of grouped channels"):
-        pairwise_conv(x, jnp.ones((1, 1, 2, 4)), (1, 1), "SAME", feature_group_count=2)
-    with pytest.raises(ValueError, match="width is 5; expected an even number"):
-        direct(x, jnp.ones((1, 1, 4, 5)))
+def test_is_mirrored_refuses_what_says_nothing():
+    with pytest.raises(ValueError, match="is_mirrored got no leaf"):
+        is_mirrored({}, [])
+    with pytest.raises(ValueError, match="width is 3; expected an even number"):
+        is_mirrored(np.ones(3))
 
 
 # the head
@@ -185,11 +142,20 @@ def test_head_is_exactly_zero_where_its_features_are_computed_in_the_same_loop()
     np.testing.assert_array_equal(logits, np.zeros((5, 1)))
 
 
-def test_head_keeps_its_gradient_at_equal_halves_and_hides_no_overflow():
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_head_keeps_its_gradient_at_equal_halves_and_hides_no_overflow(mirrored):
     v, features = jnp.array([[2.0], [3.0]]), jnp.array([[1.0, 5.0, 1.0, 5.0]])
-    slope = jax.jit(jax.grad(lambda f: pairwise_head(v, f).sum()))(features)
+    slope = jax.jit(jax.grad(lambda f: pairwise_head(v, f, mirrored).sum()))(features)
     np.testing.assert_array_equal(slope, [[2, 3, -2, -3]])
-    assert not np.isfinite(pairwise_head(v, jnp.full((1, 4), jnp.inf))).any()
+    assert not np.isfinite(pairwise_head(v, jnp.full((1, 4), jnp.inf), mirrored)).any()
+
+
+def test_head_that_is_told_of_equal_halves_does_not_read_their_rounding():
+    v = jnp.array([[2.0], [3.0]])
+    rounded = jnp.array([[1.0, 5.0, np.nextafter(np.float32(1), np.float32(2)), 5.0]])
+    told = jax.jit(pairwise_head)
+    np.testing.assert_array_equal(told(v, rounded, True), [[0.0]])
+    assert told(v, rounded, False)[0, 0] != 0
 
 
 @pytest.mark.parametrize("features", [(4,), (2, 3), (2, 2)])
@@ -231,19 +197,21 @@ class LinenCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        conv = nn.Conv(6, (3, 3), conv_general_dilated=pairwise_conv, name="narrow")
-        return PairwiseHead(2, name="head")(nn.relu(conv(x)).mean((1, 2)))
+        conv = nn.Conv(6, (3, 3), name="narrow")
+        features = nn.relu(conv(x)).mean((1, 2))
+        return PairwiseHead(2, name="head")(features, is_mirrored(conv.variables))
 
 
 class NnxCNN(nnx.Module):
     """The same in NNX, whose params are a State or, here, a plain dict."""
 
     def __init__(self, rngs):
-        self.narrow = nnx.Conv(2, 6, (3, 3), conv_general_dilated=pairwise_conv, rngs=rngs)
+        self.narrow = nnx.Conv(2, 6, (3, 3), rngs=rngs)
         self.v = nnx.Param(jnp.ones((3, 2)))
 
     def __call__(self, x):
-        return pairwise_head(self.v[...], nnx.relu(self.narrow(x)).mean((1, 2)))
+        mirrored = is_mirrored(nnx.state(self.narrow))
+        return pairwise_head(self.v[...], nnx.relu(self.narrow(x)).mean((1, 2)), mirrored)
 
 
 def linen():

@@ -2,10 +2,10 @@
 
 from narrow_jax.models.mirrored import (
     PairwiseHead,
+    is_mirrored,
     mirror,
     mirror_channels,
     mirrored,
-    pairwise_conv,
     pairwise_head,
 )
 from narrow_jax.models.mlp import MLP, Activations, mlp_activations, mlp_apply, mlp_layers
@@ -23,6 +23,7 @@ __all__ = [
     "ResNet18",
     "StandardNet",
     "Stateful",
+    "is_mirrored",
     "mirror",
     "mirror_channels",
     "mirrored",
@@ -30,7 +31,6 @@ __all__ = [
     "mlp_apply",
     "mlp_layers",
     "pairwise_apply",
-    "pairwise_conv",
     "pairwise_head",
     "standard_apply",
 ]

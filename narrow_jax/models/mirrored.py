@@ -1,7 +1,7 @@
-"""The narrow regime for any Flax model: mirrored channels, convolutions that keep them equal, the pairwise head.
+"""The narrow regime for any Flax model: mirrored channels, and the pairwise head that reads them.
 
-Features whose second half of channels equals the first give exactly 0 in ``PairwiseHead``. ``mirror`` makes the two
-halves of the weights equal; ``pairwise_conv`` makes equal weights give equal features, bit for bit.
+Features whose second half of channels equals the first give 0 in ``PairwiseHead``. ``mirror`` makes the two halves of
+the weights equal. A compiler may still round equal channels apart, so ``is_mirrored`` tells the head of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks, constraints, initializers
 from narrow_jax._labels import label_tree
 from narrow_jax._paths import path_name
-from narrow_jax._typing import Array, Float, HostArray, Params
+from narrow_jax._typing import Array, Bool, Float, HostArray, Params
 
 
 def mirror_channels(leaf: HostArray) -> Array:
@@ -41,8 +41,8 @@ def mirror(params: Params, labels: constraints.Labels) -> Params:
 
     Output channels are the last axis, as in Flax: kernels (…, inputs, m), biases and norm scales (m,). Mirror all
     parameters between the block's input and a ``PairwiseHead``, norms included, before ``init`` of the optimizer; a
-    block's input may be anything. The logits are then 0, up to rounding: a library's convolution may sum two equal
-    channels in another order. With ``pairwise_conv`` they are 0 exactly.
+    block's input may be anything. The logits are then 0, up to rounding: compiled code may sum two equal channels in
+    another order. Where ``is_mirrored`` tells the head, they are 0 exactly.
 
     Args:
         params: any pytree.
@@ -80,51 +80,35 @@ def mirrored(draw: nn.initializers.Initializer) -> nn.initializers.Initializer:
     return lambda *args, **kwargs: mirror_channels(draw(*args, **kwargs))
 
 
-def pairwise_conv(
-    lhs: Array,
-    rhs: Array,
-    window_strides: Any,
-    padding: Any,
-    *,
-    dimension_numbers: Any = None,
-    **options: Any,
-) -> Array:
-    """Convolve as ``jax.lax.conv_general_dilated`` does, with equal outputs for the equal halves of mirrored filters.
+def is_mirrored(*variables: Any) -> Bool[Array, ""]:
+    """Return whether channel j equals channel j + m/2 in all leaves: then so do features that are made of them alone.
 
-    The second half of the output channels is computed as ``conv(x, w₊) + conv(x, w₋ − w₊)``: two equal filters may
-    round apart in a convolution, zero cannot. Pass it to ``nn.Conv`` or ``nnx.Conv`` as ``conv_general_dilated``.
+    Args:
+        variables: all variables of the layers between a block's input and ``PairwiseHead``, any trees: the params and,
+            in evaluation mode, the statistics of norms.
 
     Raises:
-        ValueError: an odd number of output channels, or grouped channels: their halves see different inputs.
+        ValueError: no leaf, or one with an odd number of channels.
 
     Example:
-        >>> x, w = jnp.linspace(-1, 2, 25).reshape(1, 5, 5, 1), jnp.linspace(0, 1, 27).reshape(3, 3, 1, 3)
-        >>> layer = nn.Conv(6, (3, 3), use_bias=False, conv_general_dilated=pairwise_conv)
-        >>> y = layer.apply({"params": {"kernel": jnp.concatenate([w, w], axis=-1)}}, x)
-        >>> y.shape, bool((y[..., :3] == y[..., 3:]).all())
-        ((1, 5, 5, 6), True)
+        >>> bool(is_mirrored({"kernel": jnp.array([[1.0, 2.0, 1.0, 2.0]])}, {"mean": jnp.zeros(4)}))
+        True
     """
-    groups = {name: options.get(name, 1) for name in ("feature_group_count", "batch_group_count")}
-    if any(count != 1 for count in groups.values()):
-        raise ValueError(
-            f"pairwise_conv got {groups}; expected 1: halves of grouped channels see different inputs"
-        )
-    axes = jax.lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    filters, channels = axes.rhs_spec[0], axes.out_spec[1]
-    _checks.even_width(rhs.shape[filters])
-    plus, minus = jnp.split(rhs, 2, axis=filters)
-    stacked = jnp.concatenate([plus, minus - plus], axis=filters)
-    y = jax.lax.conv_general_dilated(lhs, stacked, window_strides, padding, dimension_numbers=axes, **options)
-    y, gap = jnp.split(y, 2, axis=channels)
-    # one formula for both halves: XLA compiles what follows, such as a norm's sum over the samples, into one loop with
-    # this, and for a concatenation into two, which may sum in different orders
-    apart = jnp.arange(2, dtype=y.dtype).reshape(2, *(1,) * (y.ndim - channels))
-    both = jnp.expand_dims(y, channels) + apart * jnp.expand_dims(gap, channels)
-    return both.reshape(*y.shape[:channels], -1, *y.shape[channels + 1 :])
+    leaves = jax.tree.leaves(variables)
+    if not leaves:
+        raise ValueError("is_mirrored got no leaf; expected the variables of the layers before the head")
+    return jnp.all(jnp.stack([jnp.all(leaf == mirror_channels(leaf)) for leaf in leaves]))
 
 
-def pairwise_head(v: HostArray, features: HostArray) -> Float[Array, "n k"]:
+def pairwise_head(
+    v: HostArray, features: HostArray, mirrored: bool | Bool[Array, ""] = False
+) -> Float[Array, "n k"]:
     """Return the logits (φ₊ − φ₋)V of features φ = (φ₊, φ₋), cast to the dtype of V: exactly 0 for equal halves.
+
+    Args:
+        v: V, (h, k).
+        features: φ, (n, 2h).
+        mirrored: the halves are equal, whatever rounding made of them (``is_mirrored``); gradients are not changed.
 
     Raises:
         ValueError: features that are not twice as many as the rows of V.
@@ -142,7 +126,8 @@ def pairwise_head(v: HostArray, features: HostArray) -> Float[Array, "n k"]:
     plus, minus = jnp.split(features.astype(v.dtype), 2, axis=1)
     gap = plus - minus
     # compiled into one loop with the features, ca − cb may be one fused multiply-add, which is not 0 for a = b
-    return (gap - jax.lax.stop_gradient(jnp.where(plus == minus, gap, jnp.zeros_like(gap)))) @ v
+    equal = mirrored | (plus == minus)
+    return (gap - jax.lax.stop_gradient(jnp.where(equal, gap, jnp.zeros_like(gap)))) @ v
 
 
 class PairwiseHead(nn.Module):
@@ -167,8 +152,10 @@ class PairwiseHead(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Float[Array, "n m"]) -> Float[Array, "n k"]:
-        """Return the logits."""
+    def __call__(
+        self, features: Float[Array, "n m"], mirrored: bool | Bool[Array, ""] = False
+    ) -> Float[Array, "n k"]:
+        """Return the logits; ``mirrored`` as in ``pairwise_head``."""
         width = features.shape[-1]
         _checks.even_width(width)
 
@@ -177,4 +164,4 @@ class PairwiseHead(nn.Module):
                 key, inputs=1, width=width, outputs=self.outputs, dtype=self.param_dtype
             )["v"]
 
-        return pairwise_head(self.param("v", draw), features)
+        return pairwise_head(self.param("v", draw), features, mirrored)

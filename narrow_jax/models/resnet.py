@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks, constraints
 from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.models.mirrored import PairwiseHead, mirrored, pairwise_conv
+from narrow_jax.models.mirrored import PairwiseHead, is_mirrored, mirrored
 
 HEADS = ("pairwise", "dense")
 STEMS = ("small", "imagenet")
@@ -53,7 +52,8 @@ class ResNet(nn.Module):
     """A residual net on images (n, height, width, colours), stage after stage of basic blocks.
 
     With the pairwise head the last stage is mirrored at initialisation, convolutions, shortcut and norms: its pooled
-    features are pairwise equal and the logits exactly 0, whatever the input, in training and in evaluation mode. Norm
+    features are pairwise equal and the logits exactly 0, whatever the input, in training and in evaluation mode. While
+    it is mirrored that is so by ``is_mirrored``, not by how equal channels happen to be rounded. Norm
     scales start at 1, also the last of a branch: at 0 the branch's Jacobian would vanish.
 
     ``init`` gives {"params": …, "batch_stats": …}; ``labels`` are those of the regime.
@@ -73,6 +73,7 @@ class ResNet(nn.Module):
         TypeError: images that are not floating.
 
     Example:
+        >>> import jax
         >>> net = ResNet(channels=(4, 6), blocks=(1, 1), outputs=3)
         >>> variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((5, 8, 8, 3)))
         >>> sorted(variables), sorted(variables["params"])
@@ -110,7 +111,9 @@ class ResNet(nn.Module):
             x = _Stage(channels, blocks, 1 if stage == 1 else 2, project, conv, norm, name=f"stage{stage}")(x)
         features = jnp.mean(x, axis=(1, 2))
         if self.head == "pairwise":
-            return PairwiseHead(self.outputs, self.param_dtype, name="head")(features)
+            kinds = ("params",) if train else ("params", "batch_stats")
+            read = [self.variables.get(kind, {}).get(self.last_stage, {}) for kind in kinds]
+            return PairwiseHead(self.outputs, self.param_dtype, name="head")(features, is_mirrored(read))
         return nn.Dense(self.outputs, param_dtype=self.param_dtype, name="head")(features)
 
     def _check(self, x: HostArray) -> None:
@@ -143,7 +146,6 @@ class ResNet(nn.Module):
             nn.Conv,
             use_bias=False,
             kernel_init=mirrored(draw) if mirror else draw,
-            conv_general_dilated=pairwise_conv if mirror else jax.lax.conv_general_dilated,
             param_dtype=self.param_dtype,
         )
         if self.norm == "batch":
@@ -194,6 +196,7 @@ def ResNet18(width: int = 64, outputs: int = 10, **fields: Any) -> ResNet:  # no
         fields: head, stem, norm and param_dtype of ``ResNet``.
 
     Example:
+        >>> import jax
         >>> net = ResNet18(width=64, outputs=9, stem="imagenet")
         >>> shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
         >>> sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
