@@ -12,6 +12,7 @@ import pytest
 import narrow_jax as nj
 from narrow_jax import checkpoints, runs
 from narrow_jax.cli import main
+from narrow_jax.cli.config import CHOICES, TrainConfig, from_json, to_json
 
 QUICK = [
     *("train", "--dataset", "synthetic", "--samples", "30", "--width", "8", "--optimizer", "sgd"),
@@ -169,8 +170,71 @@ def test_help_lists_every_option_with_its_default(capsys):
     for option in ("--dataset", "--labels", "--normalize", "--width", "--radius", "--raw-dir", "--json"):
         assert option in text
     assert "(default: 0.1)" in text
+    assert "(default: 0)" in text  # that of --seed: 0 is a default, False is none
 
 
-def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no params.npz and no config.json"):
-        runs.load(tmp_path)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train"],
+        ["spectrum"],
+        ["memorize"],
+        ["certify", "memorization"],
+        ["certify", "stationary-value"],
+        ["certify", "pyramidal"],
+    ],
+    ids=" ".join,
+)
+def test_help_says_each_default_once_and_only_where_there_is_one(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    assert "default: None" not in text
+    assert "default: False" not in text
+    assert all(line.count("(default") <= 1 for line in text.splitlines())
+
+
+def test_help_explains_every_loss(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    for loss in CHOICES["loss"]:
+        assert f"{loss}: " in text
+
+
+@pytest.mark.parametrize("command", [QUICK, ["spectrum"], ["memorize"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("message", ["", "step 3 of 20 is saved"])
+def test_ctrl_c_is_status_130_and_says_nothing_untrue(command, message, tmp_path, monkeypatch, capsys):
+    def press_ctrl_c(*args, **options):
+        raise KeyboardInterrupt(*[message] * bool(message))
+
+    monkeypatch.chdir(tmp_path)  # where an earlier run may lie
+    monkeypatch.setattr(nj.data, "load", press_ctrl_c)
+    assert main(command) == 130
+    said = message or "what was not written yet is lost"
+    assert capsys.readouterr().err == f"narrow-jax {command[0]}: interrupted; {said}\n"
+
+
+def test_config_is_read_as_it_was_written():
+    config = TrainConfig(samples=30, radius=math.inf, normalize="whiten", loss="cross_entropy")
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+    assert from_json(to_json(config) | {"scale": 256.0}) == config  # what `memorize` adds
+
+
+BAD_CONFIG = {
+    "fields": (
+        {"widht": 8, "depth": 2},
+        "the config has the unknown fields depth, widht; expected only dataset",
+    ),
+    "optimizer": ({"optimizer": "admm"}, "unknown optimizer 'admm': did you mean 'adam'"),
+    "model": ({"model": "pairwize"}, "unknown model 'pairwize': did you mean 'pairwise'"),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), BAD_CONFIG.values(), ids=BAD_CONFIG.keys())
+def test_bad_config_of_a_run_is_status_2(config, message, tmp_path, capsys):
+    runs.save(tmp_path, {"w": np.ones((20, 4)), "v": np.ones((2, 1))}, {"dataset": "synthetic"} | config)
+    assert main(["spectrum", "--run", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err

@@ -55,6 +55,21 @@ def test_weights_from_a_file(tmp_path, capsys):
     assert "Assumption 2.1: the first layer has 5 < N = 6 neurons" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("damage", ["truncated", "one array", "empty"])
+def test_file_that_is_no_npz_is_status_2(damage, tmp_path, capsys):
+    path = tmp_path / "weights"
+    with open(path, "wb") as file:
+        if damage == "one array":
+            np.save(file, np.ones((20, 5)))
+        elif damage == "truncated":
+            np.savez(file, w1=np.ones((20, 5)))
+            file.truncate(400)
+    assert main([*SMALL, "--params", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path} cannot be read" in error
+    assert "expected an npz file of plain arrays: write it again with numpy.savez" in error
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from narrow_jax.cli import main
+import narrow_jax as nj
+from narrow_jax import runs
+from narrow_jax.cli import certify_memorization, config, main
 
 SMALL = ["--dataset", "synthetic", "--samples", "30"]
 
@@ -39,12 +42,51 @@ def test_smallest_width_inside_the_nice_region(tmp_path, capsys):
     assert result["radius"] == result["certificate"]["radius"]
 
 
+def test_every_command_reads_the_run(tmp_path, capsys):
+    assert main(["memorize", *SMALL, "--width", "4", "--radius", "0.1", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["spectrum", "--run", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    params, _ = runs.load(tmp_path)
+    s = nj.sigma_min(nj.jacobian.pairwise(params, nj.data.load("synthetic", samples=30).x))
+    assert result["sigma_min"] == pytest.approx(float(s.value), rel=1e-12)
+    assert (result["rows"], result["columns"]) == (30, 80)
+    assert main(["certify", "stationary-value", "--run", str(tmp_path)]) == 2
+    assert "the pairs of a pairwise net share output weights" in capsys.readouterr().err
+
+
+def test_damaged_params_are_status_2(tmp_path, capsys):
+    runs.save(tmp_path, {"w": np.ones((20, 4)), "v": np.ones((2, 1))}, {"dataset": "synthetic"})
+    params = tmp_path / "params.npz"
+    params.write_bytes(params.read_bytes()[:300])
+    for command in (["certify", "memorization"], ["certify", "stationary-value"], ["spectrum"]):
+        assert main([*command, "--run", str(tmp_path)]) == 2
+        assert f"{params} cannot be read (File is not a zip file)" in capsys.readouterr().err
+
+
 def test_a_trained_net_that_is_no_zero_is_status_1(tmp_path, capsys):
     train = ["train", *SMALL, "--width", "4", "--steps", "5", "--out", str(tmp_path), "--json"]
     assert main(train) == 0
     capsys.readouterr()
     assert main(["certify", "memorization", "--run", str(tmp_path)]) == 1
     assert capsys.readouterr().out.startswith("not proven: g = ")
+
+
+def test_equal_samples_with_other_labels_prove_nothing(tmp_path, capsys, monkeypatch):
+    assert main(["memorize", *SMALL, "--width", "4", "--radius", "0.1", "--out", str(tmp_path)]) == 0
+
+    def load_data(*args):
+        data = config.load_data(*args)
+        data.x[1], data.y[0], data.y[1] = data.x[0], 1, -1
+        return data
+
+    monkeypatch.setattr(certify_memorization, "load_data", load_data)
+    capsys.readouterr()
+    assert main(["certify", "memorization", "--run", str(tmp_path), "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    for part in ("memorization", "nice_region"):
+        assert not result[part]["holds"]
+        assert result[part]["reason"].startswith("samples 0 and 1 are equal")
 
 
 BAD = {

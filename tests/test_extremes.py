@@ -57,3 +57,9 @@ def test_orthogonal_rows_are_enclosed(seed, rows, columns):
 
 def test_singular_is_zero():
     assert extremes(MATRICES["singular"]).smallest == 0
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_a_matrix_without_entries_is_refused(shape):
+    with pytest.raises(ValueError, match="expected at least one row and one column"):
+        extremes(np.zeros(shape))

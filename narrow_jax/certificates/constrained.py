@@ -17,6 +17,7 @@ import numpy as np
 from narrow_jax import _checks, jacobian, projections
 from narrow_jax._typing import Array, Float
 from narrow_jax.activations import Activation
+from narrow_jax.jacobian.one_hidden import weights
 from narrow_jax.models import standard_apply
 
 Point = Float[Array, " p"]
@@ -58,11 +59,20 @@ class Constrained:
         size = self.w0.size
         return point[:size].reshape(self.w0.shape), point[size:].reshape(self.v0.shape)
 
-    @jax.jit
     def point(self, params: Any) -> Point:
-        """Return θ̂ of these weights."""
-        w, v = (jnp.asarray(params[name], jnp.float64) for name in ("w", "v"))
-        return jnp.concatenate([((w - self.w0) / self.scale).reshape(-1), (self.scale * v).reshape(-1)])
+        """Return θ̂ of these weights.
+
+        Raises:
+            ValueError: no leaf w or v, other shapes than the start has, non-finite values.
+            TypeError: a leaf that is not real floating numbers.
+        """
+        w, v = weights(params)
+        if (w.shape, v.shape) != (self.w0.shape, self.v0.shape):
+            raise ValueError(
+                f"params has w of shape {w.shape} and v of shape {v.shape}; expected {self.w0.shape} and "
+                f"{self.v0.shape}, as the center has them"
+            )
+        return _point(self, w, v)
 
     def residuals(self, point: Point) -> Float[Array, " r"]:
         """Return f − y, for a pairwise net from the gaps in ŵ: w⁰ + sŵ has lost their digits for a small ball."""
@@ -120,6 +130,12 @@ class Constrained:
         )
 
 
+@jax.jit
+def _point(problem: Constrained, w: Array, v: Array) -> Point:
+    moved = (w.astype(jnp.float64) - problem.w0) / problem.scale
+    return jnp.concatenate([moved.reshape(-1), (problem.scale * v.astype(jnp.float64)).reshape(-1)])
+
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 
 
@@ -146,13 +162,19 @@ def constrained(
     kappa: float,
     activation: Activation,
 ) -> Constrained:
-    """Return the problem, its input checked; x64 has to be on. The shape of v tells the net."""
+    """Return the problem, its input checked; x64 has to be on. The shape of v tells the net.
+
+    Raises:
+        ValueError: a center without the leaves w and v, shapes that do not fit, no sample, non-finite values, ε < 0,
+            ζ ≤ 0, κ < 1.
+        TypeError: arrays that are not real floating numbers.
+    """
     _checks.radius(radius)
     _checks.kappa(kappa)
     if zeta is not None:
         _checks.zeta(zeta)
     x, y = _checks.real_data(x, y)
-    w, v = np.asarray(center["w"]), np.asarray(center["v"])
+    w, v = weights(center, "center")
     paired = v.shape[0] != w.shape[1]
     (jacobian.pairwise if paired else jacobian.standard)({"w": w, "v": v}, x, activation)
     if y.shape[1] != v.shape[1]:

@@ -22,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"narrow-jax {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(
-            f"narrow-jax {args.command}: interrupted; {str(interrupt) or 'nothing is saved'}", file=sys.stderr
-        )
+        what = str(interrupt) or "what was not written yet is lost"
+        print(f"narrow-jax {args.command}: interrupted; {what}", file=sys.stderr)
         return 130
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import jax
 
 import narrow_jax as nj
-from narrow_jax import runs
-from narrow_jax.cli.config import TrainConfig, add_folders, build, from_json, load_data, plain
+from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, build, load_data, plain, read_run
 
 
 def add(kinds: Any) -> None:
@@ -19,7 +18,7 @@ def add(kinds: Any) -> None:
     parser = kinds.add_parser(
         "memorization",
         help="an exact zero-loss net is near the net of a run (Theorem 1)",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         description="Prove that an exact zero-loss net lies near the net of a run and inside its ball, print the "
         "region without local minima around its start, and audit the assumptions. Exit status 1 if nothing is proven.",
         epilog="Example: narrow-jax certify memorization --run runs/digits-memorize-0",
@@ -34,15 +33,13 @@ def add(kinds: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict and its constants; 1 if it does not hold."""
-    params, saved = runs.load(args.folder)
-    center = params.pop("center", None)
-    config = from_json({name: value for name, value in saved.items() if name != "scale"})
+    config, params, center = read_run(args.folder)
     if config.model != "pairwise":
         raise ValueError(f"the run is of a {config.model} net: Theorem 1 speaks of pairwise nets")
     data = load_data(config, args.raw_dir, args.data_dir)
     center = center or start_of(config, data)
     found = nj.certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
-    region = nj.certificates.nice_region(center, data.x, config.activation)
+    region = nj.certificates.nice_region(center, data.x, config.activation, y=data.y)
     audit = nj.certificates.assumptions(data.x, data.y, config.width, config.activation)
     report(found, region, audit, as_json=args.json)
     return 0 if found.holds else 1

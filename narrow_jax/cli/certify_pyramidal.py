@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from narrow_jax.cli.config import TrainConfig, add_folders, add_options, load_data, plain
+from narrow_jax import runs
+from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, add_options, load_data, plain
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
 STARTS = ("search", *nj.initializers.PYRAMIDS)
@@ -22,7 +23,7 @@ def add(kinds: Any) -> None:
     parser = kinds.add_parser(
         "pyramidal",
         help="does gradient descent on a deep pyramidal net provably converge, and how fast",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         description="Check Theorem 3.2 of Nguyen and Mondelli (one wide layer, then a pyramid) for a start on a data "
         "set: one found by search, a draw, or given weights. Exit status 1 if the theorem does not hold.",
         epilog="Example: narrow-jax certify pyramidal --dataset digits --samples 20 --sphere --widths 100 10",
@@ -90,8 +91,7 @@ def on_sphere(x: np.ndarray) -> np.ndarray:
 
 def _start(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, sigma: nj.activations.Activation) -> Any:
     if args.params is not None:
-        with np.load(args.params, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return runs.read_npz(args.params)
     key, widths = jax.random.key(args.seed), (*args.widths, y.shape[1])
     if args.start == "search":
         return nj.solvers.pyramidal_start(key, x, y, widths, sigma).params

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import narrow_jax as nj
-from narrow_jax import runs
-from narrow_jax.cli.config import TrainConfig, add_folders, from_json, load_data, plain, to_json
+from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, load_data, plain, read_run, to_json
 
 
 def add(kinds: Any) -> None:
@@ -18,7 +17,7 @@ def add(kinds: Any) -> None:
     kind = kinds.add_parser(
         "stationary-value",
         help="the loss that a deep net must have at every differentiable stationary point",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         description="Print how far the squared loss of a run is from the value that it must have at a "
         "differentiable stationary point, and what each layer contributes. For nets without biases whose "
         "activations are ReLU, leaky ReLUs or the absolute value. Exit status 1 if the loss is not that value.",
@@ -41,8 +40,7 @@ def add(kinds: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict and its constants; 1 if the loss is not the stationary value."""
-    params, saved = runs.load(args.folder)
-    config = from_json(saved)
+    config, params, _ = read_run(args.folder)
     data = load_data(config, args.raw_dir, args.data_dir)
     budget = None if args.memory_budget is None else int(args.memory_budget * 2**30)
     started = time.perf_counter()

@@ -14,7 +14,7 @@ import jax
 import optax
 
 import narrow_jax as nj
-from narrow_jax import _checks
+from narrow_jax import _checks, runs
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -59,7 +59,8 @@ HELP = {
     "radius": "ε of the ball around the start that holds the hidden weights; inf for none",
     "zeta": "ζ, lower bound of the output weights of the pairwise net",
     "kappa": "κ ≥ 1, largest ratio of output weights; inf for none",
-    "loss": "squared: ½ Σ (y − f)²",
+    "loss": "squared: ½ Σ (y − f)²; mean_squared: the mean of (y − f)²; cross_entropy: the mean over the samples, "
+    "with an output for each class",
     "optimizer": "optimizer, run in the coordinates of the ball",
     "learning_rate": "first step size",
     "schedule": "step size over the run",
@@ -78,6 +79,14 @@ CHOICES: dict[str, Sequence[str]] = {
 PARSERS: dict[str, Callable[[str], Any]] = {"samples": int, "batch_size": int, "normalize": str}
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of an option, unless there is none or the text names it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        named = action.default is None or action.default is False or "(default" in (action.help or "")
+        return action.help if named else super()._get_help_string(action)
+
+
 def to_json(config: TrainConfig) -> dict[str, Any]:
     """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
     return {name: "inf" if value == math.inf else value for name, value in asdict(config).items()}
@@ -93,9 +102,35 @@ def plain(value: Any) -> Any:
 
 
 def from_json(saved: dict[str, Any]) -> TrainConfig:
-    """Return the config that ``to_json`` wrote."""
-    values: dict[str, Any] = {name: math.inf if value == "inf" else value for name, value in saved.items()}
+    """Return the config that ``to_json`` wrote; the ``scale`` that `memorize` found is a result and left out.
+
+    Raises:
+        ValueError: a field that no config has, or a word that its option does not take.
+    """
+    values: dict[str, Any] = {
+        name: math.inf if value == "inf" else value for name, value in saved.items() if name != "scale"
+    }
+    names = [field.name for field in fields(TrainConfig)]
+    if unknown := sorted(set(values) - set(names)):
+        raise ValueError(
+            f"the config has the unknown fields {', '.join(unknown)}; expected only {', '.join(names)}: "
+            "remove them, or use the version that wrote it"
+        )
+    for name, options in CHOICES.items():
+        if values.get(name) is not None:
+            _checks.choice(name, values[name], options)
     return TrainConfig(**values)
+
+
+def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Any]:
+    """Return the config and the params of a run of `train` or `memorize`, and its start: None where none is saved.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``runs.load`` and ``from_json``.
+    """
+    params, saved = runs.load(folder)
+    start = params.pop("center", None)
+    return from_json(saved), params, start
 
 
 def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:

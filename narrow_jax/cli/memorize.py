@@ -15,7 +15,16 @@ import jax
 import narrow_jax as nj
 from narrow_jax import runs
 from narrow_jax.cli.certify_memorization import print_constants
-from narrow_jax.cli.config import HELP, TrainConfig, add_folders, add_options, load_data, plain, to_json
+from narrow_jax.cli.config import (
+    HELP,
+    HelpFormatter,
+    TrainConfig,
+    add_folders,
+    add_options,
+    load_data,
+    plain,
+    to_json,
+)
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
 
@@ -25,7 +34,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "memorize",
         help="find a narrow net with zero loss, and prove that it is there",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         description="Find a pairwise net that fits every label exactly, inside a ball around a mirrored start, by "
         "Newton's method. Writes params.npz (with the start) and config.json. Exit status 1 if it is not proven.",
         epilog="Example: narrow-jax memorize --dataset digits --labels random --normalize standardize --width 80 "

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import narrow_jax as nj
-from narrow_jax import runs
 from narrow_jax.cli.config import (
+    HelpFormatter,
     TrainConfig,
     add_folders,
     add_options,
     build,
-    from_json,
     load_data,
     plain,
+    read_run,
     to_json,
 )
 
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     spectrum = commands.add_parser(
         "spectrum",
         help="the smallest singular value of the Jacobian, with a proven interval",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         description="Print σ_min of the n × md Jacobian of a net on a data set: of a start drawn for the "
         "options below, or of the params of a run. Exit status 1 if nothing is proven.",
         epilog="Example: narrow-jax spectrum --dataset digits --normalize whiten --width 120",
@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.folder is None:
         config, params = TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), None
     else:
-        params, saved = runs.load(args.folder)
-        config = from_json(saved)
+        config, params, _ = read_run(args.folder)
     data = load_data(config, args.raw_dir, args.data_dir)
     _, jacobian, start, _ = build(config, data)
     J = jacobian(start if params is None else params, data.x)

@@ -13,7 +13,15 @@ import jax
 
 import narrow_jax as nj
 from narrow_jax import runs
-from narrow_jax.cli.config import TrainConfig, add_folders, add_options, build, load_data, to_json
+from narrow_jax.cli.config import (
+    HelpFormatter,
+    TrainConfig,
+    add_folders,
+    add_options,
+    build,
+    load_data,
+    to_json,
+)
 
 
 def add(commands: Any) -> None:
@@ -21,7 +29,7 @@ def add(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a narrow net under the constraints",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         description="Train a one-hidden-layer net: hidden weights in a ball around their start, output "
         "weights in a cone. Writes params.npz, config.json, history.jsonl and summary.json.",
         epilog="Example: narrow-jax train --dataset digits --labels random --normalize whiten --width 120 "

@@ -131,13 +131,28 @@ def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
     return OneHiddenJacobian(x, w, v, get_activation(activation), paired=False)
 
 
-def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
+def weights(params: Any, what: str = "params") -> tuple[Any, Any]:
+    """Return the leaves w and v of a one-hidden-layer net, NumPy or JAX arrays as they are.
+
+    Args:
+        params: {"w": (d, m), "v": (m/2, k) or (m, k)}; that they fit together is not checked.
+        what: the name of ``params`` in messages.
+
+    Raises:
+        ValueError: no such leaf, not a matrix, non-finite values.
+        TypeError: a leaf that is not real floating numbers.
+    """
     if not isinstance(params, dict) or not {"w", "v"} <= set(params):
         found = sorted(params) if isinstance(params, dict) else type(params).__name__
-        raise ValueError(f"params is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
-    w, v, x = (
-        _checks.real_matrix(what, leaf) for what, leaf in (("w", params["w"]), ("v", params["v"]), ("x", x))
-    )
+        raise ValueError(f"{what} is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
+    w, v = (_checks.real_matrix(name, params[name]) for name in ("w", "v"))
+    _checks.finite("w", w)
+    _checks.finite("v", v)
+    return w, v
+
+
+def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
+    (w, v), x = weights(params), _checks.real_matrix("x", x)
     if x.shape[0] == 0:
         raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1")
     if 0 in w.shape or 0 in v.shape:
@@ -148,8 +163,7 @@ def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
         raise ValueError(
             f"x has {x.shape[1]} columns and w has {w.shape[0]} rows; expected x (n, d) and w (d, m) of the same d"
         )
-    for what, leaf in (("w", w), ("v", v), ("x", x)):
-        _checks.finite(what, leaf)
+    _checks.finite("x", x)
     return w, v, x
 
 

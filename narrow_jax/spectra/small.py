@@ -26,6 +26,9 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
     σ̂_i √((1 ∓ ‖UᵀU − I‖)(1 ∓ ‖VᵀV − I‖)) (Ostrowski). The error is about n^{3/2}u‖A‖, whatever σ_min is; for a
     small σ_min of a large matrix use ``sigma_min``.
 
+    Raises:
+        ValueError: no row or no column, non-finite entries.
+
     Example:
         >>> low, high = extremes(np.diag([3.0, 2.0]))
         >>> bool(low <= 2 and 3 <= high), bool(low > 2 - 1e-12)
@@ -35,6 +38,8 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
         Horn and Johnson, Matrix Analysis, theorem 4.5.9 and corollary 7.3.5.
     """
     a = np.asarray(matrix, np.float64)
+    if not a.size:
+        raise ValueError(f"matrix has shape {a.shape}; expected at least one row and one column")
     exponent = int(np.frexp(np.max(np.abs(a)))[1])
     a = np.ldexp(a, -exponent)  # entries of size one: no square over- or underflows
     u, values, vt = linalg.svd(a, full_matrices=False)
