@@ -28,6 +28,10 @@ def solve(radius, samples=N, width=WIDTH, **options):
     return x, y, solve_kkt(KEY, x, y, width, radius, **options)
 
 
+def start(**options):
+    return nj.initializers.mirrored_lecun(KEY, inputs=D, width=WIDTH, **options)
+
+
 def feasible(s, radius, zeta=1e-3, kappa=np.inf):
     w = np.linalg.norm(s.params["w"] - s.center["w"]) <= radius * (1 + 1e-12) + 1e-14
     v = s.params["v"]
@@ -80,6 +84,57 @@ def test_below_the_threshold_every_kkt_point_has_loss_zero():
         assert s.loss <= 1e-14
 
 
+CLASHES = {
+    "equal": (lambda x: x[0], "samples 0 and 1 are equal and their labels"),
+    "zero": (lambda x: 0 * x[0], "sample 1 is 0 and its label is not"),
+}
+
+
+def clash(twin):
+    """Labels 1 and −1 of equal samples, which cost every net at least 1, or −1 of a zero sample, which costs ½."""
+    x, y = problem(FEW)
+    x, y = x[:FEW], y[:FEW]
+    x[1], y[0], y[1] = twin(x), 1, -1
+    return x, y, start(kappa=2.0)
+
+
+@pytest.mark.parametrize(("twin", "reason"), CLASHES.values(), ids=CLASHES.keys())
+def test_nothing_is_proven_of_labels_that_no_net_has(twin, reason):
+    x, y, center = clash(twin)
+    c = nj.certificates.kkt(center, center, x, y, 1e-3, kappa=2.0)
+    assert (c.holds, c.here, c.everywhere) == (False, False, False)
+    assert c.reason.startswith(reason)
+    assert c.loss == pytest.approx(np.sum(y**2) / 2)
+    assert c.residual > 0
+    x, y = np.delete(x, 1, axis=0), np.delete(y, 1)
+    assert nj.certificates.kkt(center, center, x, y, 1e-3, kappa=2.0).everywhere
+
+
+@pytest.mark.parametrize(("twin", "reason"), CLASHES.values(), ids=CLASHES.keys())
+def test_nice_region_depends_on_the_labels_of_equal_and_zero_samples(twin, reason):
+    x, y, center = clash(twin)
+    region = nj.certificates.nice_region(center, x)
+    assert region.holds
+    assert "provided that equal samples have equal labels and zero samples the label 0" in region.reason
+    refuted = nj.certificates.nice_region(center, x, y=y)
+    assert (refuted.holds, refuted.radius) == (False, 0.0)
+    assert refuted.reason.startswith(reason)
+    learned = nj.certificates.nice_region(center, x, y=np.full(FEW, 1.0 * x[1].any()))
+    assert learned.radius == region.radius
+    assert learned.reason.endswith("has loss 0, for every v without zeros")
+    with pytest.raises(ValueError, match="y has 2 columns and v 1"):
+        nj.certificates.nice_region(center, x, y=np.zeros((FEW, 2)))
+
+
+def test_equal_samples_with_equal_labels_count_once():
+    x, y = problem(FEW)
+    x, y, center = x[:FEW], y[:FEW], start(kappa=2.0)
+    once = nj.certificates.kkt(center, center, x, y, 1e-3, kappa=2.0)
+    twice = nj.certificates.kkt(center, center, np.tile(x, (2, 1)), np.tile(y, 2), 1e-3, kappa=2.0)
+    assert twice.everywhere
+    assert twice.threshold == once.threshold
+
+
 def test_nothing_is_proven_far_above_the_threshold():
     x, y, s = solve(10.0, FEW)
     c = nj.certificates.kkt(s.params, s.center, x[:FEW], y[:FEW], 10.0)
@@ -118,6 +173,11 @@ def test_residual_is_large_away_from_kkt_points():
 def test_radius_zero_freezes_w():
     _, _, s = solve(0.0, FEW)
     np.testing.assert_array_equal(s.params["w"], s.center["w"])
+    c = nj.certificates.kkt(s.params, s.center, *problem(FEW), 0.0, kappa=2.0)
+    assert c.residual <= 1e-8
+    assert c.loss > 1
+    assert not c.holds
+    assert c.reason == "w is frozen, since ε = 0: Theorem 2 does not speak of it"
 
 
 def test_loss_never_rises():
@@ -195,6 +255,28 @@ def test_failing_data():
     x[:, 0] = 1.0
     _, found = verdicts(x, y)
     assert found["samples come from a continuous distribution"].verdict == "fails"
+
+
+W, V = np.ones((D, WIDTH)), np.ones((WIDTH // 2, 1))
+BAD = {
+    "no v": ({"w": W}, {"w": W, "v": V}, r"params is \['w'\]; expected a dict with the leaves 'w'"),
+    "no dict": (W, {"w": W, "v": V}, "params is ndarray; expected a dict"),
+    "center without w": ({"w": W, "v": V}, {"v": V}, r"center is \['v'\]; expected a dict"),
+    "center is w": ({"w": W, "v": V}, W, "center is ndarray; expected a dict"),
+    "another width": (
+        {"w": np.ones((D, 6)), "v": np.ones((3, 1))},
+        {"w": W, "v": V},
+        r"params has w of shape \(4, 6\) and v of shape \(3, 1\); expected \(4, 4\) and \(2, 1\), as the center",
+    ),
+    "not finite": ({"w": W, "v": V * np.nan}, {"w": W, "v": V}, "v has 2 non-finite entries"),
+}
+
+
+@pytest.mark.parametrize("certificate", [nj.certificates.natural_residual, nj.certificates.kkt])
+@pytest.mark.parametrize(("params", "center", "message"), BAD.values(), ids=BAD.keys())
+def test_weights_that_do_not_fit(certificate, params, center, message):
+    with pytest.raises(ValueError, match=message):
+        certificate(params, center, *problem(), radius=0.1)
 
 
 @pytest.mark.parametrize(("model", "k"), [("pairwise", 2), ("standard", 1)])

@@ -224,6 +224,18 @@ def test_certificate_fails_outside_the_ball(found):
     assert "outside the ball" in verdict.reason
 
 
+@pytest.mark.parametrize(("radius", "holds"), [(0.5, False), (2.0, True), (np.inf, True)])
+def test_zero_samples_alone_are_learned_by_any_net_in_the_ball(radius, holds):
+    params = start()
+    moved = {**params, "w": params["w"] + 1 / np.sqrt(params["w"].size)}
+    verdict = nj.certificates.memorization(moved, params, np.zeros((3, D)), np.zeros(3), radius)
+    assert verdict.distance == pytest.approx(1)
+    assert (verdict.holds, verdict.rho) == (holds, 0.0)
+    outside = "the zero within 0 may lie outside the ball: ‖w − w⁰‖ = 1, ε = 0.5"
+    assert verdict.reason == ("nothing to learn" if holds else outside)
+    assert nj.certificates.memorization(params, params, np.zeros((3, D)), np.zeros(3), 0.0).holds
+
+
 def test_certificate_of_a_rank_deficient_problem_fails():
     x, y = gaussian()
     x[:, 3:] = 0  # a mirrored start has rank 3 · WIDTH/2 at most
@@ -383,3 +395,27 @@ def test_distinct_keeps_order_and_names_pairs():
     assert found.kept.tolist() == [0, 3]
     assert found.repeated == ((2, 0),)
     assert found.zero == (1,)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (
+            lambda w, v, x: nj.certificates.memorization({"w": w}, w, x, x[:, 0]),
+            r"params is \['w'\]; expected a dict",
+        ),
+        (
+            lambda w, v, x: nj.certificates.memorization([w, v], w, x, x[:, 0]),
+            "params is list; expected a dict",
+        ),
+        (
+            lambda w, v, x: nj.certificates.memorization({"w": w, "v": v}, {"v": v}, x, x[:, 0]),
+            r"center is \['v'\]; expected w⁰",
+        ),
+        (lambda w, v, x: nj.certificates.nice_region({"w": w}, x), r"center is \['w'\]; expected a dict"),
+        (lambda w, v, x: nj.certificates.nice_region(w, x), "center is ndarray; expected a dict"),
+    ],
+)
+def test_trees_without_the_leaves(check, message):
+    with pytest.raises(ValueError, match=message):
+        check(np.ones((4, 4)), np.ones((2, 1)), np.eye(6, 4))

@@ -106,6 +106,14 @@ def test_leaving_the_ball_alone_breaks_nothing(x64):
     )
 
 
+def test_memory_is_linear_in_the_width(x64):
+    """One buffer of n_1 × n_1 would be 128 MB."""
+    params, x, y = case(widths=(4000, 2))
+    watch = nj.certificates.PyramidalInvariants(nj.certificates.pyramidal(params, x, y, SIGMA), y, SIGMA)
+    compiled = jax.jit(watch.update).lower(watch.init(params, x), params, x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 5e6
+
+
 def test_bad_spacing_is_refused(x64):
     params, x, y = case()
     certificate = nj.certificates.pyramidal(params, x, y, SIGMA)

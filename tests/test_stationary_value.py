@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu, per_unit
-from narrow_jax.certificates import depth_width, ranges, stationary_value
+from narrow_jax.certificates import depth_width, null_space, ranges, stationary_value
 from narrow_jax.certificates.tangent import tangent
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -158,7 +158,7 @@ def test_null_directions_are_one_a_hidden_unit_and_all_there_are(name):
     params, x, _, activation = problem(name, seed=1)
     d = tangent(params, x, activation)
     live = [unit for slopes in d.slopes for unit in slopes.T if unit.any()]
-    vectors = d.null_directions()
+    vectors = null_space.directions(d)
     products = np.stack([d.mv(v) for v in vectors.T], axis=1)
     assert np.abs(products).max() <= 1e-13 * np.abs(vectors).max()
     null = ranges.NullSpace(d)
@@ -169,13 +169,50 @@ def test_null_directions_are_one_a_hidden_unit_and_all_there_are(name):
         assert null.count == len(live)
 
 
-def test_equal_patterns_give_a_null_direction_a_pair():
-    """Linear units of one layer may be mixed, and with one output their columns are multiples of each other."""
-    params, x, _, _ = problem("tall, one output")
+LINEAR = {  # inputs, units, outputs, ranks of the weights into and out of the units
+    "one output": (4, 6, 1, 4, 1),
+    "wide": (2, 5, 8, 2, 5),
+    "bottleneck": (6, 3, 4, 3, 3),
+    "low ranks": (4, 5, 3, 2, 2),
+    "nothing out": (3, 4, 2, 3, 0),
+}
+
+
+def linear(inputs, units, outputs, into, out):
+    """Weights of these ranks."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(inputs, into)) @ rng.normal(size=(into, units))
+    return {"w1": first, "w2": rng.normal(size=(units, out)) @ rng.normal(size=(out, outputs))}
+
+
+@pytest.mark.parametrize("sizes", LINEAR.values(), ids=LINEAR.keys())
+def test_units_of_equal_patterns_have_all_their_null_directions(sizes):
+    """(Ẇ_in, Ẇ_out) ↦ Ẇ_in W_out + W_in Ẇ_out has rank d·s + r·k − r·s where W_in has rank r and W_out rank s."""
+    inputs, _, outputs, r, s = sizes
+    params, x = linear(*sizes), np.random.default_rng(1).normal(size=(20, inputs))
     d = tangent(params, x, leaky_relu(1.0))
-    assert d.null_directions().shape[1] == 6 * 6 + 5 * 4  # pairs; combinations of columns that are multiples
+    rank = inputs * s + r * outputs - r * s
     D = jacobian(params, x, leaky_relu(1.0))
-    assert np.linalg.matrix_rank(D) == ranges.NullSpace(d).size == 4
+    assert np.linalg.matrix_rank(D, tol=1e-10) == ranges.NullSpace(d).size == rank
+    vectors = null_space.directions(d)
+    assert vectors.shape[1] == null_space.count(d) == d.columns - rank
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=0), 1)
+    assert max(np.abs(d.mv(v)).max() for v in vectors.T) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["tall", "four layers"])
+def test_dead_units_add_no_null_directions(name):
+    params, x, _, _ = problem(name)
+    x = np.abs(x)
+    alive = null_space.directions(tangent(params, x, "relu"))
+    dead = -np.ones((x.shape[1], 50)), np.ones((50, params["w2"].shape[1]))
+    more = params | {
+        "w1": np.concatenate([params["w1"], dead[0]], axis=1),
+        "w2": np.concatenate([params["w2"], dead[1]]),
+    }
+    d = tangent(more, x, "relu")
+    assert null_space.directions(d).shape[1] == alive.shape[1]
+    assert ranges.NullSpace(d).size == ranges.NullSpace(tangent(params, x, "relu")).size
 
 
 @pytest.mark.parametrize("contributions", [True, False])
@@ -276,12 +313,26 @@ def test_stated_memory_is_enough(name, method):
     rng = np.random.default_rng(0)
     params = {f"w{i}": rng.normal(size=sizes[i - 1 : i + 1]) for i in (1, 2, 3)}
     x, y = rng.normal(size=(samples, inputs)), rng.normal(size=(samples, widths[-1]))
-    stationary_value(params, x, y, method=method)
+    assert_stated_memory_is_enough(params, x, y, "relu", method)
+
+
+@pytest.mark.parametrize("activation", [leaky_relu(1.0), "relu"], ids=["linear", "dead"])
+def test_stated_memory_is_enough_for_many_units_of_equal_patterns(activation):
+    """Their mixtures, a vector a pair, would be 3,600 of length 180."""
+    rng = np.random.default_rng(0)
+    params = {"w1": -np.abs(rng.normal(size=(2, 60))), "w2": rng.normal(size=(60, 1))}
+    params["w1"][:, 0] *= -1
+    x, y = np.abs(rng.normal(size=(240, 2))), rng.normal(size=(240, 1))
+    assert_stated_memory_is_enough(params, x, y, activation, "cholesky")
+
+
+def assert_stated_memory_is_enough(params, x, y, activation, method):
+    stationary_value(params, x, y, activation, method=method)
     tracemalloc.start()
-    stationary_value(params, x, y, method=method)
+    stationary_value(params, x, y, activation, method=method)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak <= 1.1 * depth_width.plan(tangent(params, x, "relu"))[method] + 2**17
+    assert peak <= 1.1 * depth_width.plan(tangent(params, x, activation))[method] + 2**17
 
 
 def test_small_budget_names_what_fits():

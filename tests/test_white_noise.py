@@ -64,6 +64,20 @@ def test_size_condition():
     assert not medium.size_condition  # 64 ln²(4,000) = 4,403
 
 
+@pytest.mark.parametrize(("d", "holds"), [(3, False), (4, True)])
+def test_size_condition_of_wide_nets(d, holds):
+    """dm = 2d against 2n ln²(nm/δ) = 4 ln² 4 = 7.7, and d against ln²(nm) = 1.9."""
+    result = white_noise_loss(jax.random.key(0), np.eye(2), d, delta=1.0, trials=2, subsets=1)
+    assert result.size_condition == holds
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(-1.0, "not verified"), (1.1, "refuted")])
+def test_proof_needs_slopes_of_size_one_at_most(slope, verdict):
+    result = white_noise_loss(jax.random.key(0), np.diag([1.0, slope]), 4, delta=0.1, trials=2, subsets=1)
+    assert result.pattern_condition == verdict
+    assert result.smallest_singular_value >= 0.1
+
+
 def test_factor_follows_the_proposition():
     result = white_noise_loss(jax.random.key(0), patterns(2), 5, t=2.5, **DRAWS)
     assert result.factor == pytest.approx((1 + 6 * (2.5 / 40) ** 0.5) * 30 / 40)

@@ -68,9 +68,9 @@ def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation
 
 
 def distance(w: Any, center: Any) -> float:
-    """Return a bound of ‖w − w⁰‖_F."""
+    """Return a bound of ‖w − w⁰‖_F, 0 where they are equal."""
     gap = np.asarray(w, float) - np.asarray(center, float)
-    return float(np.linalg.norm(gap) * (1 + fl.gamma(gap.size + 4)) + fl.TINY)
+    return float(np.linalg.norm(gap) * (1 + fl.gamma(gap.size + 4)) + fl.TINY) if gap.any() else 0.0
 
 
 def residual(params: Any, x: Any, y: Any, activation: Activation) -> tuple[float, float]:

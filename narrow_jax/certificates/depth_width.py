@@ -10,7 +10,7 @@ import numpy as np
 
 from narrow_jax import _checks, _memory
 from narrow_jax._typing import Float, HostArray, Params
-from narrow_jax.certificates import ranges
+from narrow_jax.certificates import null_space, ranges
 from narrow_jax.certificates.ranges import CUTOFFS, Range, Spectrum
 from narrow_jax.certificates.tangent import SLAB, Tangent, tangent, targets
 from narrow_jax.models import Activations
@@ -187,19 +187,23 @@ def plan(d: Tangent) -> dict[str, int]:
     vectors = 8 * (d.rows + d.columns)
     slab = 3 * max(min(SLAB, entries), d.columns * d.outputs.shape[1], d.rows)
     square = size * size
+    # NullSpace holds them twice while it picks the independent ones
+    null = 2 * null_space.count(d) * d.columns if _is_tall(d) else 0
     return {
         "dense": 8 * (net + 3 * entries + 3 * square + vectors),
-        "qr": 8 * (net + 2 * slab + 9 * square + vectors),
-        "cholesky": 8 * (net + slab + 8 * square + vectors),
+        "qr": 8 * (net + 2 * slab + 9 * square + null + vectors),
+        "cholesky": 8 * (net + slab + 8 * square + null + vectors),
         "lsmr": 8 * (net + vectors),
     }
 
 
 def _fitting(d: Tangent, method: str, budget: int | None) -> str:
-    needs = plan(d)
     _memory.check_budget(budget)
+    if budget is None:
+        return "cholesky" if method == "auto" else method
+    needs = plan(d)
     if method == "auto":
-        method = "cholesky" if budget is None or needs["cholesky"] <= budget else "lsmr"
+        method = "cholesky" if needs["cholesky"] <= budget else "lsmr"
     _memory.require(budget, needs, method, "stationary_value")
     return method
 

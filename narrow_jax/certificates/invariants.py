@@ -143,9 +143,10 @@ def _look(sigma: Activation, every: int, watch: _Watch, params: Params, x: HostA
 
 def _spectral(watch: _Watch, weights: list[Array], features: Array) -> Array:
     """Return the code of the first of the first three invariants that is broken, by singular values."""
-    values = [jnp.linalg.svd(w, compute_uv=False) for w in weights]
+    # thin: the whole of a wide layer's singular vectors would be reserved, n_1 × n_1, though none is asked for
+    values = [jnp.linalg.svd(w, full_matrices=False, compute_uv=False) for w in weights]
     code = jnp.zeros((), jnp.int32)
-    smallest = jnp.linalg.svd(features, compute_uv=False)[-1]
+    smallest = jnp.linalg.svd(features, full_matrices=False, compute_uv=False)[-1]
     code = jnp.where(smallest < watch.lambda_f, FEATURES, code)
     for layer in range(len(weights), 0, -1):  # the first layer has the last word
         broken = values[layer - 1][0] > watch.largest[layer - 1]

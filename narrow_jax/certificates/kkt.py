@@ -15,6 +15,7 @@ from narrow_jax.activations import Activation
 from narrow_jax.certificates import bounds
 from narrow_jax.certificates.constrained import Constrained, constrained, natural, start_gradient
 from narrow_jax.certificates.narrow import nice_region
+from narrow_jax.certificates.samples import distinct
 from narrow_jax.spectra import sigma_min
 
 
@@ -68,6 +69,10 @@ def natural_residual(
         kappa: κ.
         activation: name or ``Activation``.
 
+    Raises:
+        ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.
+        TypeError: arrays that are not real floating numbers.
+
     Example:
         >>> import narrow_jax as nj
         >>> start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=4)
@@ -99,7 +104,7 @@ def kkt(
 ) -> KKT:
     """Theorem 2, stronger: for a mirrored start, a KKT point with σ_min(J(w; v)) > ½L(v)ε has loss exactly 0.
 
-    Hence every KKT point has, where ε < σ_min(J̃(w⁰))/(S₂ √λ_max (1 + κ/2)) and k = 1.
+    Hence every KKT point has, where 0 < ε < σ_min(J̃(w⁰))/(S₂ √λ_max (1 + κ/2)) and k = 1.
 
     Proof. r = f − y. The cone contains (1 + t)v, so rᵀf ≥ 0. KKT in w: Jᵀr = −λ(w − w⁰), λ ≥ 0, and λ > 0 on the sphere
     only. f(w⁰; v) = 0, so f = J(w − w⁰) + e with ‖e‖ ≤ ½Lε². Then 0 ≤ rᵀf = −λε² + rᵀe, hence λ ≤ ½L‖r‖, and
@@ -110,7 +115,8 @@ def kkt(
         params, center, x, y, radius, zeta, kappa, activation: as for ``natural_residual``.
 
     Returns:
-        ``KKT``. For a standard net only ``residual`` and ``loss`` say anything.
+        ``KKT``. For a standard net, for ε = 0 and for labels that contradict each other, only ``residual`` and ``loss``
+        say anything.
 
     Raises:
         ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.
@@ -130,17 +136,14 @@ def kkt(
     with jax.enable_x64(True):
         problem = constrained(center, x, y, radius, zeta, kappa, sigma)
         loss, residual = _measure(problem, params)
-    w0, v0 = np.asarray(problem.w0), np.asarray(problem.v0)
-    half = w0.shape[1] // 2
-    mirrored = problem.paired and np.array_equal(w0[:, :half], w0[:, half:])
-    if not mirrored or zeta is None:
-        what = "the start is not mirrored" if problem.paired else "the net is not pairwise"
-        reason = f"{what if zeta is not None else 'v is free'}: Theorem 2 does not speak of it"
-        return KKT(False, reason, residual, loss, False, False, radius, 0.0, 0.0, math.inf)
+    silent = _silence(problem)
+    if silent:
+        return KKT(False, silent, residual, loss, False, False, radius, 0.0, 0.0, math.inf)
     rows = np.asarray(problem.x)
     lower = float(sigma_min(jacobian.pairwise(params, rows, sigma)).lower)
     lipschitz = bounds.lipschitz(np.asarray(params["v"], float), bounds.input_norm(rows), sigma)
-    region = nice_region({"w": w0, "v": v0}, rows, sigma)
+    start = {"w": np.asarray(problem.w0), "v": np.asarray(problem.v0)}
+    region = nice_region(start, rows, sigma, y=np.asarray(problem.y))
     bounded = region.every_v and math.isfinite(kappa)
     threshold = region.radius / (1 + kappa / 2) * (1 - fl.SLACK) if bounded else 0.0
     here = 0.5 * lipschitz * radius * (1 + fl.SLACK) < lower
@@ -149,6 +152,22 @@ def kkt(
     return KKT(
         here or everywhere, reason, residual, loss, here, everywhere, radius, threshold, lower, lipschitz
     )
+
+
+def _silence(problem: Constrained) -> str:
+    """Return why Theorem 2 proves nothing of this problem; empty if it may."""
+    w, half = np.asarray(problem.w0), problem.w0.shape[1] // 2
+    if problem.zeta is None:
+        what = "v is free"
+    elif float(problem.radius) == 0:
+        what = "w is frozen, since ε = 0"
+    elif not problem.paired:
+        what = "the net is not pairwise"
+    elif not np.array_equal(w[:, :half], w[:, half:]):
+        what = "the start is not mirrored"
+    else:
+        return distinct(np.asarray(problem.x), np.asarray(problem.y)).clash
+    return f"{what}: Theorem 2 does not speak of it"
 
 
 def _verdict(

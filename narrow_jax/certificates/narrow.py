@@ -13,7 +13,10 @@ from narrow_jax import _rounding as fl
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import bounds
 from narrow_jax.certificates.samples import distinct
+from narrow_jax.jacobian.one_hidden import weights
 from narrow_jax.spectra import SigmaMin, sigma_min
+
+_PROVISO = ", provided that equal samples have equal labels and zero samples the label 0"
 
 
 class Memorization(NamedTuple):
@@ -111,18 +114,21 @@ def memorization(
     _checks.radius(radius)
     sigma = activations.get(activation)
     x, y = _checks.real_data(x, y)
-    w, v = (np.asarray(_checks.real_matrix(name, params[name]), float) for name in ("w", "v"))
+    w, v = (np.asarray(leaf, float) for leaf in weights(params))
     start = _center(center, w)
     jacobian.pairwise({"w": w, "v": v}, x, sigma)  # checks the shapes
-    if y.shape[1] != v.shape[1]:
-        raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
+    _check_labels(y, v)
     found = distinct(x, y)
     away = bounds.distance(w, start)
     nothing = Memorization(
         False, found.clash, math.inf, away, radius, math.inf, math.nan, math.inf, 0.0, math.inf, math.inf, 0
     )
-    if found.clash or not found.kept.size:
-        return nothing if found.clash else nothing._replace(holds=True, reason="nothing to learn", rho=0.0)
+    if found.clash:
+        return nothing
+    if not found.kept.size:
+        inside = _inside(0.0, away, radius)
+        reason = "nothing to learn" if inside else _outside(0.0, away, radius)
+        return nothing._replace(holds=inside, reason=reason, rho=0.0)
     x, y = x[found.kept], y[found.kept]
     with jax.enable_x64(True):
         residual, rounding = bounds.residual({"w": w, "v": v}, x, y, sigma)
@@ -132,7 +138,7 @@ def memorization(
     eta = (residual + rounding) / lower * (1 + fl.SLACK) if lower > 0 else math.inf
     g = lipschitz * eta / lower * (1 + fl.SLACK) if lower > 0 else math.inf
     rho = 2 * eta / (1 + math.sqrt(max(1 - 2 * g, 0.0))) * (1 + fl.SLACK) if g <= 0.5 else math.inf
-    holds = (away + rho) * (1 + fl.SLACK) <= radius and g <= 0.5
+    holds = g <= 0.5 and _inside(rho, away, radius)
     reason = _verdict(sigma, smallest, rounding, g, rho, away, radius)
     return Memorization(
         holds,
@@ -163,12 +169,20 @@ def _verdict(
         return "the rounding error of f is not bounded: x, w or v is too large or too small; rescale them"
     if g > 0.5:
         return f"g = {g:.3g} > ½: no zero is proven near these weights; take more Newton steps"
-    if away + rho > radius:
-        return f"the zero within {rho:.3g} may lie outside the ball: ‖w − w⁰‖ = {away:.6g}, ε = {radius:.6g}"
+    if not _inside(rho, away, radius):
+        return _outside(rho, away, radius)
     return f"an exact zero-loss net lies within {rho:.3g} of these weights and inside the ball"
 
 
-def nice_region(center: Any, x: Any, activation: str | Activation = "tanh") -> NiceRegion:
+def _inside(rho: float, away: float, radius: float) -> bool:
+    return (away + rho) * (1 + fl.SLACK) <= radius
+
+
+def _outside(rho: float, away: float, radius: float) -> str:
+    return f"the zero within {rho:.3g} may lie outside the ball: ‖w − w⁰‖ = {away:.6g}, ε = {radius:.6g}"
+
+
+def nice_region(center: Any, x: Any, activation: str | Activation = "tanh", *, y: Any = None) -> NiceRegion:
     """Theorem 1 (ii): the radius ε₀ of the region without local minima and saddle points.
 
     For k = 1, J(w; v) = J̃(w)(diag(v) ⊗ I), so J has full row rank, and every stationary point has loss 0, for every v
@@ -179,6 +193,8 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh") -> N
         center: the start {"w": (d, m), "v": (m/2, k)}.
         x: data, (n, d); samples that are equal or zero count once or not at all.
         activation: name or ``Activation``.
+        y: labels, (n,) or (n, k). Without them equal samples are taken to have equal labels, and zero samples the
+            label 0, without which no pairwise net has loss 0; ``reason`` says so where there are such samples.
 
     Returns:
         ``NiceRegion``.
@@ -198,21 +214,25 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh") -> N
     """
     sigma = activations.get(activation)
     x = np.asarray(_checks.real_matrix("x", x), float)
-    w, v = (np.asarray(_checks.real_matrix(name, center[name]), float) for name in ("w", "v"))
+    w, v = (np.asarray(leaf, float) for leaf in weights(center, "center"))
     every_v = v.shape[1] == 1
     v = np.ones_like(v) if every_v else v
     jacobian.pairwise({"w": w, "v": v}, x, sigma)
-    kept = distinct(x, np.zeros((len(x), 1))).kept
-    if not kept.size:
-        return NiceRegion(False, "all samples are 0: there is nothing to learn", 0.0, 0.0, 0.0, every_v, 0)
-    x = x[kept]
+    labels = np.zeros((len(x), v.shape[1])) if y is None else _checks.real_data(x, y)[1]
+    _check_labels(labels, v)
+    found = distinct(x, labels)
+    if found.clash or not found.kept.size:
+        reason = found.clash or "all samples are 0: there is nothing to learn"
+        return NiceRegion(False, reason, 0.0, 0.0, 0.0, every_v, 0)
+    proviso = "" if y is not None or len(found.kept) == len(x) else _PROVISO
+    x = x[found.kept]
     smallest = sigma_min(jacobian.pairwise({"w": w, "v": v}, x, sigma))
     lipschitz = bounds.lipschitz(v, bounds.input_norm(x), sigma)
     radius = max(float(smallest.lower) / lipschitz * (1 - 2 * fl.SLACK), 0.0) if lipschitz else math.inf
     holds = radius > 0
     if holds:
         scope = "every v without zeros" if every_v else "the given v"
-        reason = f"every stationary point within ε₀ = {radius:.6g} has loss 0, for {scope}"
+        reason = f"every stationary point within ε₀ = {radius:.6g} has loss 0, for {scope}{proviso}"
     elif not math.isfinite(lipschitz):
         reason = f"σ' of {sigma.name} jumps: J is not Lipschitz and the theorem gives no region"
     else:
@@ -221,7 +241,14 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh") -> N
     return NiceRegion(holds, reason, radius, float(smallest.lower), lipschitz, every_v, rows)
 
 
+def _check_labels(y: np.ndarray, v: np.ndarray) -> None:
+    if y.shape[1] != v.shape[1]:
+        raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
+
+
 def _center(center: Any, w: np.ndarray) -> np.ndarray:
+    if isinstance(center, dict) and "w" not in center:
+        raise ValueError(f"center is {sorted(center)}; expected w⁰ (d, m), or a dict with it under 'w'")
     start = np.asarray(center["w"] if isinstance(center, dict) else center, float)
     if start.shape != w.shape:
         raise ValueError(f"center has shape {start.shape} and w {w.shape}; expected the same")

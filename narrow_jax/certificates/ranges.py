@@ -21,6 +21,7 @@ from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from narrow_jax._rounding import UNIT
+from narrow_jax.certificates.null_space import NullSpace
 from narrow_jax.certificates.tangent import Tangent
 from narrow_jax.spectra import host, lanczos
 
@@ -217,47 +218,6 @@ def new_directions(basis: np.ndarray, block: np.ndarray, threshold: float) -> np
 def _span(d: Tangent, layer: int, units: slice) -> slice:
     inputs = d.weights[layer].shape[0]
     return slice(d.starts[layer] + units.start * inputs, d.starts[layer] + units.stop * inputs)
-
-
-class NullSpace:
-    """The directions of the weights that are known not to move the outputs, and what is left of D without them."""
-
-    def __init__(self, d: Tangent) -> None:
-        """Find columns that are 0, and an orthogonal H whose first columns span the null vectors of the others."""
-        self.used = d.column_norms() > 0
-        vectors = np.asfortranarray(d.null_directions()[self.used])
-        self.count = 0
-        if vectors.size:  # no column is left of a dead net
-            self._reflectors, _, self._tau, _, _ = lapack.dgeqp3(vectors)
-            pivots = np.abs(np.diag(self._reflectors))
-            self.count = int(np.sum(pivots > 1e-8 * pivots.max()))
-
-    @property
-    def size(self) -> int:
-        """Return the columns that are left."""
-        return int(self.used.sum()) - self.count
-
-    def reduced(self, slab: np.ndarray) -> np.ndarray:
-        """Return the part of Hᵀ(Dᵀ) that is not known to be 0, for a slab of Dᵀ."""
-        slab = np.asfortranarray(slab[self.used]) if not self.used.all() else slab
-        return np.asfortranarray(self._apply(slab, "T")[self.count :])
-
-    def expanded(self, v: np.ndarray) -> np.ndarray:
-        """Return the weights H(0, v): of a vector, or of the columns of a matrix."""
-        padded = np.zeros((int(self.used.sum()), *v.shape[1:]), order="F")
-        padded[self.count :] = v
-        weights = np.zeros((self.used.size, *v.shape[1:]), order="F")
-        weights[self.used] = self._apply(padded.reshape(len(padded), -1, order="F"), "N").reshape(
-            padded.shape
-        )
-        return weights
-
-    def _apply(self, c: np.ndarray, trans: str) -> np.ndarray:
-        if not self.count:
-            return c
-        a, tau = self._reflectors[:, : self.count], self._tau[: self.count]
-        work = int(lapack.dormqr("L", trans, a, tau, c, -1)[1][0])
-        return lapack.dormqr("L", trans, a, tau, c, work, overwrite_c=1)[0]
 
 
 def householder(slabs: Slabs, size: int) -> np.ndarray:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import linalg
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Params
@@ -136,46 +135,6 @@ class Tangent(NamedTuple):
             for phi, g in zip(self.features, self.sensitivities, strict=True)
         )
         return np.sqrt(np.concatenate([layer.ravel() for layer in squares]))
-
-    def null_directions(self) -> Float[np.ndarray, "p q"]:
-        """Return null vectors of D that positive homogeneity gives, of length 1 or 0.
-
-        Where units b and c of a layer have the same slopes at every sample, adding ε times the weights into b to
-        those into c and taking ε times the weights out of c off those out of b changes nothing. For b = c this is
-        the scaling of one unit: at least one null vector a hidden unit. And where the weights out of units with the
-        same slopes are linearly dependent, the same combination of weights into them, from any input, is null.
-        And a unit that fewer samples reach than it has inputs has directions that none of them sees.
-        """
-        parts = []
-        for layer, slopes in enumerate(self.slopes):
-            into, out = self.weights[layer].T, self.weights[layer + 1].T
-            _, pattern = np.unique(slopes, axis=1, return_inverse=True)
-            for group in (np.flatnonzero(pattern.ravel() == index) for index in range(pattern.max() + 1)):
-                mixing = np.zeros((len(group), len(group), self.columns))
-                for (b, at_b), (c, at_c) in itertools.product(enumerate(group), repeat=2):
-                    first, second = self._blocks(mixing[b, c], layer)
-                    first[at_c], second[:, at_b] = into[at_b], -out[:, at_c]
-                same = linalg.null_space(out[:, group])  # (units of the group, combinations)
-                combined = np.zeros((same.shape[1], into.shape[1], self.columns))
-                for combination, a in np.ndindex(combined.shape[:2]):
-                    self._blocks(combined[combination, a], layer)[0][group, a] = same[:, combination]
-                parts += [mixing.reshape(-1, self.columns), combined.reshape(-1, self.columns)]
-            for unit, reached in enumerate((self.sensitivities[layer] != 0).max(axis=1).T):
-                if reached.sum() < into.shape[1]:
-                    unseen = linalg.null_space(self.features[layer][reached]).T
-                    hidden = np.zeros((len(unseen), self.columns))
-                    for vector, direction in zip(hidden, unseen, strict=True):
-                        self._blocks(vector, layer)[0][unit] = direction
-                    parts.append(hidden)
-        vectors = np.concatenate(parts)
-        norms = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
-        return np.divide(vectors, norms, out=vectors, where=norms > 0).T
-
-    def _blocks(self, vector: np.ndarray, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return views of the weights of a layer, counted from 0, and of the next: (units, inputs)."""
-        start, middle, stop = self.starts[layer : layer + 3]
-        into, out = self.weights[layer].T, self.weights[layer + 1].T
-        return vector[start:middle].reshape(into.shape), vector[middle:stop].reshape(out.shape)
 
 
 def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:

@@ -27,7 +27,8 @@ class WhiteNoiseLoss(NamedTuple):
         allowed: 2e^(−t) and what the probability of the rank adds, at most 1.
         size_condition: whether n, d, m and δ are as large as the proposition asks.
         smallest_singular_value: the smallest of Λ_I over the sampled row subsets I.
-        pattern_condition: "refuted" if that is below δ, else "not verified": there are too many subsets.
+        pattern_condition: "refuted" if that is below δ, or if an entry of Λ exceeds 1 in size, as the proof lets none
+            do; else "not verified": there are too many subsets.
         holds: ranks as predicted, and the means within three standard errors.
         reason: why, or why not.
     """
@@ -113,7 +114,7 @@ def white_noise_loss(
         allowed=min(1.0, failure + (2 * math.exp(-t) if inputs * m < n else 0.0)),
         size_condition=size_condition,
         smallest_singular_value=smallest,
-        pattern_condition="refuted" if smallest < delta else "not verified",
+        pattern_condition="refuted" if smallest < delta or np.abs(slopes).max() > 1 else "not verified",
         holds=as_predicted and near,
         reason=(
             f"rank {rank} in {int((ranks == rank).sum())} of {trials} trials; mean {mean:.6g} ± {error:.2g}, "
@@ -141,5 +142,5 @@ def _sizes(n: int, m: int, inputs: int, delta: float) -> tuple[bool, float]:
     if inputs * m < n:
         logarithm = math.log(max(inputs * m * n / delta**2, math.e))
         return n >= 64 * logarithm**2 * inputs * m, math.exp(-n / (64 * logarithm))
-    wide = inputs * m >= n * math.log(n * m / delta) ** 2
+    wide = inputs * m >= 2 * n * math.log(n * m / delta) ** 2
     return wide and inputs >= math.log(m * n) ** 2, 2 * math.exp(-inputs / 20)
