@@ -41,6 +41,16 @@ def test_mnist_is_the_original(mnist_home: Path) -> None:
 
 
 @needs("mnist")
+def test_mnist_as_in_the_figure_of_depth_and_width(mnist_home: Path) -> None:
+    mnist = data.load("mnist", samples=50, data_dir=mnist_home, download=False)
+    small = data.shrink(mnist, crop=24, size=8)
+    blocks = mnist.x.reshape(-1, 28, 28)[:, 2:26, 2:26].reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(small.x, blocks.reshape(50, 64), atol=1e-6)
+    assert small.x_test is not None
+    assert small.x_test.shape == (10_000, 64)
+
+
+@needs("mnist")
 def test_mnist_is_what_the_stock_reader_reads(mnist_home: Path) -> None:
     mnist = data.load("mnist", data_dir=mnist_home, download=False)
     stock = stock_reader("mnist", mnist_home, "test")

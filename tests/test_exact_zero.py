@@ -1,13 +1,14 @@
 """The logits of a mirrored residual net are exactly 0, also where compiled code rounds equal channels apart."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resnets import NET, compiled, images, mirrored_at_random, start
 
-from narrow_jax.models import ResNet18
+from narrow_jax.models import ResNet18, pairwise_head
 
 NETS = {
     "batch, 3": NET,  # half a width that fills no vector register
@@ -32,3 +33,11 @@ def test_logits_of_the_full_net_are_exactly_zero():
     variables = mirrored_at_random(net, 0)
     logits, _ = jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"]))(variables, x)
     np.testing.assert_array_equal(logits, np.zeros((2, 10)))
+
+
+def test_head_is_exactly_zero_where_its_features_are_computed_in_the_same_loop():
+    # (Σa)c − (Σb)c as one fused multiply-add is 1e-8 for a = b
+    half = jnp.asarray(np.random.default_rng(0).uniform(size=(5, 3, 3, 3)), jnp.float32)
+    v, images = jnp.ones((3, 1)), jnp.concatenate([half, half], axis=-1)
+    logits = jax.jit(lambda v, x: pairwise_head(v, (x * 1.7 + 0.3).mean((1, 2))))(v, images)
+    np.testing.assert_array_equal(logits, np.zeros((5, 1)))

@@ -52,15 +52,6 @@ def test_shrink_takes_the_centre():
     np.testing.assert_array_equal(small.y, digits.y)
 
 
-@needs("mnist")
-def test_mnist_as_in_the_paper(tmp_path, no_network):
-    mnist = data.load("mnist", samples=50, raw_dir=SHARED, data_dir=tmp_path, download=False)
-    small = data.shrink(mnist, crop=24, size=8)
-    blocks = mnist.x.reshape(-1, 28, 28)[:, 2:26, 2:26].reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(small.x, blocks.reshape(50, 64), atol=1e-6)
-    assert small.x_test.shape == (10_000, 64)
-
-
 @needs("svhn_cropped_subset")
 def test_svhn_is_grey(no_network):
     svhn = data.load("svhn_cropped_subset", samples=20, raw_dir=SHARED)
