@@ -83,6 +83,9 @@ def mirrored(draw: nn.initializers.Initializer) -> nn.initializers.Initializer:
 def is_mirrored(*variables: Any) -> Bool[Array, ""]:
     """Return whether channel j equals channel j + m/2 in all leaves: then so do features that are made of them alone.
 
+    Only the variables are looked at. Where the two halves see different inputs, as in a grouped convolution at the
+    entry of the block or an identity past it, features differ all the same.
+
     Args:
         variables: all variables of the layers between a block's input and ``PairwiseHead``, any trees: the params and,
             in evaluation mode, the statistics of norms.
