@@ -4,8 +4,8 @@ Command:  python -m benchmarks.stationary_value [--large]
 Expected: at 20,000 rows × 2,970 weights ≥ 2 times faster and a third of the memory, the same value to 1e-8;
           ``--large`` instead: 100,000 rows × 3,000 weights (10,000 samples of 64 inputs, 10 outputs, as MNIST 8×8)
           under 150 s and 4 GB on two cores, where the SVD of D does not fit.
-Measured: 20,000 × 2,970: SVD 40.5 s and 1,767 MB, CholeskyQR 6.4 s (6.4 times faster) and 311 MB (0.18 of the
-          memory), values equal to 3e-16; 100,000 × 3,092: 21.7 s, 642 MB for the whole process.
+Measured: 20,000 × 2,970: SVD 29.8 s and 1.82 GB, CholeskyQR 4.2 s (7.1 times faster) and 0.30 GB (0.17 of the
+          memory), values equal to 2e-16; 100,000 × 3,092: 16.2 s, 0.61 GB for the whole process.
 Each run has a process of its own, whose peak resident memory is read; seconds are wall-clock time, and
 processor seconds beside them show how busy the machine was.
 Writes:   benchmarks/results/stationary_value.json or stationary_value_large.json

@@ -32,8 +32,8 @@ import narrow_jax as nj
 RADIUS, RATE = 1.0, 5e-3
 SETS: dict[str, dict[str, Any]] = {
     "digits": {"samples": 1797, "width": 80, "steps": 3000},
-    "mnist": {"samples": 3000, "width": 16, "steps": 1000},
-    "cifar10": {"samples": 2000, "width": 6, "steps": 600},
+    "mnist": {"samples": 3000, "width": 16, "steps": 2000},
+    "cifar10": {"samples": 2000, "width": 6, "steps": 3000},
 }
 QUICK = {"digits": {"samples": 200, "width": 20, "steps": 100}}
 FOLDER = Path("runs/narrow_random_labels")
