@@ -82,7 +82,7 @@ def main() -> None:
     record = epoch(net, data, batch_size=20 if args.quick else 50, progress=True)
     print(record)
     if not args.quick:
-        print(_timing.write("resnet", "python -m benchmarks.resnet", [record], "flax"))
+        print(_timing.write("resnet", "python -m benchmarks.resnet --raw-dir DIR", [record], "flax"))
 
 
 if __name__ == "__main__":
