@@ -4,7 +4,7 @@ Command:  python -m experiments.narrow_fig5 --dataset digits|cifar10|cifar100|sv
           python -m experiments.narrow_fig5 --dataset restricted-imagenet --images DIR [--size cpu|gpu]
 Cost:     ``--quick``: 200 digits, one block, seconds. ``cpu``: ResNet-18 with a quarter of the channels and half of the
           blocks, 5,000 images: 16 cells a seed, on two cores some 20 seconds each for 920 images of Restricted
-          ImageNet, minutes each for 5,000 images. ``gpu``: the whole ResNet-18, all images, for an accelerator.
+          ImageNet, not timed for 5,000 images. ``gpu``: the whole ResNet-18, all images, for an accelerator.
           Run again after an interruption: cells are kept.
 Expected: the paper's two messages: at the full width the regime is above plain SGD; the narrow net comes close to the
           full one under the regime, and not under SGD.

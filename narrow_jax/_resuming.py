@@ -90,11 +90,15 @@ def describe(
     monitors: Sequence[Monitor],
     key: Key[Array, ""] | None,
     start: tuple[Params, Any],
-    data: tuple[HostArray, HostArray] | Stream,
+    data: tuple[HostArray, HostArray],
+    stream: Stream | None,
     evaluation: tuple[HostArray, HostArray] | None,
     **plain: int | None,
 ) -> dict[str, Any]:
-    """Return what a run depends on, as JSON can hold it: numbers, names, and fingerprints of arrays."""
+    """Return what a run depends on, as JSON can hold it: numbers, names, and fingerprints of arrays.
+
+    Of a stream ``data`` are the samples that training is measured on.
+    """
     return {
         **plain,
         "loss": _name(loss),
@@ -102,15 +106,15 @@ def describe(
         "monitors": [monitor.name for monitor in monitors],
         "key": None if key is None else jax.random.key_data(key).tolist(),
         "start": checkpoints.fingerprint(start),
-        "stream": isinstance(data, Stream),
+        "stream": None
+        if stream is None
+        else {"x": stream.fingerprint(), "y": checkpoints.described(stream.y)},
         "data set": _fingerprints(data),
         "evaluation": None if evaluation is None else _fingerprints(evaluation),
     }
 
 
-def _fingerprints(data: tuple[HostArray, HostArray] | Stream) -> dict[str, str]:
-    if isinstance(data, Stream):
-        return {"x": data.fingerprint(), "y": checkpoints.described(data.y)}
+def _fingerprints(data: tuple[HostArray, HostArray]) -> dict[str, str]:
     x, y = data
     return {"x": checkpoints.described(x), "y": checkpoints.described(y)}
 

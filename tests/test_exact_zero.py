@@ -13,6 +13,7 @@ from narrow_jax.models import ResNet18, pairwise_head
 NETS = {
     "batch, 3": NET,  # half a width that fills no vector register
     "batch, 32": NET.clone(channels=(16, 64)),
+    "group, 3": NET.clone(norm="group"),
     "group, 10": NET.clone(channels=(3, 20), blocks=(1, 2), norm="group"),
 }
 

@@ -160,7 +160,7 @@ OTHER_RUNS = {
         {"evaluation": (killable.X, killable.Y)},
         r"evaluation x: saved nothing, given \(12, 5\) float32 SHA-256",
     ),
-    "stream": ({"data": nj.data.Stream(killable.X, killable.Y)}, "stream: saved False, given True"),
+    "stream": ({"data": nj.data.Stream(killable.X, killable.Y)}, r"stream x: saved nothing, given \(12, 5\)"),
     "augment": (
         {"augment": functools.partial(jitter, scale=0.2)},
         r"augment: saved None, given jitter\(scale=0.2\)",
@@ -203,16 +203,13 @@ def changed(rows):
 @pytest.mark.parametrize(
     ("saved", "given", "message"),
     [
-        (killable.X, changed(1), "data set x"),  # row 1 is not among those that training is measured on
-        (
-            list(killable.X),
-            list(changed(0)),
-            "data set x: saved 12 samples, source unknown, those measured on",
-        ),
+        # row 1 is not among those that training is measured on
+        (killable.X, changed(1), r"stream x: saved \(12, 5\) float32 SHA-256"),
+        (list(killable.X), list(changed(0)), r"set: data set x: saved \(4, 5\) float32 SHA-256"),
         (
             Files(killable.X, "v1"),
             Files(changed(1), "v2"),
-            "data set x: saved 12 samples, source v1, .* source v2",
+            "set: stream x: saved 12 samples, fingerprint v1, given 12 samples, fingerprint v2",
         ),
     ],
     ids=["array", "measured rows", "what the source says"],

@@ -76,17 +76,15 @@ class Stream:
         return _read(self.x, self.rows), self.y[self.rows]
 
     def fingerprint(self) -> str:
-        """Return what tells the samples from others, for ``nj.fit`` to compare on resuming.
+        """Return what tells the samples from others without reading them from their files.
 
-        The SHA-256 of an array or memory map. Another source is not read from end to end: the SHA-256 of ``sample``,
-        with what the source's own ``fingerprint()`` returns if it has one.
+        The SHA-256 of an array or memory map; of another source their number, and what its own ``fingerprint()``
+        returns if it has one. ``nj.fit`` compares it on resuming, with the SHA-256 of what it read by ``sample``.
         """
         if isinstance(self.x, np.ndarray):
             return checkpoints.described(self.x)
         own = self.x.fingerprint() if hasattr(self.x, "fingerprint") else "unknown"
-        return (
-            f"{len(self)} samples, source {own}, those measured on {checkpoints.described(self.sample()[0])}"
-        )
+        return f"{len(self)} samples, fingerprint {own}"
 
     def batches(self, key: Key[Array, ""], batch_size: int, first: int = 0) -> Iterator[Batch]:
         """Return the batches of the steps ``first``, ``first + 1``, … without end.
