@@ -1,9 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set up .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
-# tests compile more than they compute: a quarter of the time for code that nobody optimised
-HURRY := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
-	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 # where rounding is at stake, XLA compiles as it does for users
 AS_SHIPPED := $(patsubst %,tests/test_%.py,enclosure exact_zero extreme_scales projections sigma_min values)
 
@@ -22,7 +19,7 @@ types: .venv/.dev
 	$(BIN)/mypy
 
 tests: .venv/.dev
-	XLA_FLAGS="$(HURRY)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
+	XLA_FLAGS="$$($(BIN)/python tests/hurry.py)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
 	$(BIN)/pytest -n 2 $(AS_SHIPPED)
 
 bench: .venv/.bench
