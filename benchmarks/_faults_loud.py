@@ -132,7 +132,7 @@ def _() -> Any:
 def _() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         nj.fit(NET, P, optax.adam(0.1), (X, Y), steps=4, checkpoint=folder)
-        return sorted(nj.checkpoints.load_params(folder))
+        return sorted(nj.checkpoints.load_params(folder).params)
 
 
 # messages that mislead
