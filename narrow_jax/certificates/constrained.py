@@ -6,6 +6,7 @@ a KKT point if and only if θ̂ = P(θ̂ − ∇̂). The standard net with a bal
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,12 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, jacobian, projections
+from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, Float
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian.one_hidden import weights
 from narrow_jax.models import standard_apply
 
 Point = Float[Array, " p"]
+
+CARRIED = 2.0**-900
+"""Products of data, weights and labels below that could be flushed to 0: then nothing is measured."""
 
 
 @jax.tree_util.register_dataclass
@@ -187,13 +192,21 @@ def constrained(
 
 @jax.jit
 def natural(problem: Constrained, point: Point) -> tuple[Array, Array, Array]:
-    """Return the loss, ∇̂, and Φ = θ̂ − P(θ̂ − ∇̂), which vanishes at KKT points only."""
+    """Return the loss, ∇̂, and Φ = θ̂ − P(θ̂ − ∇̂), which vanishes at KKT points only.
+
+    As ∇̂ + (z − P(z)) with z = θ̂ − ∇̂: where P moves nothing it is ∇̂, though θ̂ may be too large to feel it.
+    """
     loss, gradient = jax.value_and_grad(problem.loss)(point)
-    return loss, gradient, point - problem.project(point - gradient)
+    step = point - gradient
+    return loss, gradient, gradient + (step - problem.project(step))
 
 
 def start_gradient(problem: Constrained) -> float:
-    """Return ‖∇̂‖ at the start, the unit of the residual; 1 where it vanishes."""
+    """Return ‖∇̂‖ at the start, the unit of the residual; 1 where it vanishes, NaN where products under- or overflow."""
     start = problem.point({"w": problem.w0, "v": problem.v0})
-    size = float(jnp.linalg.norm(natural(problem, start)[1]))
+    size = float(projections.l2_norm(natural(problem, start)[1]))
+    sizes = (float(np.max(np.abs(leaf))) for leaf in (problem.x, problem.v0, problem.y))
+    smallest = fl.product_up(*(min(largest, 1.0) for largest in sizes))  # of the products that ∇̂ is made of
+    if 0 < smallest < CARRIED or not math.isfinite(size):
+        return math.nan
     return size if size > 0 else 1.0

@@ -62,7 +62,7 @@ def lambda_star(x: HostArray, activation: str | Activation, method: str | None =
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (13) to (16).
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     x = np.asarray(_checks.real_matrix("x", x)).astype(np.float64)
     _checks.finite("x", x)
     if 0 in x.shape:

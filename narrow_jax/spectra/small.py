@@ -49,7 +49,8 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
     stretch = _defect(u.T) + _defect(vt)
     smallest = values[-1] * (1 - stretch) * (1 - fl.SLACK) - moved * (1 + fl.SLACK)
     largest = (values[0] * (1 + stretch) + moved) * (1 + fl.SLACK)
-    return Extremes(max(0.0, float(np.ldexp(smallest, exponent))), float(np.ldexp(largest, exponent)))
+    smallest, largest = max(0.0, float(smallest)), float(largest)
+    return Extremes(fl.product_down(smallest, exponent=exponent), fl.product_up(largest, exponent=exponent))
 
 
 def _defect(rows: np.ndarray) -> float:
