@@ -194,11 +194,12 @@ def constrained(
 def natural(problem: Constrained, point: Point) -> tuple[Array, Array, Array]:
     """Return the loss, ∇̂, and Φ = θ̂ − P(θ̂ − ∇̂), which vanishes at KKT points only.
 
-    As ∇̂ + (z − P(z)) with z = θ̂ − ∇̂: where P moves nothing it is ∇̂, though θ̂ may be too large to feel it.
+    Where P moves nothing it is ∇̂, which may be too small for θ̂ − ∇̂ to feel it.
     """
     loss, gradient = jax.value_and_grad(problem.loss)(point)
     step = point - gradient
-    return loss, gradient, gradient + (step - problem.project(step))
+    nearest = problem.project(step)
+    return loss, gradient, jnp.where(nearest == step, gradient, point - nearest)
 
 
 def start_gradient(problem: Constrained) -> float:
