@@ -17,7 +17,7 @@ import numpy as np
 
 from narrow_jax import _checks, jacobian, projections
 from narrow_jax import _rounding as fl
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, ArrayLike, Float
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian.one_hidden import weights
 from narrow_jax.models import standard_apply
@@ -191,15 +191,25 @@ def constrained(
 
 
 @jax.jit
-def natural(problem: Constrained, point: Point) -> tuple[Array, Array, Array]:
-    """Return the loss, ∇̂, and Φ = θ̂ − P(θ̂ − ∇̂), which vanishes at KKT points only.
+def natural(problem: Constrained, point: Point, step: ArrayLike = 1.0) -> tuple[Array, Array, Array]:
+    """Return the loss, ∇̂, and Φ = (θ̂ − P(θ̂ − t∇̂))/t, which vanishes at KKT points only, whatever the step t > 0.
 
-    Where P moves nothing it is ∇̂, which may be too small for θ̂ − ∇̂ to feel it.
+    Where P moves nothing it is ∇̂, which may be too small for θ̂ − t∇̂ to feel it.
     """
     loss, gradient = jax.value_and_grad(problem.loss)(point)
-    step = point - gradient
-    nearest = problem.project(step)
-    return loss, gradient, jnp.where(nearest == step, gradient, point - nearest)
+    moved = point - step * gradient
+    nearest = problem.project(moved)
+    return loss, gradient, jnp.where(nearest == moved, gradient, (point - nearest) / step)
+
+
+def measure(problem: Constrained, point: Point, unit: float) -> tuple[float, float]:
+    """Return the loss and ‖Φ‖/unit with t = 1/max(unit, 1), ``unit`` being ‖∇̂‖ at the start.
+
+    With t = 1 a gradient much larger than the ball would make any point look like a KKT point: ‖Φ‖ is at most the
+    diameter of the ball over t.
+    """
+    loss, _, phi = natural(problem, point, 1 / max(unit, 1.0))
+    return float(loss), float(projections.l2_norm(phi)) / unit
 
 
 def start_gradient(problem: Constrained) -> float:

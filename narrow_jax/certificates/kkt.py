@@ -12,7 +12,7 @@ from narrow_jax import _rounding as fl
 from narrow_jax import activations, jacobian, projections
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import bounds
-from narrow_jax.certificates.constrained import Constrained, constrained, natural, start_gradient
+from narrow_jax.certificates.constrained import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow import nice_region
 from narrow_jax.certificates.samples import distinct
 from narrow_jax.spectra import sigma_min
@@ -24,7 +24,7 @@ class KKT(NamedTuple):
     Fields:
         holds: loss 0 is proven for a KKT point here, or for every KKT point of the problem.
         reason: why, in words.
-        residual: ‖θ̂ − P(θ̂ − ∇̂)‖ over ‖∇̂‖ at the start, in the coordinates (w − w⁰)/s, s·v, s = min(ε, 1);
+        residual: as ``natural_residual``, in the coordinates (w − w⁰)/s, s·v, s = min(ε, 1);
             NaN where products of x, v and y underflow or overflow.
         loss: ½‖y − f‖².
         here: σ_min(J(w; v)) > ½L(v)ε: a KKT point at exactly these weights has loss 0.
@@ -57,7 +57,9 @@ def natural_residual(
     kappa: float = math.inf,
     activation: str | Activation = "tanh",
 ) -> float:
-    """Return ‖θ̂ − P(θ̂ − ∇̂)‖/‖∇̂ at the start‖: 0 at the KKT points of problem (7) and nowhere else.
+    """Return ‖θ̂ − P(θ̂ − t∇̂)‖/(t‖∇̂ at the start‖): 0 at the KKT points of problem (7) and nowhere else.
+
+    The step t is 1, or 1/‖∇̂ at the start‖ if that is less: the residual does not fade where labels are large.
 
     NaN where the gradient cannot be measured, since products of x, v and y underflow or overflow: rescale them.
 
@@ -91,12 +93,9 @@ def natural_residual(
 
 def _measure(problem: Constrained, params: Any) -> tuple[float, float]:
     point = problem.point(params)
-    loss, _, phi = natural(problem, point)
+    loss, residual = measure(problem, point, start_gradient(problem))
     size = float(projections.l2_norm(problem.residuals(point)))
-    # a square that underflowed is not a loss of 0
-    return float(loss) or fl.product_up(0.5, size, size), float(projections.l2_norm(phi)) / start_gradient(
-        problem
-    )
+    return loss or fl.product_up(0.5, size, size), residual  # a square that underflowed is not a loss of 0
 
 
 def kkt(
