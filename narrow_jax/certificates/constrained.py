@@ -216,7 +216,8 @@ def start_gradient(problem: Constrained) -> float:
     """Return ‖∇̂‖ at the start, the unit of the residual; 1 where it vanishes, NaN where products under- or overflow."""
     start = problem.point({"w": problem.w0, "v": problem.v0})
     size = float(projections.l2_norm(natural(problem, start)[1]))
-    sizes = (float(np.max(np.abs(leaf))) for leaf in (problem.x, problem.v0, problem.y))
+    factors = problem.x, problem.v0, problem.y, problem.scale
+    sizes = (float(np.max(np.abs(factor))) for factor in factors)
     smallest = fl.product_up(*(min(largest, 1.0) for largest in sizes))  # of the products that ∇̂ is made of
     if 0 < smallest < CARRIED or not math.isfinite(size):
         return math.nan

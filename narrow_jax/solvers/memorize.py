@@ -12,6 +12,7 @@ import numpy as np
 from narrow_jax import _checks, _progress, activations, certificates, initializers, jacobian
 from narrow_jax._typing import Array, Float, Key
 from narrow_jax.activations import Activation
+from narrow_jax.certificates.constrained import CARRIED
 from narrow_jax.certificates.samples import distinct
 from narrow_jax.models import pairwise_apply
 from narrow_jax.projections import l2_norm
@@ -258,7 +259,9 @@ def _newton(
             history.append(_record(point, damping, w0))
     columns = {name: np.array([record[name] for record in history]) for name in history[0]}
     solved = _norm(point) <= (goal if len(history) > steps else max(goal, ROUNDING_FLOOR * size))
-    return point.w, point.scale, columns, bool(solved)
+    largest = float(np.max(np.abs(task.y)))
+    resolved = largest == 0 or largest / point.scale >= CARRIED  # y/s that is flushed to 0 leaves no residual
+    return point.w, point.scale, columns, bool(solved and resolved)
 
 
 def _norm(point: _Point) -> float:
