@@ -60,6 +60,9 @@ class PyramidalInvariants(Monitor):
         activation: σ.
         every: steps between records, as in ``fit``: 1 to see every step.
 
+    Raises:
+        ValueError: another activation than the certificate's, ``every`` below 1.
+
     Example:
         >>> import optax
         >>> import narrow_jax as nj
@@ -83,6 +86,12 @@ class PyramidalInvariants(Monitor):
         """Return the monitor of a run."""
         _checks.count("every", every)
         sigma = activations.check(activations.get(activation))
+        own = sigma.min_derivative, sigma.sup_second_derivative
+        if own != (certificate.gamma, certificate.beta):
+            raise ValueError(
+                f"the certificate is of an activation with γ = {certificate.gamma:g}, β = {certificate.beta:g}, and "
+                f"{sigma.name} has {own[0]:g} and {own[1]:g}; expected the activation that was certified"
+            )
         return super().__new__(
             cls,
             NAME,

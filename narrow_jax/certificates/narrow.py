@@ -174,7 +174,7 @@ def _verdict(
     if not smallest.lower > 0:
         return f"σ_min(J) > 0 is not proven: {smallest.message}"
     if not math.isfinite(rounding):
-        return "the rounding error of f is not bounded: x, w or v is too large or too small; rescale them"
+        return "the rounding error of f is not bounded: x, w, v or y is too large or too small; rescale them"
     if not math.isfinite(lipschitz):
         return bounds.unbounded(sigma)
     if g > 0.5:
