@@ -143,9 +143,9 @@ def test_an_activation_computed_in_float32_is_not_certified(enabled):
     with jax.enable_x64(enabled):
         low = blend(lambda z: z.astype(jnp.float32))
         defects = start.evaluation_defects(low)
-    assert defects == (
-        "blend is not evaluated within 64 units 2⁻⁵³ of |z|: compute it in float64, without casts",
-    )
+    assert defects == [
+        "blend is not evaluated within 64 units 2⁻⁵³ of |z|: compute it in float64, without casts"
+    ]
     jumps = blend(lambda z: jnp.round(z * 2.0**30) * 2.0**-30)
     assert len(start.evaluation_defects(jumps)) == 1
 
@@ -158,4 +158,4 @@ def test_a_value_at_zero_that_float32_does_not_see(shift):
 
 @pytest.mark.parametrize(("gamma", "beta"), [(0.5, 1.0), (1e-3, 1e6), (0.9, 1e-3), (0.5, 1e3)])
 def test_the_family_of_equation_2_is_evaluated_as_assumed(gamma, beta):
-    assert start.evaluation_defects(nj.activations.smooth_leaky_relu(gamma, beta)) == ()
+    assert start.evaluation_defects(nj.activations.smooth_leaky_relu(gamma, beta)) == []

@@ -131,9 +131,14 @@ def evaluate(z: np.ndarray, activation: Activation) -> np.ndarray:
         return np.asarray(_evaluate(jnp.asarray(z), activation))
 
 
+def evaluation_defects(activation: Activation) -> list[str]:
+    """Return what shows that σ(0) is not 0, or that σ is not evaluated within EVALUATION units, unit by unit."""
+    return [text for unit in activation.units or (activation,) for text in _defects(unit)]
+
+
 @functools.cache
-def evaluation_defects(activation: Activation) -> tuple[str, ...]:
-    """Return what shows that σ(0) is not 0, or that σ is not evaluated within EVALUATION units.
+def _defects(activation: Activation) -> tuple[str, ...]:
+    """Return what contradicts the evaluation of one σ.
 
     |σ(z + h) − 2σ(z) + σ(z − h)| ≤ βh² + EVALUATION·u(|z + h| + 2|z| + |z − h|) at h = 2⁻²⁰|z|, |z| = 2⁻³⁰ … 2⁷, which
     what is computed in float32, or with jumps, breaks.
