@@ -57,9 +57,10 @@ class Activation:
 
     Example:
         >>> import jax.numpy as jnp
+        >>> import narrow_jax as nj
         >>> square = Activation("square", jnp.square, lambda z: 2 * z, lipschitz=float("inf"),
         ...                     min_derivative=float("-inf"), sup_second_derivative=2.0)
-        >>> get(square).name
+        >>> nj.activations.get(square).name
         'square'
     """
 
@@ -86,6 +87,9 @@ class Activation:
             function = getattr(self, field)
             if not callable(function) and (field, function) != ("value", None):
                 raise TypeError(f"{self._states(field)}; expected a function")
+        for field in ("analytic", "zero_only_at_zero", "homogeneous"):
+            if not isinstance(getattr(self, field), bool | np.bool_):
+                raise TypeError(f"{self._states(field)}; expected True or False")
         for field in _CONSTANTS:
             self._check_constant(field)
         if not self.min_derivative <= self.lipschitz:
