@@ -136,6 +136,8 @@ def test_what_is_taken_for_granted_is_named():
     assert found.reason.endswith(words)
     assert found.sharper.reason.endswith(words)
     assert "taken" not in nj.certificates.pyramidal(params, x, y, SIGMA).reason
+    mixed = nj.certificates.pyramidal(params, x, y, nj.activations.per_unit([SIGMA, blend()] * 6))
+    assert mixed.reason.endswith(f"; {words}")
 
 
 @pytest.mark.parametrize("enabled", [False, True])

@@ -25,7 +25,7 @@ class KKT(NamedTuple):
         holds: loss 0 is proven for a KKT point here, or for every KKT point of the problem.
         reason: why, in words.
         residual: as ``natural_residual``, in the coordinates (w − w⁰)/s, s·v, s = min(ε, 1);
-            NaN where products of x, v and y underflow or overflow.
+            NaN where products of x, v, y and ε underflow or overflow.
         loss: ½‖y − f‖².
         here: σ_min(J(w; v)) > ½L(v)ε: a KKT point at exactly these weights has loss 0.
         everywhere: ε is below ``threshold``: every KKT point has loss 0.
@@ -61,7 +61,7 @@ def natural_residual(
 
     The step t is 1, or 1/‖∇̂ at the start‖ if that is less: the residual does not fade where labels are large.
 
-    NaN where the gradient cannot be measured, since products of x, v and y underflow or overflow: rescale them.
+    NaN where the gradient cannot be measured, since products of x, v, y and ε underflow or overflow: rescale them.
 
     Args:
         params: the weights, of a pairwise net (v of m/2 rows) or a standard one (v of m rows).

@@ -154,9 +154,10 @@ def pyramidal(
 
 def _taken(guarantee: Guarantee, sigma: Activation) -> Guarantee:
     """Return the guarantee, with what its reason takes for granted of an activation outside the family (2)."""
-    if not guarantee.holds or sigma.smoothing is not None:
+    others = dict.fromkeys(unit.name for unit in sigma.units or (sigma,) if unit.smoothing is None)
+    if not (guarantee.holds and others):
         return guarantee
-    proviso = f"{sigma.name} is taken to be evaluated within {starts.EVALUATION} units 2⁻⁵³ of |z|"
+    proviso = f"{', '.join(others)} is taken to be evaluated within {starts.EVALUATION} units 2⁻⁵³ of |z|"
     return guarantee._replace(reason=f"{guarantee.reason}; {proviso}")
 
 
