@@ -8,11 +8,13 @@ exact value by a factor within 1 ± 31u, and SLACK = 32u.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax._typing import Array, Float
 
@@ -20,6 +22,9 @@ UNIT = 2.0**-53
 SLACK = 2.0**-48
 TINY = 2.0**-500
 """Larger than everything that underflow can lose in a problem scaled to entries of size one."""
+
+NORMAL = 2.0**-1022
+"""The smallest normal float64: what is below may have lost any of its digits, or be flushed to 0."""
 
 
 def gamma(terms: int | float) -> float:
@@ -40,6 +45,18 @@ def up(value: Float[Array, ...]) -> Float[Array, ...]:
 def down(value: Float[Array, ...]) -> Float[Array, ...]:
     """Return a lower bound, not below 0, of the exact value of a non-negative expression."""
     return jnp.maximum(value * (1 - SLACK) - TINY, 0.0)
+
+
+def at_least_normal(value: Any) -> Any:
+    """Return max(value, 2⁻¹⁰²²): an upper bound of a positive number stays one where it underflowed.
+
+    For every upper bound, Python number or array, of what is not known to be exactly 0.
+
+    Example:
+        >>> float(at_least_normal(2.0**-600 * 2.0**-600)), float(at_least_normal(1.0))
+        (2.2250738585072014e-308, 1.0)
+    """
+    return (jnp if isinstance(value, jax.Array) else np).maximum(value, NORMAL)
 
 
 def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"]:
@@ -189,3 +206,58 @@ def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array
 
 def _rescaled(c: Float[Array, "a b"], rows: Array, columns: Array) -> Array:
     return scaled(scaled(c, rows[:, None]), columns[None, :])
+
+
+def product_up(*factors: float, over: float = 1.0, exponent: int = 0) -> float:
+    """Return an upper bound of 2^exponent·Π factors/over, for numbers ≥ 0 of which ``over`` is not too large.
+
+    Mantissas and exponents apart, at most 30 factors: no intermediate product over- or underflows. At least the
+    smallest normal number unless a factor is 0; infinity where that is all that is known: beyond the largest number,
+    for a factor that is infinite or NaN, for ``over`` = 0.
+
+    Example:
+        >>> product_up(2.0**-600, 2.0**-600, 2.0**1000) == 2.0**-200 * (1 + SLACK)
+        True
+        >>> product_up(2.0**-600, 2.0**-600) == NORMAL, product_up(0.0, 1.0), product_up(1.0, over=0.0)
+        (True, 0.0, inf)
+    """
+    if not (all(map(math.isfinite, factors)) and 0 < over < math.inf):
+        return math.inf
+    mantissa, power = _parts(factors, over)
+    try:
+        return (
+            float(at_least_normal(math.ldexp(mantissa * (1 + SLACK), power + exponent))) if mantissa else 0.0
+        )
+    except OverflowError:
+        return math.inf
+
+
+def product_down(*factors: float, over: float = 1.0, exponent: int = 0) -> float:
+    """Return a lower bound of 2^exponent·Π factors/over, for numbers ≥ 0 of which ``over`` is not too small.
+
+    0 below the smallest normal number and where nothing is known, the largest number beyond it, and infinity for
+    ``over`` = 0 alone.
+
+    Example:
+        >>> product_down(2.0**-600, 2.0**-600), product_down(2.0**600, 2.0**600) < float("inf")
+        (0.0, True)
+        >>> product_down(1.0, over=0.0), product_down(0.0, over=0.0)
+        (inf, 0.0)
+    """
+    if any(map(math.isnan, (*factors, over))) or 0 in factors or over == math.inf:
+        return 0.0
+    if over == 0:
+        return math.inf
+    mantissa, power = _parts([min(factor, sys.float_info.max) for factor in factors], over)
+    try:
+        value = math.ldexp(mantissa * (1 - SLACK), power + exponent)
+    except OverflowError:
+        return sys.float_info.max
+    return value if value >= NORMAL else 0.0
+
+
+def _parts(factors: Iterable[float], over: float) -> tuple[float, int]:
+    """Return (m, e) with Π factors/over = m·2^e up to rounding."""
+    mantissas, powers = zip(*map(math.frexp, factors), strict=True)
+    divisor, power = math.frexp(over)
+    return math.prod(mantissas) / divisor, sum(powers) - power

@@ -119,3 +119,13 @@ def test_bad_spacing_is_refused(x64):
     certificate = nj.certificates.pyramidal(params, x, y, SIGMA)
     with pytest.raises(ValueError, match="every is 0; expected an integer ≥ 1"):
         nj.certificates.PyramidalInvariants(certificate, y, SIGMA, every=0)
+
+
+def test_another_activation_than_the_certified_one_is_refused():
+    params, x, y = problem()
+    certificate = nj.certificates.pyramidal(params, x, y, SIGMA)
+    other = nj.activations.smooth_leaky_relu(0.25, 1.0)
+    with pytest.raises(
+        ValueError, match=r"γ = 0\.5, β = 1, and smooth_leaky_relu\(0\.25, 1\.0\) has 0\.25 and 1"
+    ):
+        nj.certificates.PyramidalInvariants(certificate, y, other)

@@ -67,7 +67,7 @@ def assumptions(x: Any, y: Any, width: int, activation: str | Activation = "tanh
     Reference:
         "When Expressivity Meets Trainability", section 4.1.
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     _checks.count("width", width)
     x, y = _checks.real_data(x, y)
     rank = int(np.linalg.matrix_rank(x))
@@ -117,8 +117,8 @@ def _data(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[Check, ...]:
     found = distinct(x, y)
     repeated = f"{len(found.repeated)} repeated, such as {found.repeated[0]}" if found.repeated else ""
     zero = np.flatnonzero(~x.any(axis=1))
-    constant = int(np.sum(np.ptp(x, axis=0) == 0)) if len(x) > 1 else 0
-    parallel = _parallel(x[x.any(axis=1)])
+    constant = int(np.sum(np.all(x == x[0], axis=0))) if len(x) > 1 else 0
+    parallel = _parallel(x)
     values = len(np.unique(x))
     discrete = x.size >= 100 and values < 0.5 * x.size
     return (
@@ -132,11 +132,7 @@ def _data(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[Check, ...]:
         ),
         _said("no sample is 0", not zero.size, f"zero samples: {zero[:5].tolist()}" if zero.size else "none"),
         _said("no two samples are parallel", not parallel, parallel or "none, to 1e-12"),
-        _said(
-            "x spans R^d",
-            rank == min(x.shape),
-            f"rank(x) = {rank}, {constant} constant inputs",
-        ),
+        _full_rank(x, rank, constant),
         Check(
             "samples come from a continuous distribution",
             FAILS if discrete or (constant and len(x) > 1) else UNKNOWN,
@@ -145,18 +141,45 @@ def _data(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[Check, ...]:
     )
 
 
+def _full_rank(x: np.ndarray, rank: int, constant: int) -> Check:
+    """Assumption 3 gives min(n, d): fewer than d samples cannot span R^d, and need not."""
+    n, d = x.shape
+    spans = "x spans R^d" if n >= d else "the samples, fewer than d, are linearly independent"
+    return _said(
+        spans, rank == min(n, d), f"rank(x) = {rank} of n = {n}, d = {d}, {constant} constant inputs"
+    )
+
+
 def _parallel(x: np.ndarray) -> str:
-    """Name a pair of parallel samples: neighbours in the order of their directions, the first entry made positive."""
-    if len(x) < 2:
-        return ""
-    directions = x / np.max(np.abs(x), axis=1, keepdims=True)
+    """Name a pair of parallel samples.
+
+    Parallel directions have projections on any vector that are equal up to sign: candidates are those whose
+    projections differ in size by no more than PARALLEL and rounding, k apart in their order for k = 1, 2, …, as long as
+    there are some of samples that are not known to be parallel to an earlier one. Their distance decides.
+    """
+    samples = np.flatnonzero(x.any(axis=1))
+    directions = x[samples] / np.max(np.abs(x[samples]), axis=1, keepdims=True, initial=0.0)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    first = np.take_along_axis(directions, np.argmax(np.abs(directions) > 1e-6, axis=1)[:, None], axis=1)
-    directions *= np.sign(first)
-    order = np.lexsort(np.round(directions, 9).T)
-    gaps = np.linalg.norm(np.diff(directions[order], axis=0), axis=1)
-    close = np.flatnonzero(gaps < PARALLEL)
-    if not close.size:
+    probe = np.random.default_rng(0).standard_normal(x.shape[1])
+    sizes = np.abs(directions @ (probe / np.linalg.norm(probe)))
+    order = np.argsort(sizes)
+    directions, sizes, samples = directions[order], sizes[order], samples[order]
+    window = PARALLEL + 4 * (x.shape[1] + 4) * 2.0**-53
+    first = np.arange(len(samples))  # of the samples that are parallel to it, one that comes earlier
+    for apart in range(1, len(samples)):
+        later = np.flatnonzero(sizes[apart:] - sizes[:-apart] <= window) + apart
+        later = later[first[later] == later]
+        if not later.size:
+            break
+        found = later[_distances(directions[later - apart], directions[later]) < PARALLEL]
+        first[found] = found - apart
+    twins = np.flatnonzero(first != np.arange(len(samples)))
+    if not twins.size:
         return ""
-    i, j = sorted((int(order[close[0]]), int(order[close[0] + 1])))
-    return f"{close.size} pairs, such as samples {i} and {j} (zero samples not counted)"
+    i, j = sorted((int(samples[first[twins[0]]]), int(samples[twins[0]])))
+    return f"{twins.size} pairs, such as samples {i} and {j} (zero samples not counted)"
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return min(‖a − b‖, ‖a + b‖) row by row."""
+    return np.minimum(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))

@@ -1,10 +1,12 @@
 """Rigorous constants of a one-hidden-layer net on its data, in float64 with rounding included.
 
-All are upper bounds, rounded outward by ``_rounding``; infinity where nothing is known. To be called with x64 on.
+All are upper bounds, rounded outward by ``_rounding``: 0 only where that is exact, at least the smallest normal number
+where they underflow, infinity where nothing is known. To be called with x64 on.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -31,13 +33,9 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
 
     μI − fl(AAᵀ) has a Cholesky factor, A the rows or their transpose, whichever product is smaller.
     """
-    x = np.asarray(x, float)
-    scale = float(np.max(np.abs(x), initial=0.0))
-    if scale == 0:
+    x, exponent = _unit(x)
+    if not x.any():
         return 0.0
-    # a power of two: exact
-    exponent = int(np.frexp(scale)[1])
-    x = np.ldexp(x, -exponent)
     rows = np.sqrt(np.sum(x * x, axis=1, keepdims=True)) * x
     a = rows if x.shape[0] <= x.shape[1] else rows.T
     square = host.outer(a)
@@ -49,13 +47,21 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
     factor, completed = host.cholesky(host.complement(square, mu))
     defect = host.cholesky_defect(square, factor, a.shape[0] * mu)
     bound = mu + defect + forming + 4 * fl.UNIT * mu if completed else frobenius
-    return float(np.ldexp(np.sqrt(bound) * (1 + 4 * fl.SLACK), 2 * exponent))
+    return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
+
+
+def _unit(values: Any) -> tuple[np.ndarray, int]:
+    """Return (a, e) with values = a·2^e, exact short of underflow below the largest entry, which lies in [½, 1)."""
+    values = np.asarray(values, float)
+    exponent = int(np.frexp(np.max(np.abs(values), initial=0.0))[1])
+    return np.ldexp(values, -exponent), exponent
 
 
 def row_norm(v: Float[np.ndarray, "h k"]) -> float:
     """Return a bound of max_j ‖v_j,:‖₂."""
-    v = np.asarray(v, float)
-    return float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)) * (1 + fl.gamma(v.shape[1] + 4)))
+    v, exponent = _unit(v)  # no square over- or underflows
+    largest = float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)))
+    return fl.product_up(largest, 1 + fl.gamma(v.shape[1] + 4), exponent=exponent)
 
 
 def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation) -> float:
@@ -64,13 +70,24 @@ def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation
     Proof. Row block i of the difference maps P to Σ_j v_j δ_ij x_iᵀp_j with |δ_ij| ≤ S₂|x_iᵀ(w_j − w'_j)|; by
     Cauchy–Schwarz its norm is at most S₂ max‖v_j‖ ‖(w − w')ᵀx_i‖ ‖Pᵀx_i‖, the first of which is at most ‖w − w'‖‖x_i‖.
     """
-    return activation.sup_second_derivative * row_norm(v) * inputs * (1 + fl.SLACK)
+    return fl.product_up(activation.sup_second_derivative, row_norm(v), inputs)
+
+
+def unbounded(activation: Activation) -> str:
+    """Return why the Lipschitz constant of J is infinite."""
+    if math.isfinite(activation.sup_second_derivative):
+        return "the Lipschitz constant of J overflows: rescale x or v"
+    return f"σ' of {activation.name} jumps: J is not Lipschitz"
 
 
 def distance(w: Any, center: Any) -> float:
     """Return a bound of ‖w − w⁰‖_F, 0 where they are equal."""
-    gap = np.asarray(w, float) - np.asarray(center, float)
-    return float(np.linalg.norm(gap) * (1 + fl.gamma(gap.size + 4)) + fl.TINY) if gap.any() else 0.0
+    with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
+        gap = np.asarray(w, float) - np.asarray(center, float)
+    if not np.isfinite(gap).all():
+        return math.inf
+    gap, exponent = _unit(gap)
+    return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
 
 
 def residual(params: Any, x: Any, y: Any, activation: Activation) -> tuple[float, float]:

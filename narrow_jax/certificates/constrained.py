@@ -6,6 +6,7 @@ a KKT point if and only if θ̂ = P(θ̂ − ∇̂). The standard net with a bal
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,12 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, jacobian, projections
-from narrow_jax._typing import Array, Float
+from narrow_jax import _rounding as fl
+from narrow_jax._typing import Array, ArrayLike, Float
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian.one_hidden import weights
 from narrow_jax.models import standard_apply
 
 Point = Float[Array, " p"]
+
+CARRIED = 2.0**-900
+"""Products of data, weights and labels below that could be flushed to 0: then nothing is measured."""
 
 
 @jax.tree_util.register_dataclass
@@ -186,14 +191,34 @@ def constrained(
 
 
 @jax.jit
-def natural(problem: Constrained, point: Point) -> tuple[Array, Array, Array]:
-    """Return the loss, ∇̂, and Φ = θ̂ − P(θ̂ − ∇̂), which vanishes at KKT points only."""
+def natural(problem: Constrained, point: Point, step: ArrayLike = 1.0) -> tuple[Array, Array, Array]:
+    """Return the loss, ∇̂, and Φ = (θ̂ − P(θ̂ − t∇̂))/t, which vanishes at KKT points only, whatever the step t > 0.
+
+    Where P moves nothing it is ∇̂, which may be too small for θ̂ − t∇̂ to feel it.
+    """
     loss, gradient = jax.value_and_grad(problem.loss)(point)
-    return loss, gradient, point - problem.project(point - gradient)
+    moved = point - step * gradient
+    nearest = problem.project(moved)
+    return loss, gradient, jnp.where(nearest == moved, gradient, (point - nearest) / step)
+
+
+def measure(problem: Constrained, point: Point, unit: float) -> tuple[float, float]:
+    """Return the loss and ‖Φ‖/unit with t = 1/max(unit, 1), ``unit`` being ‖∇̂‖ at the start.
+
+    With t = 1 a gradient much larger than the ball would make any point look like a KKT point: ‖Φ‖ is at most the
+    diameter of the ball over t.
+    """
+    loss, _, phi = natural(problem, point, 1 / max(unit, 1.0))
+    return float(loss), float(projections.l2_norm(phi)) / unit
 
 
 def start_gradient(problem: Constrained) -> float:
-    """Return ‖∇̂‖ at the start, the unit of the residual; 1 where it vanishes."""
+    """Return ‖∇̂‖ at the start, the unit of the residual; 1 where it vanishes, NaN where products under- or overflow."""
     start = problem.point({"w": problem.w0, "v": problem.v0})
-    size = float(jnp.linalg.norm(natural(problem, start)[1]))
+    size = float(projections.l2_norm(natural(problem, start)[1]))
+    factors = problem.x, problem.v0, problem.y, problem.scale
+    sizes = (float(np.max(np.abs(factor))) for factor in factors)
+    smallest = fl.product_up(*(min(largest, 1.0) for largest in sizes))  # of the products that ∇̂ is made of
+    if 0 < smallest < CARRIED or not math.isfinite(size):
+        return math.nan
     return size if size > 0 else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,9 @@ class PyramidalInvariants(Monitor):
         activation: σ.
         every: steps between records, as in ``fit``: 1 to see every step.
 
+    Raises:
+        ValueError: another activation than the certificate's, ``every`` below 1.
+
     Example:
         >>> import optax
         >>> import narrow_jax as nj
@@ -82,7 +85,13 @@ class PyramidalInvariants(Monitor):
     ) -> PyramidalInvariants:
         """Return the monitor of a run."""
         _checks.count("every", every)
-        sigma = activations.get(activation)
+        sigma = activations.check(activations.get(activation))
+        own = sigma.min_derivative, sigma.sup_second_derivative
+        if own != (certificate.gamma, certificate.beta):
+            raise ValueError(
+                f"the certificate is of an activation with γ = {certificate.gamma:g}, β = {certificate.beta:g}, and "
+                f"{sigma.name} has {own[0]:g} and {own[1]:g}; expected the activation that was certified"
+            )
         return super().__new__(
             cls,
             NAME,
@@ -105,22 +114,33 @@ def _begin(
 ) -> _Watch:
     weights = [jnp.asarray(w) for w in models.mlp_layers(params)]
     dtype = weights[0].dtype
-
-    def limits(*values: float) -> Array:
-        return jnp.asarray(np.array(values), dtype)
-
     return _Watch(
         start=weights,
         first_features=sigma(jnp.asarray(x) @ weights[0]),
-        radii=limits(*certificate.paper.radii),
-        smallest=limits(*(value / 2 for value in certificate.lambdas)),
-        largest=limits(*(1.5 * value for value in certificate.lambda_bars)),
-        lambda_f=jnp.asarray(certificate.lambda_f / 2, dtype),
-        root=jnp.asarray(np.sqrt(2 * certificate.initial_loss), dtype),
+        radii=_below(certificate.paper.radii, dtype),
+        smallest=_below([value / 2 for value in certificate.lambdas], dtype),
+        largest=_above([1.5 * value for value in certificate.lambda_bars], dtype),
+        lambda_f=_below(certificate.lambda_f / 2, dtype),
+        root=_above(np.sqrt(2) * np.sqrt(certificate.initial_loss), dtype),
         log_factor=jnp.asarray(max(certificate.paper.log_factor, -1e30), dtype),  # 0 · ∞ is not 0
         y=jnp.asarray(y),
         records=jnp.zeros((), jnp.int32),
     )
+
+
+def _above(values: Any, dtype: Any) -> Array:
+    """Return upper limits in the dtype of the weights, rounded up: never 0, infinite beyond its largest number."""
+    limits = jnp.finfo(dtype)
+    with np.errstate(over="ignore"):
+        raised = np.maximum(values, float(limits.tiny)) * (1 + float(limits.eps))
+        return jnp.asarray(np.asarray(raised).astype(dtype))
+
+
+def _below(values: Any, dtype: Any) -> Array:
+    """Return lower limits, and radii within which nothing need be computed, rounded down."""
+    limits = jnp.finfo(dtype)
+    lowered = np.minimum(values, float(limits.max)) * (1 - float(limits.eps))
+    return jnp.asarray(np.asarray(lowered).astype(dtype))
 
 
 def _look(sigma: Activation, every: int, watch: _Watch, params: Params, x: HostArray) -> tuple[_Watch, Array]:

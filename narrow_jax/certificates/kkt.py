@@ -6,14 +6,13 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _rounding as fl
-from narrow_jax import activations, jacobian
+from narrow_jax import activations, jacobian, projections
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import bounds
-from narrow_jax.certificates.constrained import Constrained, constrained, natural, start_gradient
+from narrow_jax.certificates.constrained import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow import nice_region
 from narrow_jax.certificates.samples import distinct
 from narrow_jax.spectra import sigma_min
@@ -25,14 +24,15 @@ class KKT(NamedTuple):
     Fields:
         holds: loss 0 is proven for a KKT point here, or for every KKT point of the problem.
         reason: why, in words.
-        residual: ‖θ̂ − P(θ̂ − ∇̂)‖ over ‖∇̂‖ at the start, in the coordinates (w − w⁰)/s, s·v, s = min(ε, 1).
+        residual: as ``natural_residual``, in the coordinates (w − w⁰)/s, s·v, s = min(ε, 1);
+            NaN where products of x, v, y and ε underflow or overflow.
         loss: ½‖y − f‖².
         here: σ_min(J(w; v)) > ½L(v)ε: a KKT point at exactly these weights has loss 0.
         everywhere: ε is below ``threshold``: every KKT point has loss 0.
         radius: ε.
         threshold: σ_min(J̃(w⁰))/(S₂ √λ_max (1 + κ/2)); 0 for κ = ∞ and for several outputs.
         sigma: proven lower bound of σ_min(J(w; v)).
-        lipschitz: L(v).
+        lipschitz: L(v), an upper bound.
     """
 
     holds: bool
@@ -57,7 +57,11 @@ def natural_residual(
     kappa: float = math.inf,
     activation: str | Activation = "tanh",
 ) -> float:
-    """Return ‖θ̂ − P(θ̂ − ∇̂)‖/‖∇̂ at the start‖: 0 at the KKT points of problem (7) and nowhere else.
+    """Return ‖θ̂ − P(θ̂ − t∇̂)‖/(t‖∇̂ at the start‖): 0 at the KKT points of problem (7) and nowhere else.
+
+    The step t is 1, or 1/‖∇̂ at the start‖ if that is less: the residual does not fade where labels are large.
+
+    NaN where the gradient cannot be measured, since products of x, v, y and ε underflow or overflow: rescale them.
 
     Args:
         params: the weights, of a pairwise net (v of m/2 rows) or a standard one (v of m rows).
@@ -88,8 +92,10 @@ def natural_residual(
 
 
 def _measure(problem: Constrained, params: Any) -> tuple[float, float]:
-    loss, _, phi = natural(problem, problem.point(params))
-    return float(loss), float(jnp.linalg.norm(phi)) / start_gradient(problem)
+    point = problem.point(params)
+    loss, residual = measure(problem, point, start_gradient(problem))
+    size = float(projections.l2_norm(problem.residuals(point)))
+    return loss or fl.product_up(0.5, size, size), residual  # a square that underflowed is not a loss of 0
 
 
 def kkt(
@@ -132,10 +138,11 @@ def kkt(
     Reference:
         "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²).
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     with jax.enable_x64(True):
         problem = constrained(center, x, y, radius, zeta, kappa, sigma)
         loss, residual = _measure(problem, params)
+    radius, kappa = float(radius), float(kappa)  # beside a float32 NumPy would compare in float32
     silent = _silence(problem)
     if silent:
         return KKT(False, silent, residual, loss, False, False, radius, 0.0, 0.0, math.inf)
@@ -145,8 +152,8 @@ def kkt(
     start = {"w": np.asarray(problem.w0), "v": np.asarray(problem.v0)}
     region = nice_region(start, rows, sigma, y=np.asarray(problem.y))
     bounded = region.every_v and math.isfinite(kappa)
-    threshold = region.radius / (1 + kappa / 2) * (1 - fl.SLACK) if bounded else 0.0
-    here = 0.5 * lipschitz * radius * (1 + fl.SLACK) < lower
+    threshold = fl.product_down(region.radius, over=1 + kappa / 2) if bounded else 0.0
+    here = fl.product_up(0.5, lipschitz, radius) < lower
     everywhere = radius < threshold
     reason = _verdict(sigma, here, everywhere, lower, lipschitz, radius, threshold)
     return KKT(
@@ -184,7 +191,7 @@ def _verdict(
     if here:
         return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {lower:.6g} > ½Lε = {lipschitz * radius / 2:.6g}"
     if not math.isfinite(lipschitz):
-        return f"σ' of {sigma.name} jumps: J is not Lipschitz and the theorem does not apply"
+        return f"{bounds.unbounded(sigma)} and the theorem does not apply"
     return (
         f"loss 0 is not proven: σ_min(J) ≥ {lower:.6g}, ½Lε = {lipschitz * radius / 2:.6g}; shrink the radius"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks, activations
+from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, HostArray
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.hermite import hermite_coefficients, hermite_tail
@@ -62,7 +63,7 @@ def lambda_star(x: HostArray, activation: str | Activation, method: str | None =
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (13) to (16).
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     x = np.asarray(_checks.real_matrix("x", x)).astype(np.float64)
     _checks.finite("x", x)
     if 0 in x.shape:
@@ -72,8 +73,8 @@ def lambda_star(x: HostArray, activation: str | Activation, method: str | None =
     _checks.choice("method", method, METHODS)
     gram, error = {"exact": _exact, "quadrature": _quadrature, "hermite": _hermite}[method](x, sigma)
     values = linalg.eigvalsh(gram)
-    rounding = 16 * len(x) * 2.0**-53 * values[-1]
-    return LambdaStar(float(max(0.0, values[0])), float(len(x) * error + rounding), gram, method)
+    off = fl.at_least_normal(len(x) * error + 16 * len(x) * fl.UNIT * values[-1])
+    return LambdaStar(float(max(0.0, values[0])), float(off), gram, method)
 
 
 def _exact(x: np.ndarray, sigma: Activation) -> tuple[np.ndarray, float]:

@@ -112,7 +112,8 @@ def memorization(
         "When Expressivity Meets Trainability", Theorem 1; Kantorovich's theorem on the affine space w + range(Jᵀ).
     """
     _checks.radius(radius)
-    sigma = activations.get(activation)
+    radius = float(radius)  # beside a float32 NumPy would compare in float32
+    sigma = activations.check(activations.get(activation))
     x, y = _checks.real_data(x, y)
     w, v = (np.asarray(leaf, float) for leaf in weights(params))
     start = _center(center, w)
@@ -135,11 +136,11 @@ def memorization(
     smallest = sigma_min(jacobian.pairwise({"w": w, "v": v}, x, sigma))
     lower = float(smallest.lower)
     lipschitz = bounds.lipschitz(v, bounds.input_norm(x), sigma)
-    eta = (residual + rounding) / lower * (1 + fl.SLACK) if lower > 0 else math.inf
-    g = lipschitz * eta / lower * (1 + fl.SLACK) if lower > 0 else math.inf
-    rho = 2 * eta / (1 + math.sqrt(max(1 - 2 * g, 0.0))) * (1 + fl.SLACK) if g <= 0.5 else math.inf
+    eta = fl.product_up(residual + rounding, over=lower)
+    g = fl.product_up(lipschitz, eta, over=lower)
+    rho = fl.product_up(2.0, eta, over=1 + math.sqrt(max(1 - 2 * g, 0.0))) if g <= 0.5 else math.inf
     holds = g <= 0.5 and _inside(rho, away, radius)
-    reason = _verdict(sigma, smallest, rounding, g, rho, away, radius)
+    reason = _verdict(sigma, smallest, lipschitz, rounding, g, rho, away, radius)
     return Memorization(
         holds,
         reason,
@@ -157,16 +158,25 @@ def memorization(
 
 
 def _verdict(
-    sigma: Activation, smallest: SigmaMin, rounding: float, g: float, rho: float, away: float, radius: float
+    sigma: Activation,
+    smallest: SigmaMin,
+    lipschitz: float,
+    rounding: float,
+    g: float,
+    rho: float,
+    away: float,
+    radius: float,
 ) -> str:
     if not math.isfinite(sigma.sup_second_derivative):
-        return f"σ' of {sigma.name} jumps: J is not Lipschitz and the theorem does not apply; use a smooth activation"
+        return f"{bounds.unbounded(sigma)} and the theorem does not apply; use a smooth activation"
     if sigma.value is None:
         return f"the rounding error of {sigma.name} is not known: use tanh, sigmoid, softplus or sin"
     if not smallest.lower > 0:
         return f"σ_min(J) > 0 is not proven: {smallest.message}"
     if not math.isfinite(rounding):
-        return "the rounding error of f is not bounded: x, w or v is too large or too small; rescale them"
+        return "the rounding error of f is not bounded: x, w, v or y is too large or too small; rescale them"
+    if not math.isfinite(lipschitz):
+        return bounds.unbounded(sigma)
     if g > 0.5:
         return f"g = {g:.3g} > ½: no zero is proven near these weights; take more Newton steps"
     if not _inside(rho, away, radius):
@@ -212,7 +222,7 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh", *, y
     Reference:
         "When Expressivity Meets Trainability", Theorem 1.
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     x = np.asarray(_checks.real_matrix("x", x), float)
     w, v = (np.asarray(leaf, float) for leaf in weights(center, "center"))
     every_v = v.shape[1] == 1
@@ -228,13 +238,15 @@ def nice_region(center: Any, x: Any, activation: str | Activation = "tanh", *, y
     x = x[found.kept]
     smallest = sigma_min(jacobian.pairwise({"w": w, "v": v}, x, sigma))
     lipschitz = bounds.lipschitz(v, bounds.input_norm(x), sigma)
-    radius = max(float(smallest.lower) / lipschitz * (1 - 2 * fl.SLACK), 0.0) if lipschitz else math.inf
+    radius = fl.product_down(float(smallest.lower), over=lipschitz)
     holds = radius > 0
     if holds:
         scope = "every v without zeros" if every_v else "the given v"
         reason = f"every stationary point within ε₀ = {radius:.6g} has loss 0, for {scope}{proviso}"
     elif not math.isfinite(lipschitz):
-        reason = f"σ' of {sigma.name} jumps: J is not Lipschitz and the theorem gives no region"
+        reason = f"{bounds.unbounded(sigma)} and the theorem gives no region"
+    elif smallest.lower > 0:
+        reason = "ε₀ is below the smallest number: rescale x or v"
     else:
         reason = f"σ_min(J(w⁰)) > 0 is not proven: {smallest.message}"
     rows = len(x) * v.shape[1]

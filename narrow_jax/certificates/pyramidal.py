@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from narrow_jax import _checks, activations
+from narrow_jax import _rounding as fl
 from narrow_jax._typing import HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import sharper
 from narrow_jax.certificates import start as starts
-from narrow_jax.certificates.guarantee import Guarantee, log10, log10_sum, power10
+from narrow_jax.certificates.guarantee import Guarantee, log10, log10_sum, power10, power10_down, step_defects
 from narrow_jax.certificates.start import Start
 
 
@@ -57,7 +56,7 @@ class PyramidalCertificate(NamedTuple):
     @property
     def alpha0(self) -> float:
         """Return α₀ of (6)."""
-        return power10(self.paper.log10_alpha)
+        return power10_down(self.paper.log10_alpha)
 
     @property
     def q0(self) -> float:
@@ -77,7 +76,7 @@ class PyramidalCertificate(NamedTuple):
     @property
     def max_learning_rate(self) -> float:
         """Return the largest certified step, just below min(1/α₀, 1/Q₀)."""
-        return power10(self.paper.log10_max_learning_rate)
+        return power10_down(self.paper.log10_max_learning_rate)
 
 
 def pyramidal(
@@ -106,6 +105,7 @@ def pyramidal(
         TypeError: data that are not real floating numbers.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> import narrow_jax as nj
         >>> sigma = nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0)
         >>> x = jnp.eye(2)
@@ -119,14 +119,19 @@ def pyramidal(
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     starts.check(params, x, y)
     if learning_rate is not None:
         _checks.positive("learning rate", learning_rate)
+        learning_rate = float(learning_rate)  # beside a float32 NumPy would compare in float32
     start = starts.measure(params, x, y, sigma)
     constants = Constants.of(start, sigma)
-    missing = [*activation_defects(sigma), *topology_defects(start), *data_defects(start, x)]
-    paper = constants.guarantee(start, learning_rate, missing)
+    missing = [
+        *activation_defects(sigma),
+        *topology_defects(start),
+        *(overflow_defects(start) or data_defects(start, x)),
+    ]
+    paper = _taken(constants.guarantee(start, learning_rate, missing), sigma)
     return PyramidalCertificate(
         holds=paper.holds,
         reason=paper.reason,
@@ -143,8 +148,17 @@ def pyramidal(
         log10_r=constants.log10_r,
         unmoved=starts.unmoved(params, x, y, sigma, paper.learning_rate),
         paper=paper,
-        sharper=sharper.guarantee(start, sigma, learning_rate, missing),
+        sharper=_taken(sharper.guarantee(start, sigma, learning_rate, missing), sigma),
     )
+
+
+def _taken(guarantee: Guarantee, sigma: Activation) -> Guarantee:
+    """Return the guarantee, with what its reason takes for granted of an activation outside the family (2)."""
+    others = dict.fromkeys(unit.name for unit in sigma.units or (sigma,) if unit.smoothing is None)
+    if not (guarantee.holds and others):
+        return guarantee
+    proviso = f"{', '.join(others)} is taken to be evaluated within {starts.EVALUATION} units 2⁻⁵³ of |z|"
+    return guarantee._replace(reason=f"{guarantee.reason}; {proviso}")
 
 
 class Constants(NamedTuple):
@@ -164,7 +178,8 @@ class Constants(NamedTuple):
         """Return the constants of a start."""
         layers = len(start.norms)
         lambda_bars = tuple(
-            2 / 3 * (1 + norm) if layer <= 2 else norm for layer, norm in enumerate(start.norms, start=1)
+            2 / 3 * (1 + norm) * (1 + fl.SLACK) if layer <= 2 else norm
+            for layer, norm in enumerate(start.norms, start=1)
         )
         gamma, beta = log10(sigma.min_derivative), log10(sigma.sup_second_derivative)
         low = [log10(value) for value in start.smallest]
@@ -174,7 +189,8 @@ class Constants(NamedTuple):
         )
         others = [sum(bar[:i] + bar[i + 1 :]) for i in range(layers)]  # λ̄_{1→L}/λ̄_l, defined for λ̄_l = 0 too
         terms = [*low[2:], *bar, lambda_f, norm, frobenius, residual, beta, gamma * layers, 4.0 * layers]
-        slack = 2.0**-45 * sum(abs(term) for term in terms if math.isfinite(term))
+        # at most 4L + 20 roundings in a row
+        slack = 2.0**-49 * (16 + layers) * sum(abs(term) for term in terms if math.isfinite(term))
 
         # γ⁴(1/γ²)^L is 1 for L = 2, for γ = 0 too
         gammas = (2 * layers - 4) * gamma if layers > 2 else 0.0
@@ -185,7 +201,9 @@ class Constants(NamedTuple):
         if layers > 2:
             smallest = min(a + b for a, b in zip(low[2:], bar[2:], strict=True))
             largest = max(largest, log10(2) + bar[0] + bar[1] - smallest)
-        degenerate = -math.inf in (lambda_f, gammas, *low[2:])
+        degenerate = not all(
+            map(math.isfinite, (lambda_f, gammas, norm, frobenius, residual, *low[2:], *bar))
+        )
         condition4 = -math.inf if degenerate else 2 * lambda_f - common - largest
         condition5 = -math.inf if degenerate else 3 * lambda_f - common - log10(2) - norm - bar[1]
 
@@ -202,6 +220,8 @@ class Constants(NamedTuple):
             ]
         )
         q1 = log10(4 / 3) + layers * log10(1.5) + frobenius - alpha + log10_sum(others) + residual
+        overflow = math.inf in (norm, frobenius, residual, *bar)
+        q0 = math.inf if overflow else q0
         step = min(-alpha, -q0)
         return cls(
             lambda_bars,
@@ -219,12 +239,12 @@ class Constants(NamedTuple):
         missing = missing or [
             f"condition {name} fails by a factor of {power10(-margin):.2g}: {CURE}"
             for name, margin in (("(4)", self.condition4), ("(5)", self.condition5))
-            if margin < 0
+            if not margin >= 0
         ]
-        largest = power10(self.log10_max_learning_rate)
+        largest = power10_down(self.log10_max_learning_rate)
         eta = largest if learning_rate is None else learning_rate
-        if eta > largest:
-            missing = [*missing, f"the step {eta:.3g} is not below min(1/α₀, 1/Q₀) = {largest:.3g}"]
+        if eta > 0 or not missing:
+            missing = [*missing, *step_defects(eta, largest, "min(1/α₀, 1/Q₀)")]
         return Guarantee(
             holds=not missing,
             reason="; ".join(missing)
@@ -234,7 +254,7 @@ class Constants(NamedTuple):
             log10_distance=self.log10_q1,
             log10_max_learning_rate=self.log10_max_learning_rate,
             learning_rate=eta,
-            initial_loss=start.residual**2 / 2 * (1 + 2.0**-50),
+            initial_loss=fl.product_up(0.5, start.residual, start.residual),
             radii=(1.0, 1.0, *(value / 2 for value in start.smallest[2:])),
         )
 
@@ -243,15 +263,20 @@ CURE = "a start for these data comes from nj.solvers.pyramidal_start"
 
 
 def activation_defects(sigma: Activation) -> list[str]:
-    """Return what of Assumption 2.2 an activation breaks."""
-    at_zero = float(sigma(jnp.zeros(())))
+    """Return what of Assumption 2.2 an activation breaks, and whether it is evaluated as ``start`` takes it to be."""
     broken = {
         f"(i): inf σ' = {sigma.min_derivative:g} is not above 0": not sigma.min_derivative > 0,
         f"(i): sup σ' = {sigma.lipschitz:g} exceeds 1": not sigma.lipschitz <= 1,
-        f"(ii): σ(0) = {at_zero:g} is not 0": at_zero != 0,
         "(iii): σ' is not Lipschitz, β = ∞": not sigma.sup_second_derivative < math.inf,
     }
-    return [f"Assumption 2.2 {text} for {sigma.name}" for text, is_broken in broken.items() if is_broken]
+    stated = [f"Assumption 2.2 {text} for {sigma.name}" for text, is_broken in broken.items() if is_broken]
+    return [*stated, *starts.evaluation_defects(sigma)]
+
+
+def overflow_defects(start: Start) -> list[str]:
+    """Return that numbers of the start overflow, if they do."""
+    finite = all(map(math.isfinite, (*start.norms, *start.features, start.x_frobenius, start.residual)))
+    return [] if finite else ["the norms at the start overflow: rescale x, y or the weights"]
 
 
 def topology_defects(start: Start) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from narrow_jax import _rounding as fl
 from narrow_jax.activations import Activation
-from narrow_jax.certificates.guarantee import Guarantee, log10, power10
+from narrow_jax.certificates.guarantee import Guarantee, log10, log10_sum, power10_down, step_defects
 from narrow_jax.certificates.start import Start
 
 ROUNDS = 2000
@@ -34,30 +35,29 @@ class Envelope(NamedTuple):
 
 def envelope(start: Start, sigma: Activation, radii: tuple[float, ...]) -> Envelope:
     """Return the bounds over the product of balls ‖W_l − W_l⁰‖_F ≤ r_l."""
+    up = fl.product_up  # of factors that are not 0 the product is not 0
     norms = [norm + radius for norm, radius in zip(start.norms, radii, strict=True)]
     features, moved, product = [start.features[0]], [0.0], start.x_frobenius
     for layer, feature in enumerate(start.features[1:]):
-        moved.append(start.features[layer] * radii[layer] + norms[layer] * moved[-1])
-        product *= norms[layer]
+        moved.append(up(start.features[layer], radii[layer]) + up(norms[layer], moved[-1]))
+        product = up(product, norms[layer])
         features.append(min(feature + moved[-1], product))
-    smallest = start.lambda_f - moved[1]
-    for value, radius in zip(start.smallest[2:], radii[2:], strict=True):
-        smallest *= sigma.min_derivative * max(0.0, value - radius)
+    slopes = [max(0.0, sigma.min_derivative)] * (len(norms) - 2)
+    rest = [max(0.0, value - radius) for value, radius in zip(start.smallest[2:], radii[2:], strict=True)]
+    smallest = fl.product_down(max(0.0, start.lambda_f - moved[1]), *slopes, *rest)
     tangent = curvature = 0.0
     for layer, (norm, feature) in enumerate(zip(norms, features, strict=True), start=1):
-        before, tangent = tangent, math.hypot(norm * tangent, feature)
-        curvature = norm * curvature + before
+        before, tangent = tangent, math.hypot(up(norm, tangent), feature)
+        curvature = up(norm, curvature) + before
         if layer < len(norms):
-            curvature += sigma.sup_second_derivative * tangent * tangent
-    above = [math.prod(norms[layer:]) for layer in range(1, len(norms) + 1)]
-    layers = tuple(a * b for a, b in zip(features, above, strict=True))
-    return Envelope(max(0.0, smallest) * max(0.0, smallest), layers, tangent, curvature)
+            curvature += up(sigma.sup_second_derivative, tangent, tangent)
+    layers = tuple(up(feature, *norms[layer:]) for layer, feature in enumerate(features, start=1))
+    return Envelope(fl.product_down(smallest, smallest), layers, tangent, curvature)
 
 
 def travelled(start: Start, bounds: Envelope) -> tuple[float, ...]:
     """Return (2/α)‖∂f_L/∂W_l‖ √(2Φ(θ_0)): how far descent can go while the bounds hold."""
-    reach = 2 * start.residual / bounds.alpha if bounds.alpha > 0 else math.inf
-    return tuple(reach * layer for layer in bounds.layer)
+    return tuple(fl.product_up(2.0, start.residual, layer, over=bounds.alpha) for layer in bounds.layer)
 
 
 def closed_radii(start: Start, sigma: Activation) -> tuple[tuple[float, ...], bool]:
@@ -80,23 +80,23 @@ def guarantee(start: Start, sigma: Activation, learning_rate: float | None, miss
     """Return what is proven with α, Q and D over the smallest balls that gradient descent cannot leave."""
     radii, stays = closed_radii(start, sigma)
     bounds = envelope(start, sigma, radii)
-    q = bounds.jacobian * bounds.jacobian + bounds.curvature * start.residual
-    distance = 2 * start.residual * bounds.jacobian / bounds.alpha if bounds.alpha > 0 else math.inf
-    step = min(-log10(bounds.alpha), -log10(q)) - SLACK
-    largest = power10(step)
+    alpha, residual, jacobian = map(log10, (bounds.alpha, start.residual, bounds.jacobian))
+    q = log10_sum([2 * jacobian, log10(bounds.curvature) + residual])
+    step = min(-alpha, -q) - SLACK
+    largest = power10_down(step)
     eta = largest if learning_rate is None else learning_rate
     if not missing and not stays:
         missing = ["there are no balls around the start that descent provably stays in: Φ(θ_0) is too large"]
-    if eta > largest:
-        missing = [*missing, f"the step {eta:.3g} is not below min(1/α, 1/Q) = {largest:.3g}"]
+    if eta > 0 or not missing:
+        missing = [*missing, *step_defects(eta, largest, "min(1/α, 1/Q)")]
     return Guarantee(
         holds=not missing,
         reason="; ".join(missing) or "descent stays in the balls, and the step is below min(1/α, 1/Q)",
-        log10_alpha=log10(bounds.alpha) - SLACK,
-        log10_q=log10(q) + SLACK,
-        log10_distance=log10(distance) + SLACK,
+        log10_alpha=alpha - SLACK,
+        log10_q=q + SLACK,
+        log10_distance=log10(2) + residual + jacobian - alpha + SLACK,
         log10_max_learning_rate=step,
         learning_rate=eta,
-        initial_loss=start.residual**2 / 2 * (1 + SLACK),
+        initial_loss=fl.product_up(0.5, start.residual, start.residual),
         radii=radii,
     )

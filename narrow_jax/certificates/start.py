@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.spectra import extremes, host
+from narrow_jax.spectra.small import Extremes
 
 EVALUATION = 64
 """σ is taken to be evaluated within that many units 2⁻⁵³ of |z|; the tests find fewer than 8 for activation (2)."""
@@ -77,7 +79,7 @@ def measure(params: Params, x: HostArray, y: HostArray, activation: Activation) 
     bounds = [extremes(w) for w in weights]
     norms = tuple(bound.largest for bound in bounds)
     layers, errors = forward(weights, norms, x, activation)
-    spectra = [extremes(layer) for layer in layers[:-1]]
+    spectra = [_extremes(layer) for layer in layers[:-1]]
     return Start(
         samples=len(x),
         widths=(x.shape[1], *(w.shape[1] for w in weights)),
@@ -90,9 +92,16 @@ def measure(params: Params, x: HostArray, y: HostArray, activation: Activation) 
     )
 
 
+def _extremes(layer: np.ndarray) -> Extremes:
+    """Return the bounds, and those that always hold where a layer overflowed."""
+    return extremes(layer) if np.isfinite(layer).all() else Extremes(0.0, math.inf)
+
+
 def residual(output: np.ndarray, error: float, y: np.ndarray) -> float:
-    """Return an upper bound of √(2Φ) = ‖F_L − Y‖_F from the computed F_L and its error."""
-    return (host.norm_up(output - y) * (1 + 2 * fl.UNIT) + error) * (1 + fl.SLACK)
+    """Return an upper bound of √(2Φ) = ‖F_L − Y‖_F from the computed F_L and its error; it may be infinite."""
+    with np.errstate(over="ignore"):
+        gap = output - y
+    return (fl.product_up(host.norm_up(gap), 1 + 2 * fl.UNIT) + error) * (1 + fl.SLACK)
 
 
 def forward(
@@ -100,19 +109,52 @@ def forward(
 ) -> tuple[list[np.ndarray], list[float]]:
     """Return the computed F_0 … F_L, and bounds of their errors in the Frobenius norm.
 
-    E_l ≤ ‖W_l‖E_{l−1} + γ_n‖F_{l−1}‖_F‖W_l‖_F + 64u‖G_l‖_F, by |σ'| ≤ 1.
+    E_l ≤ ‖W_l‖E_{l−1} + γ_n‖F_{l−1}‖_F‖W_l‖_F + 64u‖G_l‖_F, by |σ'| ≤ 1. What underflows is within the TINY that each
+    norm carries.
     """
+    up = fl.product_up  # infinite for a product that is not finite
     layers, errors = [x], [0.0]
     for index, (w, norm) in enumerate(zip(weights, norms, strict=True), start=1):
         product = host.matmul(layers[-1], w)
-        error = errors[-1] * norm + fl.gamma(len(w)) * host.norm_up(layers[-1]) * host.norm_up(w)
+        error = up(errors[-1], norm) + up(fl.gamma(len(w)), host.norm_up(layers[-1]), host.norm_up(w))
         if index < len(weights):
-            error += EVALUATION * fl.UNIT * host.norm_up(product)
-            with jax.enable_x64(True):
-                product = np.asarray(_evaluate(jnp.asarray(product), activation))
+            error += up(EVALUATION * fl.UNIT, host.norm_up(product))
+            product = evaluate(product, activation)
         layers.append(product)
         errors.append(error * (1 + fl.SLACK))
     return layers, errors
+
+
+def evaluate(z: np.ndarray, activation: Activation) -> np.ndarray:
+    """Return σ(z), computed in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(_evaluate(jnp.asarray(z), activation))
+
+
+def evaluation_defects(activation: Activation) -> list[str]:
+    """Return what shows that σ(0) is not 0, or that σ is not evaluated within EVALUATION units, unit by unit."""
+    return [text for unit in activation.units or (activation,) for text in _defects(unit)]
+
+
+@functools.cache
+def _defects(activation: Activation) -> tuple[str, ...]:
+    """Return what contradicts the evaluation of one σ.
+
+    |σ(z + h) − 2σ(z) + σ(z − h)| ≤ βh² + EVALUATION·u(|z + h| + 2|z| + |z − h|) at h = 2⁻²⁰|z|, |z| = 2⁻³⁰ … 2⁷, which
+    what is computed in float32, or with jumps, breaks.
+    """
+    z = np.outer(2.0 ** np.arange(-30, 8), 1 + np.arange(8) / 8).ravel()
+    z = np.concatenate([z, -z])
+    h = np.abs(z) * 2.0**-20
+    values = evaluate(np.stack([z - h, z, z + h, np.zeros_like(z)]), activation)
+    at_zero, bent = float(values[3, 0]), np.abs(values[0] - 2 * values[1] + values[2])
+    allowed = activation.sup_second_derivative * h**2 + 4.01 * EVALUATION * fl.UNIT * np.abs(z)
+    broken = {
+        f"Assumption 2.2 (ii): σ(0) = {at_zero:g} is not 0 for {activation.name}": at_zero != 0,
+        f"{activation.name} is not evaluated within {EVALUATION} units 2⁻⁵³ of |z|: compute it in float64, "
+        "without casts": values.dtype != np.float64 or not np.all(bent <= allowed),
+    }
+    return tuple(text for text, is_broken in broken.items() if is_broken)
 
 
 def unmoved(params: Params, x: HostArray, y: HostArray, activation: Activation, step: float) -> float:
@@ -123,8 +165,9 @@ def unmoved(params: Params, x: HostArray, y: HostArray, activation: Activation, 
         gradient = _gradient(weights, *data, activation)
     still = moving = 0
     for name, w in params.items():
-        before, change = np.asarray(w), step * np.asarray(gradient[name])
-        after = (exactly(before) - change).astype(before.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            before, change = np.asarray(w), step * np.asarray(gradient[name])
+            after = (exactly(before) - change).astype(before.dtype)
         still += int(np.count_nonzero((change != 0) & (after == before)))
         moving += int(np.count_nonzero(change))
     return still / moving if moving else 0.0

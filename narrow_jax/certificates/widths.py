@@ -146,7 +146,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (12), appendix C.
     """
-    sigma = activations.get(activation)
+    sigma = activations.check(activations.get(activation))
     x, y = exactly(_checks.real_matrix("x", x)), exactly(_checks.real_matrix("y", y))
     _checks.samples(x, y)
     check_sphere(x)

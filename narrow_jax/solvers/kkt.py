@@ -12,7 +12,7 @@ import numpy as np
 from narrow_jax import _checks, _progress, activations, initializers
 from narrow_jax._typing import Array, Key
 from narrow_jax.activations import Activation
-from narrow_jax.certificates.constrained import Constrained, Point, constrained, natural, start_gradient
+from narrow_jax.certificates.constrained import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.solvers.kkt_steps import Model, damped_point, model_at, newton_point
 
 WEIGHTS = 8000
@@ -187,8 +187,7 @@ def _best(
 
 
 def _evaluated(problem: Constrained, point: Point, unit: float, mu: tuple[float, float]) -> _State:
-    loss, _, phi = natural(problem, point)
-    return _State(point, float(loss), float(jnp.linalg.norm(phi)) / unit, mu)
+    return _State(point, *measure(problem, point, unit), mu)
 
 
 def _newton(problem: Constrained, state: _State, model: Model, unit: float) -> _State | None:

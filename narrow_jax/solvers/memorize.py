@@ -12,8 +12,10 @@ import numpy as np
 from narrow_jax import _checks, _progress, activations, certificates, initializers, jacobian
 from narrow_jax._typing import Array, Float, Key
 from narrow_jax.activations import Activation
+from narrow_jax.certificates.constrained import CARRIED
 from narrow_jax.certificates.samples import distinct
 from narrow_jax.models import pairwise_apply
+from narrow_jax.projections import l2_norm
 from narrow_jax.solvers import steps as newton
 from narrow_jax.spectra import sigma_min
 
@@ -169,7 +171,8 @@ def memorize(
     certificate = (
         certificates.memorization(params, center, x, y, epsilon, sigma) if certify and solved else None
     )
-    loss = float(np.sum(residual**2) / 2)
+    with np.errstate(over="ignore"):
+        loss = float(np.sum(residual**2) / 2)
     status, message = _judge(solved, loss, len(history["loss"]) - 1, certificate)
     return Memorized(params, center, scale, loss, residual, epsilon, history, certificate, status, message)
 
@@ -232,12 +235,12 @@ def _newton(
     task: _Task, preconditioner: newton.Preconditioner, tolerance: float, steps: int, show: bool | None
 ) -> tuple[Array, float, dict[str, np.ndarray], bool]:
     """Return the last w, the scale of v⁰, the history, and whether the tolerance was met."""
-    size = float(jnp.linalg.norm(task.y))
+    size = float(l2_norm(task.y))
     w0 = task.center["w"]
     point = _Point(w0, 1.0, task.y, preconditioner)
     delta, point = _step(task, point)
-    exponent = math.ceil(math.log2(max(2 * float(jnp.linalg.norm(delta)) / task.radius, 1.0)))
-    scale = 2.0 ** min(exponent, 1000)
+    growth = max(2 * float(l2_norm(delta)) / task.radius, 1.0)
+    scale = 2.0 ** min(math.ceil(math.log2(growth)), 1000) if math.isfinite(growth) else 2.0**1000
     point = point._replace(scale=scale, r=task.y / scale)
     delta = delta / scale  # a power of two: exact
     history = [_record(point, 0.0, w0)]
@@ -256,17 +259,19 @@ def _newton(
             history.append(_record(point, damping, w0))
     columns = {name: np.array([record[name] for record in history]) for name in history[0]}
     solved = _norm(point) <= (goal if len(history) > steps else max(goal, ROUNDING_FLOOR * size))
-    return point.w, point.scale, columns, bool(solved)
+    largest = float(np.max(np.abs(task.y)))
+    resolved = largest == 0 or largest / point.scale >= CARRIED  # y/s that is flushed to 0 leaves no residual
+    return point.w, point.scale, columns, bool(solved and resolved)
 
 
 def _norm(point: _Point) -> float:
-    return point.scale * float(jnp.linalg.norm(point.r))
+    return point.scale * float(l2_norm(point.r))
 
 
 def _record(point: _Point, damping: float, w0: Array) -> dict[str, float]:
-    distance = float(jnp.linalg.norm(point.w - w0))
+    distance, size = float(l2_norm(point.w - w0)), _norm(point)
     return {
-        "loss": _norm(point) ** 2 / 2,
+        "loss": size * size / 2,
         "scale": point.scale,
         "damping": damping,
         "distance": distance,
@@ -288,13 +293,13 @@ def _step(task: _Task, point: _Point) -> tuple[Array, _Point]:
 
 def _search(task: _Task, point: _Point, delta: Array) -> tuple[_Point | None, float]:
     """Return the first damped step that stays in the ball and reduces the residual, or None."""
-    before = float(jnp.linalg.norm(point.r))
+    before = float(l2_norm(point.r))
     for damping in DAMPINGS:
         w = point.w + damping * delta
-        if float(jnp.linalg.norm(w - task.center["w"])) > task.radius:
+        if float(l2_norm(w - task.center["w"])) > task.radius:
             return None, 0.0
         r = _residual(w, task.center["v"], task.x, task.y / point.scale, task.activation)
-        if float(jnp.linalg.norm(r)) < (1 - damping / 4) * before:
+        if float(l2_norm(r)) < (1 - damping / 4) * before:
             return point._replace(w=w, r=r), damping
     return None, 0.0
 
