@@ -12,7 +12,7 @@ from narrow_jax import _checks, _memory
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.certificates import null_space, ranges
 from narrow_jax.certificates.ranges import CUTOFFS, Range, Spectrum
-from narrow_jax.certificates.tangent import SLAB, Tangent, tangent, targets
+from narrow_jax.certificates.tangent import SLAB, Tangent, normalized, tangent, targets
 from narrow_jax.models import Activations
 
 METHODS = ("auto", "dense", "qr", "cholesky", "lsmr")
@@ -126,27 +126,28 @@ def stationary_value(
     _checks.positive("tolerance", tolerance)
     d = tangent(params, x, activation)
     target = targets(d, y)
-    method = _fitting(d, method, memory_budget)
-    kept = _range(d, cutoff, method, contributions)
+    even = normalized(d)
+    method = _fitting(even, method, memory_budget)
+    kept = _range(even, cutoff, method, contributions)
     error = d.outputs.ravel() - target
     rest = kept.residual(target)
     baseline, loss, value = (float(u @ u) / 2 for u in (target, error, rest))
     inside = error - kept.residual(error)
     gap = float(inside @ inside) / 2
-    gradient_norm = float(np.linalg.norm(d.rmv(error)))
-    spectrum, units = None, None
+    spectrum, units, extremes = None, None, (None, None)
     if isinstance(kept, Range):
         spectrum = kept.spectrum
-        units = _contributions(d, kept, target) if contributions else None
+        units = _contributions(even, kept, target) if contributions else None
+        extremes = kept.extremes(d)
     return StationaryValue(
         loss=loss,
         value=value,
         gap=gap,
-        gap_bound=_gap_bound(gradient_norm, spectrum),
+        gap_bound=_gap_bound(float(np.linalg.norm(even.rmv(error))), spectrum),
         baseline=baseline,
-        gradient_norm=gradient_norm,
-        sigma_max=spectrum and spectrum.sigma_max,
-        sigma_r=spectrum and spectrum.sigma_r,
+        gradient_norm=float(np.linalg.norm(d.rmv(error))),
+        sigma_max=extremes[0],
+        sigma_r=extremes[1],
         ranks=spectrum and spectrum.ranks,
         cutoff=cutoff,
         shape=(d.rows, d.columns),
@@ -157,7 +158,7 @@ def stationary_value(
         differentiable=d.kinks == 0,
         method=method,
         status=_status(spectrum),
-        residual=_relative_residual(d, rest, target),
+        residual=_relative_residual(even, rest, target),
         holds=d.kinks == 0 and gap <= tolerance * baseline,
         reason=_reason(d, gap, baseline, tolerance),
     )
@@ -172,7 +173,9 @@ def _gap_bound(gradient_norm: float, spectrum: Spectrum | None) -> float | None:
 def _status(spectrum: Spectrum | None) -> str:
     if spectrum is None:
         return "estimate"
-    return "resolved" if len(set(spectrum.ranks.values())) == 1 else "cutoff_dependent"
+    if len(set(spectrum.ranks.values())) > 1:
+        return "cutoff_dependent"
+    return "resolved" if spectrum.resolved else "no_gap"
 
 
 def _is_tall(d: Tangent) -> bool:
@@ -218,8 +221,15 @@ def _range(d: Tangent, cutoff: str, method: str, contributions: bool) -> Range |
         return ranges.Tall(
             d, cutoff, ranges.householder if method == "qr" else partial(ranges.cholesky_qr, enough=enough)
         )
-    gram = partial(ranges.cholesky_qr, enough=ranges.REFINABLE, first=d.row_gram)
-    return ranges.Wide(d, cutoff, ranges.householder if method == "qr" else gram)
+    return ranges.Wide(d, cutoff, _householder_of_rows if method == "qr" else _cholesky_of_rows)
+
+
+def _householder_of_rows(d: Tangent) -> np.ndarray:
+    return ranges.householder(d.column_slabs, d.rows)
+
+
+def _cholesky_of_rows(d: Tangent) -> np.ndarray:
+    return ranges.cholesky_qr(d.column_slabs, d.rows, ranges.REFINABLE, first=d.row_gram)
 
 
 def _contributions(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:

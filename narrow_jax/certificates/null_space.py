@@ -18,6 +18,7 @@ from narrow_jax._rounding import UNIT
 from narrow_jax._typing import Float
 from narrow_jax.certificates.tangent import Tangent
 from narrow_jax.spectra import host
+from narrow_jax.spectra.rank import column_exponents
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Columns of D, and matrices A and B: the rows of A ⊗ B are vectors there."""
@@ -63,7 +64,7 @@ def _exchanges(
     d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray, outputs: np.ndarray
 ) -> Iterator[tuple[Part, ...]]:
     """Yield independent null vectors of units with equal slopes; A runs over rᵀc, rows r of W_in and c of W_outᵀ."""
-    w_in, w_out = d.weights[layer][np.ix_(inputs, units)], d.weights[layer + 1][np.ix_(units, outputs)]
+    w_in, w_out = _into(d, layer)[np.ix_(inputs, units)], _out_of(d, layer)[np.ix_(units, outputs)]
     into, out = _columns(d, layer, inputs, units), _columns(d, layer + 1, units, outputs)
     (r, unfed), (c, unread) = _row_and_null_space(w_in), _row_and_null_space(w_out.T)
     if r.size and c.size:
@@ -72,6 +73,18 @@ def _exchanges(
         yield ((into, unread, np.eye(len(inputs))),)
     if unfed.size:
         yield ((out, np.eye(len(outputs)), unfed),)
+
+
+def _into(d: Tangent, layer: int) -> np.ndarray:
+    """Return the weights that take the features below, as they are scaled in d, to those of the units."""
+    here, below = d.feature_exponents[layer + 1], d.feature_exponents[layer]
+    return np.ldexp(d.weights[layer], below[:, None] - here[None, :])
+
+
+def _out_of(d: Tangent, layer: int) -> np.ndarray:
+    """Return the weights that take the sensitivities above, as they are scaled in d, to those of the units."""
+    here, above = d.sensitivity_exponents[layer], d.sensitivity_exponents[layer + 1]
+    return np.ldexp(d.weights[layer + 1], above[None, :] - here[:, None])
 
 
 def _unseen(d: Tangent, layer: int, inputs: np.ndarray) -> Iterator[tuple[Part, ...]]:
@@ -88,7 +101,11 @@ def _columns(d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray) -> n
 
 
 def _row_and_null_space(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return orthonormal rows that span the row space of a matrix, and such rows for its null space."""
+    """Return orthonormal rows that span the row space of a matrix, and such rows for its null space.
+
+    Neither changes with the scale of a row, so each is brought to length about one first.
+    """
+    a = np.ldexp(a, -column_exponents(a.T)[:, None])
     _, values, right = linalg.svd(a, full_matrices=a.shape[0] < a.shape[1])
     rank = int(np.sum(values > values[0] * max(a.shape) * 2 * UNIT))
     return right[:rank], right[rank:]

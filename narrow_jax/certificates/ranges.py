@@ -34,16 +34,19 @@ REFINABLE = 1e-10
 """The same where refinement does the rest: each step then gains a factor of 1e-6 and more."""
 _REGULAR = 1e-9
 """Reciprocal condition number of R (in the 1-norm) above which no cutoff can reach its smallest singular value."""
+MARGIN = 1e3
+"""How far above every cutoff the smallest kept singular value must lie to count as resolved."""
 _REFINEMENTS = 20
 _STEPS = 4000
 
 
 class Spectrum(NamedTuple):
-    """The singular values that matter: largest, smallest kept, and the rank under each cutoff."""
+    """The largest singular value, the smallest kept, the rank under each cutoff, and whether a gap shows it."""
 
     sigma_max: float
     sigma_r: float
     ranks: dict[str, int]
+    resolved: bool
 
 
 Slabs = Callable[[], Iterable[np.ndarray]]
@@ -65,6 +68,9 @@ class Range(Protocol):
     def columns(self, layer: int, units: slice) -> np.ndarray:
         """Return QᵀD for the weights into these units of a layer."""
 
+    def extremes(self, d: Tangent) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
+
 
 def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
     """Return the singular value up to which each rule counts 0.
@@ -80,11 +86,24 @@ def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
 
 
 def _spectrum(d: Tangent, values: np.ndarray, cutoff: str) -> Spectrum:
-    """Return the spectrum from all singular values, descending."""
+    """Return the spectrum from all singular values, descending.
+
+    The rank is resolved if no value lies between the lowest cutoff and far above the highest, and if no row or column
+    is so short that all of it could be below: then what is dropped is rounding beside every entry that it comes from.
+    """
     largest = float(values[0]) if values.size else 0.0
-    ranks = {name: int(np.sum(values > bound)) for name, bound in cutoffs(d, largest).items()}
-    kept = ranks[cutoff]
-    return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks)
+    bounds = cutoffs(d, largest)
+    ranks = {name: int(np.sum(values > bound)) for name, bound in bounds.items()}
+    kept, clear = ranks[cutoff], MARGIN * max(bounds.values())
+    gap = not np.any((values > min(bounds.values())) & (values <= clear))
+    resolved = gap and (kept == values.size or _shortest(d) > clear)
+    return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks, resolved)
+
+
+def _shortest(d: Tangent) -> float:
+    """Return the length of the shortest row or column of D that is not 0."""
+    lengths = np.concatenate([d.row_norms(), d.column_norms()])
+    return float(np.min(lengths, where=lengths > 0, initial=np.inf))
 
 
 class Dense:
@@ -111,13 +130,18 @@ class Dense:
         """Return UᵀD = SVᵀ for these columns."""
         return self._core[:, _span(self._d, layer, units)]
 
+    def extremes(self, d: Tangent) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
+        values = linalg.svdvals(np.concatenate(list(d.column_slabs()), axis=1), overwrite_a=True)
+        return _at(values, len(self._core))
+
 
 class Tall:
     """From the triangle of D without its known null directions: D = Q (0 R) Hᵀ, Q and H orthogonal."""
 
     def __init__(self, d: Tangent, cutoff: str, triangle: Triangle) -> None:
         """Factorise D from slabs of samples."""
-        self._d, self._null = d, NullSpace(d)
+        self._d, self._null, self._triangle = d, NullSpace(d), triangle
         size = self._null.size
         r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
         self._core = _core(d, r, cutoff)
@@ -143,6 +167,11 @@ class Tall:
         """Return QᵀD for these columns."""
         return self._matrix[:, _span(self._d, layer, units)]
 
+    def extremes(self, d: Tangent) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
+        scale, rank = self._d.exponents - d.exponents, self._core.size
+        return _ends(self._triangle(lambda: [np.ldexp(self._matrix, scale)], rank), rank) if rank else (0.0, 0.0)
+
     def _reduced(self, u: np.ndarray) -> np.ndarray:
         return self._null.reduced(self._d.rmv(u)[:, None])[:, 0]
 
@@ -154,10 +183,10 @@ class Tall:
 class Wide:
     """From the triangle of Dᵀ, whose kept right singular vectors are a basis of the range of D."""
 
-    def __init__(self, d: Tangent, cutoff: str, triangle: Triangle) -> None:
-        """Factorise Dᵀ from slabs of weights."""
-        self._d = d
-        core = _core(d, triangle(d.column_slabs, d.rows), cutoff)
+    def __init__(self, d: Tangent, cutoff: str, triangle: Callable[[Tangent], np.ndarray]) -> None:
+        """Factorise Dᵀ."""
+        self._d, self._triangle = d, triangle
+        core = _core(d, triangle(d), cutoff)
         self.spectrum = core.spectrum
         self._basis = None if core.kept is None else np.asfortranarray(core.kept[1].T)
 
@@ -173,6 +202,10 @@ class Wide:
         """Return QᵀD for these columns."""
         columns = self._d.unit_columns(layer, units)
         return columns if self._basis is None else blas.dgemm(1.0, self._basis, columns, trans_a=1)
+
+    def extremes(self, d: Tangent) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
+        return _ends(self._triangle(d), d.rows if self._basis is None else self._basis.shape[1])
 
 
 class Iterative:
@@ -312,15 +345,31 @@ class _Core(NamedTuple):
 
 def _core(d: Tangent, r: np.ndarray, cutoff: str) -> _Core:
     size = len(r)
-    if size and lapack.dtrcon(r)[0] > _REGULAR:  # every singular value is far above every cutoff
-        lower = np.asfortranarray(r.T)
-        largest = np.sqrt(lanczos.host(lambda v: _normal(r, v), lanczos.start_vector(size), 1e-12).first)
-        smallest = 1 / np.sqrt(host.smallest(lower, 1e-12).first)
-        return _Core(Spectrum(float(largest), float(smallest), dict.fromkeys(CUTOFFS, size)), r, None)
+    if _regular(r):  # every singular value is far above every cutoff
+        largest, smallest = _ends(r, size)
+        resolved = smallest > MARGIN * max(cutoffs(d, largest).values())
+        return _Core(Spectrum(largest, smallest, dict.fromkeys(CUTOFFS, size), resolved), r, None)
     _, values, right = linalg.svd(r)
     spectrum = _spectrum(d, values, cutoff)
     rank = spectrum.ranks[cutoff]
     return _Core(spectrum, r, (values[:rank], right[:rank]))
+
+
+def _regular(r: np.ndarray) -> bool:
+    return bool(len(r) and lapack.dtrcon(r)[0] > _REGULAR)
+
+
+def _ends(r: np.ndarray, rank: int) -> tuple[float, float]:
+    """Return the largest and the rank-th singular value of a triangle."""
+    if rank < len(r) or not _regular(r):
+        return _at(linalg.svdvals(r), rank)
+    largest = lanczos.host(lambda v: _normal(r, v), lanczos.start_vector(rank), 1e-12).first
+    smallest = host.smallest(np.asfortranarray(r.T), 1e-12).first
+    return float(np.sqrt(largest)), float(1 / np.sqrt(smallest))
+
+
+def _at(values: np.ndarray, rank: int) -> tuple[float, float]:
+    return (float(values[0]), float(values[rank - 1])) if rank else (0.0, 0.0)
 
 
 def _normal(r: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -52,3 +52,9 @@ def equilibrated(matrix: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
     exponents = np.rint(rows).astype(np.int32)[:, None] + np.rint(columns).astype(np.int32)[None, :]
     largest = np.max(np.frexp(matrix)[1] + exponents, where=matrix != 0, initial=-(2**30))
     return np.ldexp(matrix, exponents - largest)  # below 1: nothing overflows
+
+
+def column_exponents(a: Float[np.ndarray, "a b"]) -> np.ndarray:
+    """Return e with 2^e next to the root mean square of each column; 0 for a column of zeros."""
+    largest = np.frexp(np.max(np.abs(a), axis=0, initial=0.0))[1]
+    return largest + np.frexp(np.sqrt(np.mean(np.ldexp(a, -largest) ** 2, axis=0)))[1]
