@@ -138,10 +138,11 @@ class NullSpace:
         """Return the weights H(0, v): of a vector, or of the columns of a matrix."""
         padded = np.zeros((int(self.used.sum()), *v.shape[1:]), order="F")
         padded[self.count :] = v
+        moved = self._apply(padded.reshape(len(padded), -1, order="F"), "N").reshape(padded.shape)
+        if self.used.all():
+            return moved
         weights = np.zeros((self.used.size, *v.shape[1:]), order="F")
-        weights[self.used] = self._apply(padded.reshape(len(padded), -1, order="F"), "N").reshape(
-            padded.shape
-        )
+        weights[self.used] = moved
         return weights
 
     def _apply(self, c: np.ndarray, trans: str) -> np.ndarray:

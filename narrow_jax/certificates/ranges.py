@@ -22,7 +22,7 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 
 from narrow_jax._rounding import UNIT
 from narrow_jax.certificates.null_space import NullSpace
-from narrow_jax.certificates.tangent import Tangent
+from narrow_jax.certificates.tangent import SLAB, Tangent
 from narrow_jax.spectra import host, lanczos
 
 EPS = 2 * UNIT
@@ -169,8 +169,15 @@ class Tall:
 
     def extremes(self, d: Tangent) -> tuple[float, float]:
         """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
-        scale, rank = self._d.exponents - d.exponents, self._core.size
-        return _ends(self._triangle(lambda: [np.ldexp(self._matrix, scale)], rank), rank) if rank else (0.0, 0.0)
+        rank = self._core.size
+        if not rank:
+            return 0.0, 0.0
+        columns = self._null.expanded(self._core.matrix().T).T
+        np.ldexp(columns, self._d.exponents - d.exponents, out=columns)
+        step = max(1, SLAB // max(rank, 1))
+        parts = [slice(first, first + step) for first in range(0, columns.shape[1], step)]
+        r = self._triangle(lambda: (np.array(columns[:, part], order="F") for part in parts), rank)
+        return _ends(r, rank)
 
     def _reduced(self, u: np.ndarray) -> np.ndarray:
         return self._null.reduced(self._d.rmv(u)[:, None])[:, 0]
@@ -300,8 +307,7 @@ def _gram(slabs: Slabs, size: int, r: np.ndarray | None) -> np.ndarray:
 
 def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the upper Cholesky factor and the reciprocal condition number, 0 where a shift was needed."""
-    magnitude = np.abs(np.triu(gram))
-    norm = float(np.max(magnitude.sum(axis=0) + magnitude.sum(axis=1) - np.diag(magnitude), initial=0.0))
+    norm = _one_norm(gram)
     if norm == 0:
         return gram, np.inf  # R = 0 is exact: no pass could improve it
     factor, info = lapack.dpotrf(gram, clean=1)
@@ -310,6 +316,13 @@ def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
         return factor, condition
     gram[np.diag_indices_from(gram)] += 10 * len(gram) * EPS * norm
     return lapack.dpotrf(gram, clean=1, overwrite_a=1)[0], 0.0
+
+
+def _one_norm(upper: np.ndarray) -> float:
+    """Return ‖A‖₁ of a symmetric matrix from its upper triangle."""
+    magnitude = np.triu(upper)
+    np.abs(magnitude, out=magnitude)
+    return float(np.max(magnitude.sum(axis=0) + magnitude.sum(axis=1) - np.diag(magnitude), initial=0.0))
 
 
 class _Core(NamedTuple):
