@@ -178,11 +178,6 @@ def _status(spectrum: Spectrum | None) -> str:
     return "resolved" if spectrum.resolved else "no_gap"
 
 
-def _is_tall(d: Tangent) -> bool:
-    """Whether the columns, less one null direction a hidden unit, are no more than the rows."""
-    return d.columns - sum(w.shape[1] for w in d.weights[:-1]) <= d.rows
-
-
 def plan(d: Tangent) -> dict[str, int]:
     """Return what each method holds at a time."""
     net = 3 * sum(a.size for a in (*d.weights, *d.features, *d.preactivations, *d.slopes, *d.sensitivities))
@@ -191,7 +186,7 @@ def plan(d: Tangent) -> dict[str, int]:
     slab = 3 * max(min(SLAB, entries), d.columns * d.outputs.shape[1], d.rows)
     square = size * size
     # NullSpace holds them twice while it picks the independent ones
-    null = 2 * null_space.count(d) * d.columns if _is_tall(d) else 0
+    null = 2 * null_space.count(d) * d.columns if ranges.is_tall(d) else 0
     return {
         "dense": 8 * (net + 3 * entries + 3 * square + vectors),
         "qr": 8 * (net + 2 * slab + 9 * square + null + vectors),
@@ -216,7 +211,7 @@ def _range(d: Tangent, cutoff: str, method: str, contributions: bool) -> Range |
         return ranges.Iterative(d)
     if method == "dense":
         return ranges.Dense(d, cutoff)
-    if _is_tall(d):
+    if ranges.is_tall(d):
         enough = ranges.ORTHOGONAL if contributions else ranges.REFINABLE
         return ranges.Tall(
             d, cutoff, ranges.householder if method == "qr" else partial(ranges.cholesky_qr, enough=enough)

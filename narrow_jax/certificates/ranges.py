@@ -24,6 +24,7 @@ from narrow_jax._rounding import UNIT
 from narrow_jax.certificates.null_space import NullSpace
 from narrow_jax.certificates.tangent import SLAB, Tangent
 from narrow_jax.spectra import host, lanczos
+from narrow_jax.spectra.rank import MARGIN, has_gap
 
 EPS = 2 * UNIT
 CUTOFFS = ("nr", "golub-van-loan", "lapack")
@@ -34,8 +35,6 @@ REFINABLE = 1e-10
 """The same where refinement does the rest: each step then gains a factor of 1e-6 and more."""
 _REGULAR = 1e-9
 """Reciprocal condition number of R (in the 1-norm) above which no cutoff can reach its smallest singular value."""
-MARGIN = 1e3
-"""How far above every cutoff the smallest kept singular value must lie to count as resolved."""
 _REFINEMENTS = 20
 _STEPS = 4000
 
@@ -85,19 +84,34 @@ def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
     }
 
 
-def _spectrum(d: Tangent, values: np.ndarray, cutoff: str) -> Spectrum:
-    """Return the spectrum from all singular values, descending.
+def _spectrum(d: Tangent, values: np.ndarray, cutoff: str, most: int) -> Spectrum:
+    """Return the spectrum from all singular values, descending; ``most`` is the rank that D can have by its structure.
 
-    The rank is resolved if no value lies between the lowest cutoff and far above the highest, and if no row or column
-    is so short that all of it could be below: then what is dropped is rounding beside every entry that it comes from.
+    The rank is resolved if the values up to that one leave a gap around all cutoffs. If some of them are below it, no
+    row or column may be so short that all of it is.
     """
     largest = float(values[0]) if values.size else 0.0
     bounds = cutoffs(d, largest)
     ranks = {name: int(np.sum(values > bound)) for name, bound in bounds.items()}
-    kept, clear = ranks[cutoff], MARGIN * max(bounds.values())
-    gap = not np.any((values > min(bounds.values())) & (values <= clear))
-    resolved = gap and (kept == values.size or _shortest(d) > clear)
+    kept, high = ranks[cutoff], max(bounds.values())
+    visible = kept == most or (kept < most and _shortest(d) > high * MARGIN)
+    resolved = visible and has_gap(values[:most], high)
     return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks, resolved)
+
+
+def is_tall(d: Tangent) -> bool:
+    """Whether the columns, less one null direction a hidden unit, are no more than the rows."""
+    return d.columns - sum(w.shape[1] for w in d.weights[:-1]) <= d.rows
+
+
+def _most(d: Tangent, null: NullSpace | None) -> int:
+    """Return the rank that is left by rows of zeros and known null directions."""
+    rows = int(np.sum(d.row_norms() > 0))
+    return min(rows, d.columns if null is None else null.size)
+
+
+def _known(spectrum: Spectrum, null: NullSpace | None) -> Spectrum:
+    return spectrum._replace(resolved=spectrum.resolved and (null is None or null.certain))
 
 
 def _shortest(d: Tangent) -> float:
@@ -113,7 +127,9 @@ class Dense:
         """Decompose D, held whole."""
         matrix = np.concatenate(list(d.column_slabs()), axis=1)
         left, values, right = linalg.svd(matrix, full_matrices=False)
-        self.spectrum = _spectrum(d, values, cutoff)
+        del matrix
+        null = NullSpace(d) if is_tall(d) else None
+        self.spectrum = _known(_spectrum(d, values, cutoff, _most(d, null)), null)
         rank = self.spectrum.ranks[cutoff]
         self._d, self._left = d, np.asfortranarray(left[:, :rank])
         self._core = np.asfortranarray(values[:rank, None] * right[:rank])
@@ -144,8 +160,8 @@ class Tall:
         self._d, self._null, self._triangle = d, NullSpace(d), triangle
         size = self._null.size
         r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
-        self._core = _core(d, r, cutoff)
-        self.spectrum = self._core.spectrum
+        self._core = _core(d, r, cutoff, _most(d, self._null))
+        self.spectrum = _known(self._core.spectrum, self._null)
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """Return (I − P)u, refined until what is left inside the range is rounding."""
@@ -193,7 +209,7 @@ class Wide:
     def __init__(self, d: Tangent, cutoff: str, triangle: Callable[[Tangent], np.ndarray]) -> None:
         """Factorise Dᵀ."""
         self._d, self._triangle = d, triangle
-        core = _core(d, triangle(d), cutoff)
+        core = _core(d, triangle(d), cutoff, _most(d, None))
         self.spectrum = core.spectrum
         self._basis = None if core.kept is None else np.asfortranarray(core.kept[1].T)
 
@@ -356,14 +372,14 @@ class _Core(NamedTuple):
         return self.r if self.kept is None else self.kept[0][:, None] * self.kept[1]
 
 
-def _core(d: Tangent, r: np.ndarray, cutoff: str) -> _Core:
+def _core(d: Tangent, r: np.ndarray, cutoff: str, most: int) -> _Core:
     size = len(r)
     if _regular(r):  # every singular value is far above every cutoff
         largest, smallest = _ends(r, size)
-        resolved = smallest > MARGIN * max(cutoffs(d, largest).values())
+        resolved = has_gap(np.array([largest, smallest]), max(cutoffs(d, largest).values()))
         return _Core(Spectrum(largest, smallest, dict.fromkeys(CUTOFFS, size), resolved), r, None)
     _, values, right = linalg.svd(r)
-    spectrum = _spectrum(d, values, cutoff)
+    spectrum = _spectrum(d, values, cutoff, most)
     rank = spectrum.ranks[cutoff]
     return _Core(spectrum, r, (values[:rank], right[:rank]))
 
