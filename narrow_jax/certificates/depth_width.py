@@ -17,7 +17,10 @@ from narrow_jax.models import Activations
 
 METHODS = ("auto", "dense", "qr", "cholesky", "lsmr")
 STATUSES = {
-    "resolved": "the value is accurate to rounding, and the three cutoffs agree on the rank",
+    "resolved": "the value is accurate to rounding, about eps·σ_max/σ_r of ½‖Y‖² with the columns of D normalised: the "
+    "three cutoffs agree on the rank, and a gap around them shows it",
+    "no_gap": "the three cutoffs agree on the rank, but no gap shows it: a singular value, or a row or column of D, is "
+    "within a factor of 1000 of them, so that rank and value may be those of rounding",
     "cutoff_dependent": "the value is that of the asked cutoff; the others count another rank",
     "estimate": "the value is an upper bound from an iteration that sees no rank; residual says how good",
 }
@@ -30,11 +33,12 @@ class StationaryValue(NamedTuple):
         loss: L(θ) = ½‖Ŷ − Y‖².
         value: J(θ) = ½‖(I − P[D])Y‖² ≤ L(θ).
         gap: ½‖P[D](Ŷ − Y)‖² = L − J.
-        gap_bound: ½(‖∇L‖/σ_r)² ≥ gap.
+        gap_bound: ½(‖∇L‖/σ_r)² ≥ gap, both with the columns of D normalised.
         baseline: ½‖Y‖², the value of a dead net.
         gradient_norm: ‖∇L(θ)‖ = ‖Dᵀ(Ŷ − Y)‖.
-        sigma_max, sigma_r: largest and smallest kept singular value of D; None where not known.
-        ranks: rank of D under each cutoff; None where not known.
+        sigma_max, sigma_r: largest and smallest kept singular value of D as it is, to about eps·sigma_max; None where
+            not known.
+        ranks: rank of D under each cutoff, its columns normalised; None where not known.
         cutoff: the one that was used.
         shape: (n·k, number of weights) of D.
         layers: what each layer takes off ½‖Y‖², in order; with value they sum to baseline. None where not known.
@@ -44,7 +48,7 @@ class StationaryValue(NamedTuple):
             the pre-activation stays 0 around θ.
         differentiable: whether there are no kinks.
         method, status: how the value was found, and what it is worth (see ``STATUSES``).
-        residual: ‖Dᵀr‖/(‖D‖_F ‖Y‖) for the r with value = ½‖r‖²; 0 at the exact one.
+        residual: ‖Dᵀr‖/(‖D‖_F ‖Y‖), columns normalised, for the r with value = ½‖r‖²; 0 at the exact one.
         holds: whether the loss is the stationary value: differentiable, and gap ≤ tolerance·baseline.
         reason: why, or why not.
     """
@@ -89,6 +93,10 @@ def stationary_value(
     D is the derivative of all outputs with respect to all weights. L(θ) − J(θ) = ½‖P[D](Ŷ − Y)‖² at every θ, so
     the loss is at least J, and is J exactly at the stationary points. Computed in float64 from params cast first.
 
+    The range of D does not change with the scale of a column, and its rank is decided with the columns brought to about
+    one length by powers of two: units and layers of unlike scale are seen alike, and nets that differ only by powers of
+    two between the weights into and out of their units have the same result.
+
     Args:
         params: ``{"w1": (d, d_1), …}``, at least one hidden layer, no biases.
         x: inputs.
@@ -97,7 +105,7 @@ def stationary_value(
             ``nj.activations.per_unit`` where the units of a layer differ.
         cutoff: what counts as a singular value 0: "nr" (½ σ_max eps √(rows + columns + 1)), "golub-van-loan"
             (½ ‖D‖_∞ eps) or "lapack" (σ_max eps).
-        method: "dense" (SVD of D as it is, the reference), "qr" (Householder, by slabs), "cholesky" (shifted
+        method: "dense" (SVD of all of D, the reference), "qr" (Householder, by slabs), "cholesky" (shifted
             CholeskyQR, by slabs), "lsmr" (matrix-free, an estimate), or "auto": cholesky if it fits, else lsmr.
             QR and Cholesky take known null directions off D first, so that only unknown ones meet the cutoff.
         contributions: whether to find what each unit and layer contributes.

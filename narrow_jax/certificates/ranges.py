@@ -5,7 +5,9 @@
 ``cholesky``  the same triangle from products alone: shifted CholeskyQR, two or three passes
 ``lsmr``      only a residual, by a matrix-free iteration: an estimate
 
-The long side is the samples or, for a wide D, the weights; known null directions are taken off a tall D first.
+D comes with its columns normalised (``tangent.normalized``), which does not change its range: one cutoff would drop
+whole blocks of it otherwise. The long side is the samples or, for a wide D, the weights; known null directions are
+taken off a tall D first.
 SciPy's BLAS only: NumPy's has a pool of threads of its own, and two pools spin against each other.
 """
 
@@ -24,7 +26,7 @@ from narrow_jax._rounding import UNIT
 from narrow_jax.certificates.null_space import NullSpace
 from narrow_jax.certificates.tangent import SLAB, Tangent
 from narrow_jax.spectra import host, lanczos
-from narrow_jax.spectra.rank import MARGIN, has_gap
+from narrow_jax.spectra.rank import MARGIN, column_exponents, has_gap
 
 EPS = 2 * UNIT
 CUTOFFS = ("nr", "golub-van-loan", "lapack")
@@ -262,6 +264,13 @@ def without(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
         for _ in range(2):
             u = blas.dgemm(-1.0, basis, blas.dgemm(1.0, basis, u, trans_a=1), beta=1.0, c=u)
     return u
+
+
+def orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of the range, by the SVD of the columns normalised, with the cutoff "nr"."""
+    left, values, _ = linalg.svd(np.ldexp(columns, -column_exponents(columns)), full_matrices=False)
+    bound = values.max(initial=0.0) * EPS / 2 * np.sqrt(sum(columns.shape) + 1)
+    return np.asfortranarray(left[:, values > bound])
 
 
 def new_directions(basis: np.ndarray, block: np.ndarray, threshold: float) -> np.ndarray:
