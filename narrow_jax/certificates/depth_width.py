@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import blas
 
 from narrow_jax import _checks, _memory
 from narrow_jax._typing import Float, HostArray, Params
@@ -142,18 +143,19 @@ def stationary_value(
     baseline, loss, value = (float(u @ u) / 2 for u in (target, error, rest))
     inside = error - kept.residual(error)
     gap = float(inside @ inside) / 2
-    spectrum, units, extremes = None, None, (None, None)
+    spectrum, units = None, None
+    extremes: tuple[float | None, float | None] = (None, None)
     if isinstance(kept, Range):
         spectrum = kept.spectrum
         units = _contributions(even, kept, target) if contributions else None
-        extremes = kept.extremes(d)
+        extremes = _extremes(d, even, kept)
     return StationaryValue(
         loss=loss,
         value=value,
         gap=gap,
         gap_bound=_gap_bound(float(np.linalg.norm(even.rmv(error))), spectrum),
         baseline=baseline,
-        gradient_norm=float(np.linalg.norm(d.rmv(error))),
+        gradient_norm=float(blas.dnrm2(d.rmv(error))),
         sigma_max=extremes[0],
         sigma_r=extremes[1],
         ranks=spectrum and spectrum.ranks,
@@ -170,6 +172,17 @@ def stationary_value(
         holds=d.kinks == 0 and gap <= tolerance * baseline,
         reason=_reason(d, gap, baseline, tolerance),
     )
+
+
+def _extremes(d: Tangent, even: Tangent, kept: Range) -> tuple[float, float]:
+    """Return σ_max and σ_r of D as it is, by way of D/2^t, whose squares do not overflow."""
+    t = int(even.exponents.max())
+    small = d._replace(
+        sensitivities=tuple(np.ldexp(g, -t) for g in d.sensitivities),
+        sensitivity_exponents=tuple(e + t for e in d.sensitivity_exponents),
+    )
+    largest, smallest = kept.extremes(small)
+    return float(np.ldexp(largest, t)), float(np.ldexp(smallest, t))
 
 
 def _gap_bound(gradient_norm: float, spectrum: Spectrum | None) -> float | None:

@@ -21,7 +21,7 @@ TOLERANCE = 1e-8
 """Relative residual of the linear solve: each Newton step gains at most its square in the loss."""
 
 SHIFT = 1e-6
-"""What a float32 factor adds to each entry of the diagonal, relatively: the Gram matrix loses its definiteness to rounding there."""
+"""What a float32 factor adds to each entry of the diagonal, relatively: rounding there costs definiteness."""
 
 
 class Slopes(NamedTuple):
