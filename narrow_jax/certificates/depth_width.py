@@ -12,7 +12,8 @@ from scipy.linalg import blas
 from narrow_jax import _checks, _memory
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.certificates import null_space, ranges
-from narrow_jax.certificates.ranges import CUTOFFS, Range, Spectrum
+from narrow_jax.certificates.cutoffs import CUTOFFS, Spectrum, is_tall
+from narrow_jax.certificates.ranges import Range
 from narrow_jax.certificates.tangent import SLAB, Tangent, normalized, tangent, targets
 from narrow_jax.models import Activations
 
@@ -133,29 +134,29 @@ def stationary_value(
     _checks.choice("cutoff", cutoff, CUTOFFS)
     _checks.choice("method", method, METHODS)
     _checks.positive("tolerance", tolerance)
-    d = tangent(params, x, activation)
+    d = normalized(tangent(params, x, activation))
     target = targets(d, y)
-    even = normalized(d)
-    method = _fitting(even, method, memory_budget)
-    kept = _range(even, cutoff, method, contributions)
+    method = _fitting(d, method, memory_budget)
+    kept = _range(d, cutoff, method, contributions)
     error = d.outputs.ravel() - target
     rest = kept.residual(target)
     baseline, loss, value = (float(u @ u) / 2 for u in (target, error, rest))
     inside = error - kept.residual(error)
     gap = float(inside @ inside) / 2
+    gradient = d.rmv(error)
     spectrum, units = None, None
     extremes: tuple[float | None, float | None] = (None, None)
     if isinstance(kept, Range):
         spectrum = kept.spectrum
-        units = _contributions(even, kept, target) if contributions else None
-        extremes = _extremes(d, even, kept)
+        units = _contributions(d, kept, target) if contributions else None
+        extremes = _extremes(d, kept)
     return StationaryValue(
         loss=loss,
         value=value,
         gap=gap,
-        gap_bound=_gap_bound(float(np.linalg.norm(even.rmv(error))), spectrum),
+        gap_bound=_gap_bound(float(np.linalg.norm(gradient)), spectrum),
         baseline=baseline,
-        gradient_norm=float(blas.dnrm2(d.rmv(error))),
+        gradient_norm=float(blas.dnrm2(np.ldexp(gradient, d.exponents))),
         sigma_max=extremes[0],
         sigma_r=extremes[1],
         ranks=spectrum and spectrum.ranks,
@@ -168,20 +169,16 @@ def stationary_value(
         differentiable=d.kinks == 0,
         method=method,
         status=_status(spectrum),
-        residual=_relative_residual(even, rest, target),
+        residual=_relative_residual(d, rest, target),
         holds=d.kinks == 0 and gap <= tolerance * baseline,
         reason=_reason(d, gap, baseline, tolerance),
     )
 
 
-def _extremes(d: Tangent, even: Tangent, kept: Range) -> tuple[float, float]:
-    """Return σ_max and σ_r of D as it is, by way of D/2^t, whose squares do not overflow."""
-    t = int(even.exponents.max())
-    small = d._replace(
-        sensitivities=tuple(np.ldexp(g, -t) for g in d.sensitivities),
-        sensitivity_exponents=tuple(e + t for e in d.sensitivity_exponents),
-    )
-    largest, smallest = kept.extremes(small)
+def _extremes(d: Tangent, kept: Range) -> tuple[float, float]:
+    """Return σ_max and σ_r of D as it was, by way of D/2^t, whose squares do not overflow."""
+    t = int(d.exponents.max())
+    largest, smallest = kept.extremes(t)
     return float(np.ldexp(largest, t)), float(np.ldexp(smallest, t))
 
 
@@ -207,7 +204,7 @@ def plan(d: Tangent) -> dict[str, int]:
     slab = 3 * max(min(SLAB, entries), d.columns * d.outputs.shape[1], d.rows)
     square = size * size
     # NullSpace holds them twice while it picks the independent ones
-    null = 2 * null_space.count(d) * d.columns if ranges.is_tall(d) else 0
+    null = 2 * null_space.count(d) * d.columns if is_tall(d) else 0
     return {
         "dense": 8 * (net + 3 * entries + 3 * square + vectors),
         "qr": 8 * (net + 2 * slab + 9 * square + null + vectors),
@@ -232,7 +229,7 @@ def _range(d: Tangent, cutoff: str, method: str, contributions: bool) -> Range |
         return ranges.Iterative(d)
     if method == "dense":
         return ranges.Dense(d, cutoff)
-    if ranges.is_tall(d):
+    if is_tall(d):
         enough = ranges.ORTHOGONAL if contributions else ranges.REFINABLE
         return ranges.Tall(
             d, cutoff, ranges.householder if method == "qr" else partial(ranges.cholesky_qr, enough=enough)

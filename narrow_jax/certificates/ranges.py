@@ -22,14 +22,21 @@ from scipy import linalg
 from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from narrow_jax._rounding import UNIT
+from narrow_jax.certificates.cutoffs import (
+    CUTOFFS,
+    EPS,
+    Spectrum,
+    as_certain_as,
+    cutoffs,
+    is_tall,
+    judged,
+    structural_rank,
+)
 from narrow_jax.certificates.null_space import NullSpace
-from narrow_jax.certificates.tangent import SLAB, Tangent
+from narrow_jax.certificates.tangent import SLAB, Tangent, restored
 from narrow_jax.spectra import host, lanczos
-from narrow_jax.spectra.rank import MARGIN, column_exponents, has_gap
+from narrow_jax.spectra.rank import column_exponents, has_gap
 
-EPS = 2 * UNIT
-CUTOFFS = ("nr", "golub-van-loan", "lapack")
 _PASSES = 3
 ORTHOGONAL = 1e-2
 """Reciprocal condition number of the last Gram matrix that makes Q orthonormal to rounding, for contributions."""
@@ -39,15 +46,6 @@ _REGULAR = 1e-9
 """Reciprocal condition number of R (in the 1-norm) above which no cutoff can reach its smallest singular value."""
 _REFINEMENTS = 20
 _STEPS = 4000
-
-
-class Spectrum(NamedTuple):
-    """The largest singular value, the smallest kept, the rank under each cutoff, and whether a gap shows it."""
-
-    sigma_max: float
-    sigma_r: float
-    ranks: dict[str, int]
-    resolved: bool
 
 
 Slabs = Callable[[], Iterable[np.ndarray]]
@@ -69,57 +67,8 @@ class Range(Protocol):
     def columns(self, layer: int, units: slice) -> np.ndarray:
         """Return QᵀD for the weights into these units of a layer."""
 
-    def extremes(self, d: Tangent) -> tuple[float, float]:
-        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
-
-
-def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
-    """Return the singular value up to which each rule counts 0.
-
-    Reference:
-        "Effect of Depth and Width on Local Minima in Deep Learning", appendix C.
-    """
-    return {
-        "nr": sigma_max * EPS / 2 * np.sqrt(d.rows + d.columns + 1),
-        "golub-van-loan": d.row_sum_norm() * EPS / 2,
-        "lapack": sigma_max * EPS,
-    }
-
-
-def _spectrum(d: Tangent, values: np.ndarray, cutoff: str, most: int) -> Spectrum:
-    """Return the spectrum from all singular values, descending; ``most`` is the rank that D can have by its structure.
-
-    The rank is resolved if the values up to that one leave a gap around all cutoffs. If some of them are below it, no
-    row or column may be so short that all of it is.
-    """
-    largest = float(values[0]) if values.size else 0.0
-    bounds = cutoffs(d, largest)
-    ranks = {name: int(np.sum(values > bound)) for name, bound in bounds.items()}
-    kept, high = ranks[cutoff], max(bounds.values())
-    visible = kept == most or (kept < most and _shortest(d) > high * MARGIN)
-    resolved = visible and has_gap(values[:most], high)
-    return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks, resolved)
-
-
-def is_tall(d: Tangent) -> bool:
-    """Whether the columns, less one null direction a hidden unit, are no more than the rows."""
-    return d.columns - sum(w.shape[1] for w in d.weights[:-1]) <= d.rows
-
-
-def _most(d: Tangent, null: NullSpace | None) -> int:
-    """Return the rank that is left by rows of zeros and known null directions."""
-    rows = int(np.sum(d.row_norms() > 0))
-    return min(rows, d.columns if null is None else null.size)
-
-
-def _known(spectrum: Spectrum, null: NullSpace | None) -> Spectrum:
-    return spectrum._replace(resolved=spectrum.resolved and (null is None or null.certain))
-
-
-def _shortest(d: Tangent) -> float:
-    """Return the length of the shortest row or column of D that is not 0."""
-    lengths = np.concatenate([d.row_norms(), d.column_norms()])
-    return float(np.min(lengths, where=lengths > 0, initial=np.inf))
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
 
 
 class Dense:
@@ -131,7 +80,7 @@ class Dense:
         left, values, right = linalg.svd(matrix, full_matrices=False)
         del matrix
         null = NullSpace(d) if is_tall(d) else None
-        self.spectrum = _known(_spectrum(d, values, cutoff, _most(d, null)), null)
+        self.spectrum = as_certain_as(judged(d, values, cutoff, structural_rank(d, null)), null)
         rank = self.spectrum.ranks[cutoff]
         self._d, self._left = d, np.asfortranarray(left[:, :rank])
         self._core = np.asfortranarray(values[:rank, None] * right[:rank])
@@ -148,10 +97,11 @@ class Dense:
         """Return UᵀD = SVᵀ for these columns."""
         return self._core[:, _span(self._d, layer, units)]
 
-    def extremes(self, d: Tangent) -> tuple[float, float]:
-        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
-        values = linalg.svdvals(np.concatenate(list(d.column_slabs()), axis=1), overwrite_a=True)
-        return _at(values, len(self._core))
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
+        matrix = np.concatenate(list(self._d.column_slabs()), axis=1)
+        np.ldexp(matrix, (self._d.exponents - t)[None, :], out=matrix)
+        return _at(linalg.svdvals(matrix, overwrite_a=True), len(self._core))
 
 
 class Tall:
@@ -162,8 +112,8 @@ class Tall:
         self._d, self._null, self._triangle = d, NullSpace(d), triangle
         size = self._null.size
         r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
-        self._core = _core(d, r, cutoff, _most(d, self._null))
-        self.spectrum = _known(self._core.spectrum, self._null)
+        self._core = _core(d, r, cutoff, structural_rank(d, self._null))
+        self.spectrum = as_certain_as(self._core.spectrum, self._null)
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """Return (I − P)u, refined until what is left inside the range is rounding."""
@@ -185,13 +135,13 @@ class Tall:
         """Return QᵀD for these columns."""
         return self._matrix[:, _span(self._d, layer, units)]
 
-    def extremes(self, d: Tangent) -> tuple[float, float]:
-        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
         rank = self._core.size
         if not rank:
             return 0.0, 0.0
         columns = self._null.expanded(self._core.matrix().T).T
-        np.ldexp(columns, self._d.exponents - d.exponents, out=columns)
+        np.ldexp(columns, (self._d.exponents - t)[None, :], out=columns)
         step = max(1, SLAB // max(rank, 1))
         parts = [slice(first, first + step) for first in range(0, columns.shape[1], step)]
         r = self._triangle(lambda: (np.array(columns[:, part], order="F") for part in parts), rank)
@@ -211,7 +161,7 @@ class Wide:
     def __init__(self, d: Tangent, cutoff: str, triangle: Callable[[Tangent], np.ndarray]) -> None:
         """Factorise Dᵀ."""
         self._d, self._triangle = d, triangle
-        core = _core(d, triangle(d), cutoff, _most(d, None))
+        core = _core(d, triangle(d), cutoff, structural_rank(d, None))
         self.spectrum = core.spectrum
         self._basis = None if core.kept is None else np.asfortranarray(core.kept[1].T)
 
@@ -228,9 +178,10 @@ class Wide:
         columns = self._d.unit_columns(layer, units)
         return columns if self._basis is None else blas.dgemm(1.0, self._basis, columns, trans_a=1)
 
-    def extremes(self, d: Tangent) -> tuple[float, float]:
-        """Return the largest singular value and the rank-th, with the columns of D scaled as in d."""
-        return _ends(self._triangle(d), d.rows if self._basis is None else self._basis.shape[1])
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
+        rank = self._d.rows if self._basis is None else self._basis.shape[1]
+        return _ends(self._triangle(restored(self._d, t)), rank)
 
 
 class Iterative:
@@ -388,7 +339,7 @@ def _core(d: Tangent, r: np.ndarray, cutoff: str, most: int) -> _Core:
         resolved = has_gap(np.array([largest, smallest]), max(cutoffs(d, largest).values()))
         return _Core(Spectrum(largest, smallest, dict.fromkeys(CUTOFFS, size), resolved), r, None)
     _, values, right = linalg.svd(r)
-    spectrum = _spectrum(d, values, cutoff, most)
+    spectrum = judged(d, values, cutoff, most)
     rank = spectrum.ranks[cutoff]
     return _Core(spectrum, r, (values[:rank], right[:rank]))
 

@@ -240,6 +240,18 @@ def normalized(d: Tangent) -> Tangent:
     )
 
 
+def restored(d: Tangent, t: int) -> Tangent:
+    """Return the tangent with what was taken off its columns put back, but for 2^t."""
+    return d._replace(
+        features=tuple(map(np.ldexp, d.features, d.feature_exponents)),
+        sensitivities=tuple(
+            np.ldexp(g, e - t) for g, e in zip(d.sensitivities, d.sensitivity_exponents, strict=True)
+        ),
+        feature_exponents=tuple(0 * e for e in d.feature_exponents),
+        sensitivity_exponents=tuple(0 * e + t for e in d.sensitivity_exponents),
+    )
+
+
 @jax.jit(static_argnames="sigma")
 def _layer(z: HostArray, sigma: Activation) -> tuple[Array, Array, tuple[Array, Array]]:
     """Return σ(z), σ'(z), and the slopes of each unit below and above 0."""
