@@ -10,6 +10,7 @@ import numpy as np
 from narrow_jax import _checks, activations
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.samples import distinct
+from narrow_jax.spectra.rank import numerical_rank
 
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot be checked"
 PARALLEL = 1e-12
@@ -70,7 +71,7 @@ def assumptions(x: Any, y: Any, width: int, activation: str | Activation = "tanh
     sigma = activations.check(activations.get(activation))
     _checks.count("width", width)
     x, y = _checks.real_data(x, y)
-    rank = int(np.linalg.matrix_rank(x))
+    rank = numerical_rank(x)
     needed = 2 * max(math.ceil(x.shape[0] * y.shape[1] / max(rank, 1)), y.shape[1])
     checks = (*_width(x, y, width, rank, needed), *_activation(sigma), *_data(x, y, rank))
     failing = [check.assumption for check in checks if check.verdict == FAILS]

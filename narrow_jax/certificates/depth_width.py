@@ -7,17 +7,22 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import blas
 
 from narrow_jax import _checks, _memory
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.certificates import null_space, ranges
-from narrow_jax.certificates.ranges import CUTOFFS, Range, Spectrum
-from narrow_jax.certificates.tangent import SLAB, Tangent, tangent, targets
+from narrow_jax.certificates.cutoffs import CUTOFFS, Spectrum, is_tall
+from narrow_jax.certificates.ranges import Range
+from narrow_jax.certificates.tangent import SLAB, Tangent, normalized, tangent, targets
 from narrow_jax.models import Activations
 
 METHODS = ("auto", "dense", "qr", "cholesky", "lsmr")
 STATUSES = {
-    "resolved": "the value is accurate to rounding, and the three cutoffs agree on the rank",
+    "resolved": "the value is accurate to rounding, about eps·σ_max/σ_r of ½‖Y‖² with the columns of D normalised: the "
+    "three cutoffs agree on the rank, and a gap around them shows it",
+    "no_gap": "the three cutoffs agree on the rank, but no gap shows it: a singular value, or a row or column of D, is "
+    "within a factor of 1000 of them, so that rank and value may be those of rounding",
     "cutoff_dependent": "the value is that of the asked cutoff; the others count another rank",
     "estimate": "the value is an upper bound from an iteration that sees no rank; residual says how good",
 }
@@ -30,11 +35,12 @@ class StationaryValue(NamedTuple):
         loss: L(θ) = ½‖Ŷ − Y‖².
         value: J(θ) = ½‖(I − P[D])Y‖² ≤ L(θ).
         gap: ½‖P[D](Ŷ − Y)‖² = L − J.
-        gap_bound: ½(‖∇L‖/σ_r)² ≥ gap.
+        gap_bound: ½(‖∇L‖/σ_r)² ≥ gap, both with the columns of D normalised.
         baseline: ½‖Y‖², the value of a dead net.
         gradient_norm: ‖∇L(θ)‖ = ‖Dᵀ(Ŷ − Y)‖.
-        sigma_max, sigma_r: largest and smallest kept singular value of D; None where not known.
-        ranks: rank of D under each cutoff; None where not known.
+        sigma_max, sigma_r: largest and smallest kept singular value of D as it is, to about eps·sigma_max; None where
+            not known.
+        ranks: rank of D under each cutoff, its columns normalised; None where not known.
         cutoff: the one that was used.
         shape: (n·k, number of weights) of D.
         layers: what each layer takes off ½‖Y‖², in order; with value they sum to baseline. None where not known.
@@ -44,7 +50,7 @@ class StationaryValue(NamedTuple):
             the pre-activation stays 0 around θ.
         differentiable: whether there are no kinks.
         method, status: how the value was found, and what it is worth (see ``STATUSES``).
-        residual: ‖Dᵀr‖/(‖D‖_F ‖Y‖) for the r with value = ½‖r‖²; 0 at the exact one.
+        residual: ‖Dᵀr‖/(‖D‖_F ‖Y‖), columns normalised, for the r with value = ½‖r‖²; 0 at the exact one.
         holds: whether the loss is the stationary value: differentiable, and gap ≤ tolerance·baseline.
         reason: why, or why not.
     """
@@ -89,6 +95,10 @@ def stationary_value(
     D is the derivative of all outputs with respect to all weights. L(θ) − J(θ) = ½‖P[D](Ŷ − Y)‖² at every θ, so
     the loss is at least J, and is J exactly at the stationary points. Computed in float64 from params cast first.
 
+    The range of D does not change with the scale of a column, and its rank is decided with the columns brought to about
+    one length by powers of two: units and layers of unlike scale are seen alike, and nets that differ only by powers of
+    two between the weights into and out of their units have the same result.
+
     Args:
         params: ``{"w1": (d, d_1), …}``, at least one hidden layer, no biases.
         x: inputs.
@@ -97,7 +107,7 @@ def stationary_value(
             ``nj.activations.per_unit`` where the units of a layer differ.
         cutoff: what counts as a singular value 0: "nr" (½ σ_max eps √(rows + columns + 1)), "golub-van-loan"
             (½ ‖D‖_∞ eps) or "lapack" (σ_max eps).
-        method: "dense" (SVD of D as it is, the reference), "qr" (Householder, by slabs), "cholesky" (shifted
+        method: "dense" (SVD of all of D, the reference), "qr" (Householder, by slabs), "cholesky" (shifted
             CholeskyQR, by slabs), "lsmr" (matrix-free, an estimate), or "auto": cholesky if it fits, else lsmr.
             QR and Cholesky take known null directions off D first, so that only unknown ones meet the cutoff.
         contributions: whether to find what each unit and layer contributes.
@@ -124,7 +134,7 @@ def stationary_value(
     _checks.choice("cutoff", cutoff, CUTOFFS)
     _checks.choice("method", method, METHODS)
     _checks.positive("tolerance", tolerance)
-    d = tangent(params, x, activation)
+    d = normalized(tangent(params, x, activation))
     target = targets(d, y)
     method = _fitting(d, method, memory_budget)
     kept = _range(d, cutoff, method, contributions)
@@ -133,20 +143,22 @@ def stationary_value(
     baseline, loss, value = (float(u @ u) / 2 for u in (target, error, rest))
     inside = error - kept.residual(error)
     gap = float(inside @ inside) / 2
-    gradient_norm = float(np.linalg.norm(d.rmv(error)))
+    gradient = d.rmv(error)
     spectrum, units = None, None
+    extremes: tuple[float | None, float | None] = (None, None)
     if isinstance(kept, Range):
         spectrum = kept.spectrum
         units = _contributions(d, kept, target) if contributions else None
+        extremes = _extremes(d, kept)
     return StationaryValue(
         loss=loss,
         value=value,
         gap=gap,
-        gap_bound=_gap_bound(gradient_norm, spectrum),
+        gap_bound=_gap_bound(float(np.linalg.norm(gradient)), spectrum),
         baseline=baseline,
-        gradient_norm=gradient_norm,
-        sigma_max=spectrum and spectrum.sigma_max,
-        sigma_r=spectrum and spectrum.sigma_r,
+        gradient_norm=float(blas.dnrm2(np.ldexp(gradient, d.exponents))),
+        sigma_max=extremes[0],
+        sigma_r=extremes[1],
         ranks=spectrum and spectrum.ranks,
         cutoff=cutoff,
         shape=(d.rows, d.columns),
@@ -163,6 +175,13 @@ def stationary_value(
     )
 
 
+def _extremes(d: Tangent, kept: Range) -> tuple[float, float]:
+    """Return σ_max and σ_r of D as it was, by way of D/2^t, whose squares do not overflow."""
+    t = int(d.exponents.max())
+    largest, smallest = kept.extremes(t)
+    return float(np.ldexp(largest, t)), float(np.ldexp(smallest, t))
+
+
 def _gap_bound(gradient_norm: float, spectrum: Spectrum | None) -> float | None:
     if spectrum is None:
         return None
@@ -172,12 +191,9 @@ def _gap_bound(gradient_norm: float, spectrum: Spectrum | None) -> float | None:
 def _status(spectrum: Spectrum | None) -> str:
     if spectrum is None:
         return "estimate"
-    return "resolved" if len(set(spectrum.ranks.values())) == 1 else "cutoff_dependent"
-
-
-def _is_tall(d: Tangent) -> bool:
-    """Whether the columns, less one null direction a hidden unit, are no more than the rows."""
-    return d.columns - sum(w.shape[1] for w in d.weights[:-1]) <= d.rows
+    if len(set(spectrum.ranks.values())) > 1:
+        return "cutoff_dependent"
+    return "resolved" if spectrum.resolved else "no_gap"
 
 
 def plan(d: Tangent) -> dict[str, int]:
@@ -188,7 +204,7 @@ def plan(d: Tangent) -> dict[str, int]:
     slab = 3 * max(min(SLAB, entries), d.columns * d.outputs.shape[1], d.rows)
     square = size * size
     # NullSpace holds them twice while it picks the independent ones
-    null = 2 * null_space.count(d) * d.columns if _is_tall(d) else 0
+    null = 2 * null_space.count(d) * d.columns if is_tall(d) else 0
     return {
         "dense": 8 * (net + 3 * entries + 3 * square + vectors),
         "qr": 8 * (net + 2 * slab + 9 * square + null + vectors),
@@ -213,13 +229,20 @@ def _range(d: Tangent, cutoff: str, method: str, contributions: bool) -> Range |
         return ranges.Iterative(d)
     if method == "dense":
         return ranges.Dense(d, cutoff)
-    if _is_tall(d):
+    if is_tall(d):
         enough = ranges.ORTHOGONAL if contributions else ranges.REFINABLE
         return ranges.Tall(
             d, cutoff, ranges.householder if method == "qr" else partial(ranges.cholesky_qr, enough=enough)
         )
-    gram = partial(ranges.cholesky_qr, enough=ranges.REFINABLE, first=d.row_gram)
-    return ranges.Wide(d, cutoff, ranges.householder if method == "qr" else gram)
+    return ranges.Wide(d, cutoff, _householder_of_rows if method == "qr" else _cholesky_of_rows)
+
+
+def _householder_of_rows(d: Tangent) -> np.ndarray:
+    return ranges.householder(d.column_slabs, d.rows)
+
+
+def _cholesky_of_rows(d: Tangent) -> np.ndarray:
+    return ranges.cholesky_qr(d.column_slabs, d.rows, ranges.REFINABLE, first=d.row_gram)
 
 
 def _contributions(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -12,6 +12,7 @@ from scipy import linalg
 from narrow_jax import _checks, activations
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
+from narrow_jax.spectra.rank import column_exponents
 
 _REACH, _PANEL, _NODES = 13.0, 0.25, 16
 """Panels of width ¼ on [−13, 13], where the Gaussian weight ends below 1e-36, halved towards a kink at 0."""
@@ -67,7 +68,8 @@ def khatri_rao_sigma_min(x: HostArray, power: int) -> float:
     """Return σ_min(X^{*r}) over the rows: each row of X^{*r} is the r-fold Kronecker product of a row of X.
 
     (X^{*r})(X^{*r})ᵀ = (XXᵀ)^{∘r}, so that the N × d^r matrix is never formed. It is 0 where N exceeds C(d + r − 1, r),
-    the number of different monomials, and where the eigenvalue is not above its rounding N²u‖·‖.
+    the number of different monomials, and where, with the rows scaled to one length, the eigenvalue is not above its
+    rounding N²u‖·‖.
 
     Args:
         x: (N, d).
@@ -86,9 +88,15 @@ def khatri_rao_sigma_min(x: HostArray, power: int) -> float:
     samples, inputs = x.shape
     if samples > math.comb(inputs + power - 1, power):
         return 0.0
-    values = linalg.eigvalsh((x @ x.T) ** power)
-    resolution = samples**2 * 2.0**-53 * values[-1]
-    return math.sqrt(values[0]) if values[0] > resolution else 0.0
+    exponents = column_exponents(x.T)
+    even = np.ldexp(x, -exponents[:, None])
+    gram = (even @ even.T) ** power
+    values = linalg.eigvalsh(gram)
+    if not values[0] > samples**2 * 2.0**-53 * values[-1]:
+        return 0.0
+    # 1/‖(EL)⁻¹‖, E the rows' scale, is as accurate for any E
+    inverse = linalg.solve_triangular(linalg.cholesky(gram, lower=True), np.eye(samples), lower=True)
+    return 1 / float(linalg.norm(np.ldexp(inverse, -power * exponents), 2))
 
 
 def _panels() -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy import linalg
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, HostArray, Key, Params
@@ -308,10 +307,8 @@ def _each_output(features: np.ndarray, outputs: int) -> np.ndarray:
 
 
 def _unexplained(basis: np.ndarray, y: np.ndarray) -> float:
-    """Return ½‖(I − P[M])Y‖_F², by the SVD of M with the cutoff "nr"."""
-    left, values, _ = linalg.svd(basis, full_matrices=False)
-    bound = values.max(initial=0.0) * ranges.EPS / 2 * np.sqrt(sum(basis.shape) + 1)
-    rest = ranges.without(np.asfortranarray(left[:, values > bound]), np.asfortranarray(y))
+    """Return ½‖(I − P[M])Y‖_F²."""
+    rest = ranges.without(ranges.orthonormal(basis), np.asfortranarray(y))
     return float(np.sum(rest**2)) / 2
 
 

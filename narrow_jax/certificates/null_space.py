@@ -9,6 +9,7 @@ than it has inputs has directions that none of them sees.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
@@ -18,20 +19,36 @@ from narrow_jax._rounding import UNIT
 from narrow_jax._typing import Float
 from narrow_jax.certificates.tangent import Tangent
 from narrow_jax.spectra import host
+from narrow_jax.spectra.rank import column_exponents, has_gap
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Columns of D, and matrices A and B: the rows of A ⊗ B are vectors there."""
 
 
+class _Block(NamedTuple):
+    """Null vectors by the parts that they consist of, and whether a gap shows the ranks that they rest on."""
+
+    parts: tuple[Part, ...]
+    certain: bool
+
+
+class _Spaces(NamedTuple):
+    """Orthonormal rows that span the row space of a matrix and its null space, and whether a gap tells them apart."""
+
+    row: np.ndarray
+    null: np.ndarray
+    certain: bool
+
+
 def count(d: Tangent) -> int:
     """Return the number of ``directions`` without making them."""
-    return sum(len(a) * len(b) for ((_, a, b), *_) in _blocks(d))
+    return sum(len(a) * len(b) for (((_, a, b), *_), _) in _blocks(d))
 
 
 def directions(d: Tangent) -> Float[np.ndarray, "p q"]:
     """Return null vectors of D, of length 1, but those of dead units, whose columns of D are 0."""
     blocks = [np.zeros((0, d.columns))]
-    for parts in _blocks(d):
+    for parts, _ in _blocks(d):
         vectors = np.zeros((len(parts[0][1]) * len(parts[0][2]), d.columns))
         for columns, a, b in parts:
             vectors[:, columns] = np.kron(a, b)
@@ -40,8 +57,8 @@ def directions(d: Tangent) -> Float[np.ndarray, "p q"]:
     return np.concatenate(blocks).T
 
 
-def _blocks(d: Tangent) -> Iterator[tuple[Part, ...]]:
-    """Yield null vectors by the parts that they consist of."""
+def _blocks(d: Tangent) -> Iterator[_Block]:
+    """Yield independent null vectors."""
     for layer, slopes in enumerate(d.slopes):
         inputs = np.flatnonzero(d.features[layer].any(axis=0))
         outputs = np.flatnonzero(d.sensitivities[layer + 1].any(axis=(0, 1)))
@@ -61,25 +78,39 @@ def _equal_columns(slopes: np.ndarray) -> Iterator[np.ndarray]:
 
 def _exchanges(
     d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray, outputs: np.ndarray
-) -> Iterator[tuple[Part, ...]]:
+) -> Iterator[_Block]:
     """Yield independent null vectors of units with equal slopes; A runs over rᵀc, rows r of W_in and c of W_outᵀ."""
-    w_in, w_out = d.weights[layer][np.ix_(inputs, units)], d.weights[layer + 1][np.ix_(units, outputs)]
+    w_in, w_out = _into(d, layer)[np.ix_(inputs, units)], _out_of(d, layer)[np.ix_(units, outputs)]
     into, out = _columns(d, layer, inputs, units), _columns(d, layer + 1, units, outputs)
-    (r, unfed), (c, unread) = _row_and_null_space(w_in), _row_and_null_space(w_out.T)
+    (r, unfed, sure_of_r), (c, unread, sure_of_c) = _spaces(w_in), _spaces(w_out.T)
     if r.size and c.size:
-        yield (into, c, host.matmul(r, w_in.T)), (out, -host.matmul(c, w_out), r)
+        parts = (into, c, host.matmul(r, w_in.T)), (out, -host.matmul(c, w_out), r)
+        yield _Block(parts, sure_of_r and sure_of_c)
     if unread.size:
-        yield ((into, unread, np.eye(len(inputs))),)
+        yield _Block(((into, unread, np.eye(len(inputs))),), sure_of_c)
     if unfed.size:
-        yield ((out, np.eye(len(outputs)), unfed),)
+        yield _Block(((out, np.eye(len(outputs)), unfed),), sure_of_r)
 
 
-def _unseen(d: Tangent, layer: int, inputs: np.ndarray) -> Iterator[tuple[Part, ...]]:
+def _into(d: Tangent, layer: int) -> np.ndarray:
+    """Return the weights that take the features below, as they are scaled in d, to those of the units."""
+    here, below = d.feature_exponents[layer + 1], d.feature_exponents[layer]
+    return np.ldexp(d.weights[layer], below[:, None] - here[None, :])
+
+
+def _out_of(d: Tangent, layer: int) -> np.ndarray:
+    """Return the weights that take the sensitivities above, as they are scaled in d, to those of the units."""
+    here, above = d.sensitivity_exponents[layer], d.sensitivity_exponents[layer + 1]
+    return np.ldexp(d.weights[layer + 1], above[None, :] - here[:, None])
+
+
+def _unseen(d: Tangent, layer: int, inputs: np.ndarray) -> Iterator[_Block]:
     """Yield what the samples that reach a unit do not see of its inputs."""
     for unit, reached in enumerate((d.sensitivities[layer] != 0).any(axis=1).T):
         if 0 < reached.sum() < len(inputs):
-            unseen = _row_and_null_space(d.features[layer][np.ix_(reached, inputs)])[1]
-            yield ((_columns(d, layer, inputs, np.array([unit])), np.ones((1, 1)), unseen),)
+            _, unseen, sure = _spaces(d.features[layer][np.ix_(reached, inputs)])
+            columns = _columns(d, layer, inputs, np.array([unit]))
+            yield _Block(((columns, np.ones((1, 1)), unseen),), sure)
 
 
 def _columns(d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -87,11 +118,13 @@ def _columns(d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray) -> n
     return d.starts[layer] + np.add.outer(units * len(d.weights[layer]), inputs).ravel()
 
 
-def _row_and_null_space(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return orthonormal rows that span the row space of a matrix, and such rows for its null space."""
+def _spaces(a: np.ndarray) -> _Spaces:
+    """Return row and null space; neither changes with the scale of a row, so each is brought to length about one."""
+    a = np.ldexp(a, -column_exponents(a.T)[:, None])
     _, values, right = linalg.svd(a, full_matrices=a.shape[0] < a.shape[1])
-    rank = int(np.sum(values > values[0] * max(a.shape) * 2 * UNIT))
-    return right[:rank], right[rank:]
+    cutoff = values[0] * max(a.shape) * 2 * UNIT
+    rank = int(np.sum(values > cutoff))
+    return _Spaces(right[:rank], right[rank:], has_gap(values, cutoff))
 
 
 class NullSpace:
@@ -106,6 +139,7 @@ class NullSpace:
             self._reflectors, _, self._tau, _, _ = lapack.dgeqp3(vectors, overwrite_a=1)
             pivots = np.abs(np.diag(self._reflectors))
             self.count = int(np.sum(pivots > 1e-8 * pivots.max()))
+        self.certain = all(block.certain for block in _blocks(d))
 
     @property
     def size(self) -> int:
@@ -121,10 +155,11 @@ class NullSpace:
         """Return the weights H(0, v): of a vector, or of the columns of a matrix."""
         padded = np.zeros((int(self.used.sum()), *v.shape[1:]), order="F")
         padded[self.count :] = v
+        moved = self._apply(padded.reshape(len(padded), -1, order="F"), "N").reshape(padded.shape)
+        if self.used.all():
+            return moved
         weights = np.zeros((self.used.size, *v.shape[1:]), order="F")
-        weights[self.used] = self._apply(padded.reshape(len(padded), -1, order="F"), "N").reshape(
-            padded.shape
-        )
+        weights[self.used] = moved
         return weights
 
     def _apply(self, c: np.ndarray, trans: str) -> np.ndarray:

@@ -5,7 +5,9 @@
 ``cholesky``  the same triangle from products alone: shifted CholeskyQR, two or three passes
 ``lsmr``      only a residual, by a matrix-free iteration: an estimate
 
-The long side is the samples or, for a wide D, the weights; known null directions are taken off a tall D first.
+D comes with its columns normalised (``tangent.normalized``), which does not change its range: one cutoff would drop
+whole blocks of it otherwise. The long side is the samples or, for a wide D, the weights; known null directions are
+taken off a tall D first.
 SciPy's BLAS only: NumPy's has a pool of threads of its own, and two pools spin against each other.
 """
 
@@ -20,13 +22,21 @@ from scipy import linalg
 from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from narrow_jax._rounding import UNIT
+from narrow_jax.certificates.cutoffs import (
+    CUTOFFS,
+    EPS,
+    Spectrum,
+    as_certain_as,
+    cutoffs,
+    is_tall,
+    judged,
+    structural_rank,
+)
 from narrow_jax.certificates.null_space import NullSpace
-from narrow_jax.certificates.tangent import Tangent
+from narrow_jax.certificates.tangent import SLAB, Tangent, restored
 from narrow_jax.spectra import host, lanczos
+from narrow_jax.spectra.rank import column_exponents, has_gap
 
-EPS = 2 * UNIT
-CUTOFFS = ("nr", "golub-van-loan", "lapack")
 _PASSES = 3
 ORTHOGONAL = 1e-2
 """Reciprocal condition number of the last Gram matrix that makes Q orthonormal to rounding, for contributions."""
@@ -36,14 +46,6 @@ _REGULAR = 1e-9
 """Reciprocal condition number of R (in the 1-norm) above which no cutoff can reach its smallest singular value."""
 _REFINEMENTS = 20
 _STEPS = 4000
-
-
-class Spectrum(NamedTuple):
-    """The singular values that matter: largest, smallest kept, and the rank under each cutoff."""
-
-    sigma_max: float
-    sigma_r: float
-    ranks: dict[str, int]
 
 
 Slabs = Callable[[], Iterable[np.ndarray]]
@@ -65,26 +67,8 @@ class Range(Protocol):
     def columns(self, layer: int, units: slice) -> np.ndarray:
         """Return QᵀD for the weights into these units of a layer."""
 
-
-def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
-    """Return the singular value up to which each rule counts 0.
-
-    Reference:
-        "Effect of Depth and Width on Local Minima in Deep Learning", appendix C.
-    """
-    return {
-        "nr": sigma_max * EPS / 2 * np.sqrt(d.rows + d.columns + 1),
-        "golub-van-loan": d.row_sum_norm() * EPS / 2,
-        "lapack": sigma_max * EPS,
-    }
-
-
-def _spectrum(d: Tangent, values: np.ndarray, cutoff: str) -> Spectrum:
-    """Return the spectrum from all singular values, descending."""
-    largest = float(values[0]) if values.size else 0.0
-    ranks = {name: int(np.sum(values > bound)) for name, bound in cutoffs(d, largest).items()}
-    kept = ranks[cutoff]
-    return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks)
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
 
 
 class Dense:
@@ -94,7 +78,9 @@ class Dense:
         """Decompose D, held whole."""
         matrix = np.concatenate(list(d.column_slabs()), axis=1)
         left, values, right = linalg.svd(matrix, full_matrices=False)
-        self.spectrum = _spectrum(d, values, cutoff)
+        del matrix
+        null = NullSpace(d) if is_tall(d) else None
+        self.spectrum = as_certain_as(judged(d, values, cutoff, structural_rank(d, null)), null)
         rank = self.spectrum.ranks[cutoff]
         self._d, self._left = d, np.asfortranarray(left[:, :rank])
         self._core = np.asfortranarray(values[:rank, None] * right[:rank])
@@ -111,17 +97,23 @@ class Dense:
         """Return UᵀD = SVᵀ for these columns."""
         return self._core[:, _span(self._d, layer, units)]
 
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
+        matrix = np.concatenate(list(self._d.column_slabs()), axis=1)
+        np.ldexp(matrix, (self._d.exponents - t)[None, :], out=matrix)
+        return _at(linalg.svdvals(matrix, overwrite_a=True), len(self._core))
+
 
 class Tall:
     """From the triangle of D without its known null directions: D = Q (0 R) Hᵀ, Q and H orthogonal."""
 
     def __init__(self, d: Tangent, cutoff: str, triangle: Triangle) -> None:
         """Factorise D from slabs of samples."""
-        self._d, self._null = d, NullSpace(d)
+        self._d, self._null, self._triangle = d, NullSpace(d), triangle
         size = self._null.size
         r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
-        self._core = _core(d, r, cutoff)
-        self.spectrum = self._core.spectrum
+        self._core = _core(d, r, cutoff, structural_rank(d, self._null))
+        self.spectrum = as_certain_as(self._core.spectrum, self._null)
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """Return (I − P)u, refined until what is left inside the range is rounding."""
@@ -143,6 +135,18 @@ class Tall:
         """Return QᵀD for these columns."""
         return self._matrix[:, _span(self._d, layer, units)]
 
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
+        rank = self._core.size
+        if not rank:
+            return 0.0, 0.0
+        columns = self._null.expanded(self._core.matrix().T).T
+        np.ldexp(columns, (self._d.exponents - t)[None, :], out=columns)
+        step = max(1, SLAB // max(rank, 1))
+        parts = [slice(first, first + step) for first in range(0, columns.shape[1], step)]
+        r = self._triangle(lambda: (np.array(columns[:, part], order="F") for part in parts), rank)
+        return _ends(r, rank)
+
     def _reduced(self, u: np.ndarray) -> np.ndarray:
         return self._null.reduced(self._d.rmv(u)[:, None])[:, 0]
 
@@ -154,10 +158,10 @@ class Tall:
 class Wide:
     """From the triangle of Dᵀ, whose kept right singular vectors are a basis of the range of D."""
 
-    def __init__(self, d: Tangent, cutoff: str, triangle: Triangle) -> None:
-        """Factorise Dᵀ from slabs of weights."""
-        self._d = d
-        core = _core(d, triangle(d.column_slabs, d.rows), cutoff)
+    def __init__(self, d: Tangent, cutoff: str, triangle: Callable[[Tangent], np.ndarray]) -> None:
+        """Factorise Dᵀ."""
+        self._d, self._triangle = d, triangle
+        core = _core(d, triangle(d), cutoff, structural_rank(d, None))
         self.spectrum = core.spectrum
         self._basis = None if core.kept is None else np.asfortranarray(core.kept[1].T)
 
@@ -173,6 +177,11 @@ class Wide:
         """Return QᵀD for these columns."""
         columns = self._d.unit_columns(layer, units)
         return columns if self._basis is None else blas.dgemm(1.0, self._basis, columns, trans_a=1)
+
+    def extremes(self, t: int) -> tuple[float, float]:
+        """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
+        rank = self._d.rows if self._basis is None else self._basis.shape[1]
+        return _ends(self._triangle(restored(self._d, t)), rank)
 
 
 class Iterative:
@@ -206,6 +215,13 @@ def without(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
         for _ in range(2):
             u = blas.dgemm(-1.0, basis, blas.dgemm(1.0, basis, u, trans_a=1), beta=1.0, c=u)
     return u
+
+
+def orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of the range, by the SVD of the columns normalised, with the cutoff "nr"."""
+    left, values, _ = linalg.svd(np.ldexp(columns, -column_exponents(columns)), full_matrices=False)
+    bound = values.max(initial=0.0) * EPS / 2 * np.sqrt(sum(columns.shape) + 1)
+    return np.asfortranarray(left[:, values > bound])
 
 
 def new_directions(basis: np.ndarray, block: np.ndarray, threshold: float) -> np.ndarray:
@@ -267,8 +283,7 @@ def _gram(slabs: Slabs, size: int, r: np.ndarray | None) -> np.ndarray:
 
 def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the upper Cholesky factor and the reciprocal condition number, 0 where a shift was needed."""
-    magnitude = np.abs(np.triu(gram))
-    norm = float(np.max(magnitude.sum(axis=0) + magnitude.sum(axis=1) - np.diag(magnitude), initial=0.0))
+    norm = _one_norm(gram)
     if norm == 0:
         return gram, np.inf  # R = 0 is exact: no pass could improve it
     factor, info = lapack.dpotrf(gram, clean=1)
@@ -277,6 +292,13 @@ def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
         return factor, condition
     gram[np.diag_indices_from(gram)] += 10 * len(gram) * EPS * norm
     return lapack.dpotrf(gram, clean=1, overwrite_a=1)[0], 0.0
+
+
+def _one_norm(upper: np.ndarray) -> float:
+    """Return ‖A‖₁ of a symmetric matrix from its upper triangle."""
+    magnitude = np.triu(upper)
+    np.abs(magnitude, out=magnitude)
+    return float(np.max(magnitude.sum(axis=0) + magnitude.sum(axis=1) - np.diag(magnitude), initial=0.0))
 
 
 class _Core(NamedTuple):
@@ -310,17 +332,33 @@ class _Core(NamedTuple):
         return self.r if self.kept is None else self.kept[0][:, None] * self.kept[1]
 
 
-def _core(d: Tangent, r: np.ndarray, cutoff: str) -> _Core:
+def _core(d: Tangent, r: np.ndarray, cutoff: str, most: int) -> _Core:
     size = len(r)
-    if size and lapack.dtrcon(r)[0] > _REGULAR:  # every singular value is far above every cutoff
-        lower = np.asfortranarray(r.T)
-        largest = np.sqrt(lanczos.host(lambda v: _normal(r, v), lanczos.start_vector(size), 1e-12).first)
-        smallest = 1 / np.sqrt(host.smallest(lower, 1e-12).first)
-        return _Core(Spectrum(float(largest), float(smallest), dict.fromkeys(CUTOFFS, size)), r, None)
+    if _regular(r):  # every singular value is far above every cutoff
+        largest, smallest = _ends(r, size)
+        resolved = has_gap(np.array([largest, smallest]), max(cutoffs(d, largest).values()))
+        return _Core(Spectrum(largest, smallest, dict.fromkeys(CUTOFFS, size), resolved), r, None)
     _, values, right = linalg.svd(r)
-    spectrum = _spectrum(d, values, cutoff)
+    spectrum = judged(d, values, cutoff, most)
     rank = spectrum.ranks[cutoff]
     return _Core(spectrum, r, (values[:rank], right[:rank]))
+
+
+def _regular(r: np.ndarray) -> bool:
+    return bool(len(r) and lapack.dtrcon(r)[0] > _REGULAR)
+
+
+def _ends(r: np.ndarray, rank: int) -> tuple[float, float]:
+    """Return the largest and the rank-th singular value of a triangle."""
+    if rank < len(r) or not _regular(r):
+        return _at(linalg.svdvals(r), rank)
+    largest = lanczos.host(lambda v: _normal(r, v), lanczos.start_vector(rank), 1e-12).first
+    smallest = host.smallest(np.asfortranarray(r.T), 1e-12).first
+    return float(np.sqrt(largest)), float(1 / np.sqrt(smallest))
+
+
+def _at(values: np.ndarray, rank: int) -> tuple[float, float]:
+    return (float(values[0]), float(values[rank - 1])) if rank else (0.0, 0.0)
 
 
 def _normal(r: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 from narrow_jax.spectra import host
+from narrow_jax.spectra.rank import column_exponents
 
 SLAB = 2**22
 """Entries of D that are made at a time."""
@@ -37,6 +38,7 @@ class Tangent(NamedTuple):
         outputs: Ŷ, (n, k).
         zeros: pre-activations that are exactly 0.
         kinks: those of them that a small change of the weights moves across a kink of the activation.
+        feature_exponents, sensitivity_exponents: powers of two that were taken off the columns of Φ^(l) and G^(l).
     """
 
     weights: tuple[np.ndarray, ...]
@@ -47,6 +49,14 @@ class Tangent(NamedTuple):
     outputs: np.ndarray
     zeros: int
     kinks: int
+    feature_exponents: tuple[np.ndarray, ...]
+    sensitivity_exponents: tuple[np.ndarray, ...]
+
+    @property
+    def exponents(self) -> np.ndarray:
+        """Return the powers of two that were taken off the columns of D."""
+        layers = zip(self.feature_exponents, self.sensitivity_exponents, strict=True)
+        return np.concatenate([np.add.outer(above, below).ravel() for below, above in layers])
 
     @property
     def rows(self) -> int:
@@ -128,6 +138,14 @@ class Tangent(NamedTuple):
         )
         return float(np.max(sums))
 
+    def row_norms(self) -> Float[np.ndarray, " r"]:
+        """Return the length of each row of D."""
+        squares = sum(
+            (phi**2).sum(axis=1)[:, None] * (g**2).sum(axis=2)
+            for phi, g in zip(self.features, self.sensitivities, strict=True)
+        )
+        return np.sqrt(np.ravel(squares))
+
     def column_norms(self) -> Float[np.ndarray, " p"]:
         """Return the length of each column of D: 0 for what dead units and dead inputs touch."""
         squares = (
@@ -182,6 +200,7 @@ def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
         back = host.matmul(sensitivities[-1].reshape(n * k, -1), w.T).reshape(n, k, -1)
         sensitivities.append(back * slope[:, None, :])
     outputs = host.matmul(features[-1], hosts[-1])
+    none = tuple(np.zeros(len(w), int) for w in hosts), tuple(np.zeros(w.shape[1], int) for w in hosts)
     return Tangent(
         tuple(hosts),
         tuple(features),
@@ -191,6 +210,45 @@ def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
         outputs,
         zeros,
         kinks,
+        *none,
+    )
+
+
+def normalized(d: Tangent) -> Tangent:
+    """Return the tangent with features and sensitivities of mean square about one: D with its columns scaled.
+
+    The range of D is the same. By powers of two, so that no digit changes: nets that differ by powers of two between
+    the weights into and out of their units, which are the same function, have the same normalised tangent, bit by bit.
+    """
+    below = [column_exponents(d.features[0])]
+    for phi, w in zip(d.features[1:], d.weights[:-1], strict=True):
+        silent = column_exponents(np.ldexp(w, below[-1][:, None]))
+        below.append(np.where(phi.any(axis=0), column_exponents(phi), silent))
+    above = [np.zeros(d.outputs.shape[1], int)]
+    for g, w in zip(d.sensitivities[-2::-1], d.weights[:0:-1], strict=True):
+        unread = column_exponents(np.ldexp(w.T, above[-1][:, None]))
+        above.append(np.where(g.any(axis=(0, 1)), column_exponents(g.reshape(-1, len(w))), unread))
+    above.reverse()
+    return d._replace(
+        features=tuple(np.ldexp(phi, -e) for phi, e in zip(d.features, below, strict=True)),
+        sensitivities=(
+            *(np.ldexp(g, -e) for g, e in zip(d.sensitivities[:-1], above[:-1], strict=True)),
+            d.sensitivities[-1],
+        ),
+        feature_exponents=tuple(below),
+        sensitivity_exponents=tuple(above),
+    )
+
+
+def restored(d: Tangent, t: int) -> Tangent:
+    """Return the tangent with what was taken off its columns put back, but for 2^t."""
+    return d._replace(
+        features=tuple(map(np.ldexp, d.features, d.feature_exponents)),
+        sensitivities=tuple(
+            np.ldexp(g, e - t) for g, e in zip(d.sensitivities, d.sensitivity_exponents, strict=True)
+        ),
+        feature_exponents=tuple(0 * e for e in d.feature_exponents),
+        sensitivity_exponents=tuple(0 * e + t for e in d.sensitivity_exponents),
     )
 
 

@@ -11,7 +11,8 @@ from scipy import linalg
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, HostArray, Key
-from narrow_jax.certificates.ranges import EPS
+from narrow_jax.certificates.ranges import orthonormal
+from narrow_jax.spectra.rank import numerical_rank
 
 
 class WhiteNoiseLoss(NamedTuple):
@@ -26,6 +27,7 @@ class WhiteNoiseLoss(NamedTuple):
         exceeded: fraction of the trials above that bound; the proposition allows ``allowed``.
         allowed: 2e^(−t) and what the probability of the rank adds, at most 1.
         size_condition: whether n, d, m and δ are as large as the proposition asks.
+        delta: δ, as given or found; 0 where a sampled Λ_I lacks rank.
         smallest_singular_value: the smallest of Λ_I over the sampled row subsets I.
         pattern_condition: "refuted" if that is below δ, or if an entry of Λ exceeds 1 in size, as the proof lets none
             do; else "not verified": there are too many subsets.
@@ -42,6 +44,7 @@ class WhiteNoiseLoss(NamedTuple):
     exceeded: float
     allowed: float
     size_condition: bool
+    delta: float
     smallest_singular_value: float
     pattern_condition: str
     holds: bool
@@ -55,7 +58,7 @@ def white_noise_loss(
     *,
     trials: int = 200,
     subsets: int = 200,
-    delta: float = 0.1,
+    delta: float | None = None,
     t: float = 3.0,
 ) -> WhiteNoiseLoss:
     """Proposition 2: return predicted and simulated loss at local minima for fixed patterns and Gaussian data.
@@ -66,7 +69,8 @@ def white_noise_loss(
         inputs: d.
         trials: draws of [X Y].
         subsets: sampled row subsets for the condition on Λ: |I| = ⌈n/2⌉ where d·m < n, else |I| = ⌊m/2⌋.
-        delta: δ of that condition.
+        delta: δ of that condition; None for the largest that the sampled subsets leave, their smallest singular value.
+            The smaller it is, the larger the sizes have to be: n ≥ 64 ln²(dmn/δ²)dm, or dm ≥ 2n ln²(nm/δ).
         t: of the bound, which holds with probability 1 − 2e^(−t) and more.
 
     Raises:
@@ -85,7 +89,8 @@ def white_noise_loss(
     _checks.finite("patterns", patterns)
     for name, value in {"inputs": inputs, "trials": trials, "subsets": subsets}.items():
         _checks.count(name, value, minimum=2 if name == "trials" else 1)
-    _checks.positive("delta", delta)
+    if delta is not None:
+        _checks.positive("delta", delta)
     _checks.positive("t", t)
     slopes = np.asarray(patterns, np.float64)
     n, m = slopes.shape
@@ -97,7 +102,9 @@ def white_noise_loss(
     losses, ranks = (np.array(column) for column in zip(*(_loss(slopes, xy) for xy in data), strict=True))
     halves = (data[:, :, -1] ** 2).sum(axis=1) / 2
     factor = (1 + 6 * math.sqrt(t / n)) * (n - rank) / n
-    smallest = _smallest(slopes, orders[:, : math.ceil(n / 2) if inputs * m < n else max(1, m // 2)])
+    subsets_of_rows = orders[:, : math.ceil(n / 2) if inputs * m < n else max(1, m // 2)]
+    smallest, deficient = _smallest(slopes, subsets_of_rows)
+    delta = delta or (0.0 if deficient else smallest)
     mean, error = float(losses.mean()), float(losses.std(ddof=1) / math.sqrt(trials))
     predicted = (n - rank) / 2
     as_predicted = bool((ranks == rank).all())
@@ -113,8 +120,11 @@ def white_noise_loss(
         exceeded=float(np.mean(losses > factor * halves + 1e-9 * n)),
         allowed=min(1.0, failure + (2 * math.exp(-t) if inputs * m < n else 0.0)),
         size_condition=size_condition,
+        delta=delta,
         smallest_singular_value=smallest,
-        pattern_condition="refuted" if smallest < delta or np.abs(slopes).max() > 1 else "not verified",
+        pattern_condition="refuted"
+        if smallest < delta or not delta or np.abs(slopes).max() > 1
+        else "not verified",
         holds=as_predicted and near,
         reason=(
             f"rank {rank} in {int((ranks == rank).sum())} of {trials} trials; mean {mean:.6g} ± {error:.2g}, "
@@ -127,18 +137,20 @@ def _loss(slopes: np.ndarray, xy: np.ndarray) -> tuple[float, int]:
     """Return L and rank D̃ for one draw of [X Y]."""
     x, y = xy[:, :-1], xy[:, -1]
     d = (slopes[:, :, None] * x[:, None, :]).reshape(len(x), -1)
-    left, values, _ = linalg.svd(d, full_matrices=False)
-    kept = left[:, values > values.max(initial=0.0) * EPS / 2 * math.sqrt(sum(d.shape) + 1)]
-    return float(y @ y - np.sum((kept.T @ y) ** 2)) / 2, kept.shape[1]
+    basis = orthonormal(d)
+    return float(y @ y - np.sum((basis.T @ y) ** 2)) / 2, basis.shape[1]
 
 
-def _smallest(slopes: np.ndarray, subsets: np.ndarray) -> float:
-    """Return the smallest singular value, the min(|I|, m)-th, of Λ_I over these row subsets I."""
-    return min(float(linalg.svdvals(slopes[rows])[-1]) for rows in subsets)
+def _smallest(slopes: np.ndarray, subsets: np.ndarray) -> tuple[float, bool]:
+    """Return the smallest singular value, the min(|I|, m)-th, of Λ_I over these row subsets I, and whether it is 0."""
+    worst = slopes[min(subsets, key=lambda rows: linalg.svdvals(slopes[rows])[-1])]
+    return float(linalg.svdvals(worst)[-1]), numerical_rank(worst) < min(worst.shape)
 
 
 def _sizes(n: int, m: int, inputs: int, delta: float) -> tuple[bool, float]:
     """Return whether the sizes are in reach of the proposition, and the probability it allows for another rank."""
+    if delta == 0:
+        return False, 1.0
     if inputs * m < n:
         logarithm = math.log(max(inputs * m * n / delta**2, math.e))
         return n >= 64 * logarithm**2 * inputs * m, math.exp(-n / (64 * logarithm))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax.spectra.rank import numerical_rank
 
 
 def _needed(x: Any, outputs: int) -> tuple[int, int]:
@@ -16,7 +17,7 @@ def _needed(x: Any, outputs: int) -> tuple[int, int]:
     if x.shape[0] == 0:
         raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1")
     _checks.finite("x", x)
-    rank = int(np.linalg.matrix_rank(x))
+    rank = numerical_rank(x)
     if rank == 0:
         raise ValueError("x is 0 everywhere: the Jacobian vanishes at any width; remove zero samples first")
     return 2 * max(-(-x.shape[0] * outputs // rank), outputs), rank

@@ -21,7 +21,7 @@ TOLERANCE = 1e-8
 """Relative residual of the linear solve: each Newton step gains at most its square in the loss."""
 
 SHIFT = 1e-6
-"""What a float32 factor adds to the diagonal, relatively: the Gram matrix loses its definiteness to rounding there."""
+"""What a float32 factor adds to each entry of the diagonal, relatively: rounding there costs definiteness."""
 
 
 class Slopes(NamedTuple):
@@ -76,7 +76,7 @@ def factorize(j: Slopes, dtype: str) -> tuple[Factor, Array]:
     gram = (inputs * fl.matmul(d, d.T).reshape(n, k, n, k)).reshape(n * k, n * k)
     diagonal = jnp.diag(gram)
     if dtype == "float32":
-        gram = gram + SHIFT * jnp.max(diagonal) * jnp.eye(n * k, dtype=dtype)
+        gram = gram + jnp.diag(SHIFT * diagonal)
     lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
     pivots = jnp.square(jnp.diag(lower)) / diagonal
     return Factor(lower), jnp.min(pivots)
@@ -87,8 +87,8 @@ def low_rank(j: Slopes) -> LowRank:
     """Return diag(JJᵀ) split into a_c‖x_i‖², a_c = Σ_j (mean_i d_icj)², and the rest."""
     mean = jnp.sum(jnp.square(jnp.mean(j.d, axis=0)), axis=1)  # (k,)
     sizes = jnp.sum(jnp.square(j.x), axis=1)
-    rest = jnp.sum(jnp.square(j.d), axis=2) * sizes[:, None] - sizes[:, None] * mean[None, :]
-    rest = jnp.maximum(rest, 1e-3 * jnp.mean(rest, axis=0, keepdims=True))
+    rest = jnp.sum(jnp.square(j.d), axis=2) - mean[None, :]
+    rest = sizes[:, None] * jnp.maximum(rest, 1e-3 * jnp.mean(rest, axis=0, keepdims=True))
 
     def inner(inverse: Array, a: Array) -> Array:
         square = fl.matmul(j.x.T * inverse[None, :], j.x)
