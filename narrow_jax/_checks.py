@@ -127,6 +127,31 @@ def finite(what: str, array: Any) -> None:
         )
 
 
+def fits(what: str, array: Any) -> None:
+    """Require numbers that stay what they are in the dtype that JAX gives them: int32 and float32 while x64 is off.
+
+    Floats may be rounded; integers that would wrap and floats that would become infinite are refused.
+    """
+    values = concrete(array)
+    if values is None or not jnp.issubdtype(values.dtype, jnp.number):
+        return
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    if dtype == values.dtype:
+        return
+    if jnp.issubdtype(dtype, jnp.integer):
+        bad = (values < jnp.iinfo(dtype).min) | (values > jnp.iinfo(dtype).max)
+    else:
+        with np.errstate(over="ignore"):
+            bad = np.isfinite(values) & ~np.isfinite(values.astype(dtype))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{what} is {values.dtype} and {int(bad.sum())} of its entries do not fit into {dtype}, which JAX makes "
+            f"of it while x64 is off; the first is {values[first]} at index {first}: shift or scale them, or call "
+            "jax.config.update('jax_enable_x64', True) before the first array is made"
+        )
+
+
 def samples(x: Any, y: Any, what: str = "") -> None:
     """Require data that fit together: at least one sample, and as many rows in y as in x."""
     if jnp.ndim(x) < 2:
