@@ -52,6 +52,17 @@ def check_names(names: list[str]) -> None:
         )
 
 
+def as_bits(array: np.ndarray) -> np.ndarray:
+    """Return the array in a dtype that every writer knows: as integers where dtype or byte order are not the usual."""
+    usual = array.dtype.isbuiltin == 1 and array.dtype.isnative  # bfloat16 and its kin are registered: 2
+    return array if usual else array.view(f"u{array.dtype.itemsize}")
+
+
+def from_bits(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return what ``as_bits`` was given; for a random key the numbers behind it."""
+    return array if dtype.startswith("key<") else array.view(dtype)
+
+
 def placed(array: np.ndarray, like: Any) -> Any:
     """Return the array as ``like`` is: a random key, a JAX array on the same devices, or a NumPy array."""
     if not isinstance(like, jax.Array):

@@ -300,8 +300,9 @@ def _saved(manifest: Mapping[str, Any]) -> tuple[list[Leaf], list[Leaf]]:
 
 def _write_arrays(draft: Path, arrays: list[np.ndarray]) -> None:
     orbax = _orbax()
-    tree = {str(i): array for i, array in enumerate(arrays) if array.size}  # Orbax refuses empty arrays
-    orbax.Checkpointer(orbax.PyTreeCheckpointHandler()).save((draft / _manifest.ARRAYS).absolute(), tree)
+    # Orbax refuses empty arrays, and trees of nothing else
+    if tree := {str(i): _leaves.as_bits(array) for i, array in enumerate(arrays) if array.size}:
+        orbax.Checkpointer(orbax.PyTreeCheckpointHandler()).save((draft / _manifest.ARRAYS).absolute(), tree)
 
 
 def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray]:
@@ -311,7 +312,8 @@ def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray
         restore_args={name: orbax.RestoreArgs(restore_type=np.ndarray) for name in stored}
     )
     handler = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
-    read = handler.restore((_path(folder, step) / _manifest.ARRAYS).absolute(), args=as_numpy)
+    place = (_path(folder, step) / _manifest.ARRAYS).absolute()
+    read = handler.restore(place, args=as_numpy) if stored else {}
     for name, leaf in stored.items():
         if _manifest.digest(read[name]) != leaf.sha256:
             raise CheckpointError(
@@ -319,7 +321,8 @@ def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray
                 f"{_offer(folder, but=step)}"
             )
     return [
-        read[str(i)] if str(i) in read else np.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)
+        _leaves.from_bits(read[str(i)], leaf.dtype) if str(i) in read else np.zeros(leaf.shape, leaf.dtype)
+        for i, leaf in enumerate(leaves)
     ]
 
 
