@@ -51,7 +51,7 @@ def data(case: Case, raw_dir: Path | None) -> tuple[Any, Any]:
         x, y = rng.normal(size=(case.samples, case.inputs)), rng.normal(size=case.samples)
         return x, np.sign(y) if case.name == "random labels" else y
     found = nj.data.load(
-        case.name, labels="random", samples=case.samples, normalize="standardize", raw_dir=raw_dir
+        case.name, labels="random", samples=case.samples, normalize="scale", raw_dir=raw_dir
     )
     return found.x, found.y
 

@@ -75,10 +75,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         net = nj.models.ResNet(channels=(4, 8), blocks=(1, 1), outputs=10)
-        data = nj.data.load("digits", samples=200, normalize="standardize", test_fraction=0.2)
+        data = nj.data.load("digits", samples=200, normalize="scale", test_fraction=0.2)
     else:
         net = nj.models.ResNet18(width=64, outputs=10, stem="small")
-        data = nj.data.load("cifar10", samples=10_000, normalize="standardize", raw_dir=args.raw_dir)
+        data = nj.data.load("cifar10", samples=10_000, normalize="scale", raw_dir=args.raw_dir)
     record = epoch(net, data, batch_size=20 if args.quick else 50, progress=True)
     print(record)
     if not args.quick:

@@ -68,7 +68,7 @@ def settings(dataset: str, quick: bool, radius: float, seeds: int) -> Settings:
 def load(s: Settings) -> nj.data.Dataset:
     """Return training and held-out rows, in one, and the test rows."""
     options: dict[str, Any] = {"test_fraction": 0.2} if s.dataset == "digits" else {}
-    return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="standardize", **options)
+    return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="scale", **options)
 
 
 def accuracy(apply_fn: Any, params: Any, x: Any, labels: Any) -> np.ndarray:

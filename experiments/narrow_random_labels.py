@@ -117,7 +117,7 @@ def main() -> None:
     for name in args.datasets or sets:
         samples, width, steps = (sets[name][field] for field in ("samples", "width", "steps"))
         data = nj.data.load(
-            name, labels="random", samples=samples, normalize="standardize", raw_dir=args.raw_dir
+            name, labels="random", samples=samples, normalize="scale", raw_dir=args.raw_dir
         )
         for record in (
             newton(data, width),

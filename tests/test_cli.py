@@ -57,7 +57,7 @@ def test_json_prints_one_object_and_nothing_else(tmp_path, capsys):
 
 
 def test_digits_with_true_labels_and_minibatches(tmp_path):
-    args = ["train", "--dataset", "digits", "--samples", "200", "--normalize", "standardize", "--width", "80"]
+    args = ["train", "--dataset", "digits", "--samples", "200", "--normalize", "scale", "--width", "80"]
     args += ["--loss", "cross_entropy", "--optimizer", "momentum", "--learning-rate", "0.05", "--steps", "60"]
     assert main([*args, "--batch-size", "50", "--radius", "inf", "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())

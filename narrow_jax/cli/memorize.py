@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         formatter_class=HelpFormatter,
         description="Find a pairwise net that fits every label exactly, inside a ball around a mirrored start, by "
         "Newton's method. Writes params.npz (with the start) and config.json. Exit status 1 if it is not proven.",
-        epilog="Example: narrow-jax memorize --dataset digits --labels random --normalize standardize --width 80 "
+        epilog="Example: narrow-jax memorize --dataset digits --labels random --normalize scale --width 80 "
         "--radius 0.1",
     )
     parser.set_defaults(run=run)
