@@ -24,14 +24,16 @@ def concrete(value: Any) -> np.ndarray | None:
         return None
 
 
-def choice(what: str, value: str, options: Iterable[str]) -> str:
-    """Return ``value`` if it is one of the options; otherwise name the close matches."""
+def choice(what: str, value: Any, options: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the options; otherwise name the close matches, whatever their case."""
     options = list(options)
-    if value in options:
+    if isinstance(value, str) and value in options:
         return value
-    close = difflib.get_close_matches(str(value), options, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    raise ValueError(f"unknown {what} {value!r}: {hint}Expected one of {', '.join(options)}.")
+    given = repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+    lower = {option.lower(): option for option in reversed(options)}
+    close = difflib.get_close_matches(str(given).strip("'").lower(), lower, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(lower[match]) for match in close)}? " if close else ""
+    raise ValueError(f"unknown {what} {given}: {hint}Expected one of {', '.join(options)}.")
 
 
 def _scalar(what: str, value: Any) -> float | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ _REGISTERED = 2  # what numpy.dtype.isbuiltin says of bfloat16 and its kin, whic
 def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Write params (a dictionary of arrays, nested or not) and the config that made them; return the folder.
 
-    Both files are written under other names first: what was there before is replaced by whole files or not at all.
+    All is written under other names first: what was there before is replaced by whole files or not at all.
     A dtype that npz files do not know, such as bfloat16, is kept in the name of its array (``w:bfloat16``), beside
     its bits as integers; ``load`` gives it back.
 
@@ -54,11 +53,41 @@ def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrit
     folder = Path(folder).expanduser()
     if not overwrite:
         vacant(folder, "pass overwrite=True to replace it")
-    text = _json.dumps(config, indent=2) + "\n"
-    with drafts(folder, (_PARAMS, _CONFIG)) as (arrays, words):
-        write_npz(arrays, params)
-        words.write_text(text)
+    replace(folder, files(params, config))
     return folder
+
+
+def files(params: Params, config: Mapping[str, Any]) -> dict[str, Callable[[Path], Any]]:
+    """Return how to write each file of a run, for ``replace``.
+
+    Raises:
+        TypeError: a config that JSON cannot hold.
+    """
+    text = _json.dumps(config, indent=2) + "\n"
+    return {_PARAMS: lambda path: write_npz(path, params), _CONFIG: lambda path: path.write_text(text)}
+
+
+def replace(folder: Path, contents: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Write the files of a run, and then delete those of an earlier one.
+
+    All are written under other names first: if one cannot be, nothing has changed.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    drafts = {name: folder / f"{name}.draft" for name in contents}
+    try:
+        for name, write in contents.items():
+            write(drafts[name])
+        for name, draft in drafts.items():
+            draft.replace(folder / name)
+    except BaseException:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    for name in set(FILES) - set(contents):
+        (folder / name).unlink(missing_ok=True)
 
 
 def vacant(folder: Path, otherwise: str) -> None:
@@ -78,20 +107,6 @@ def _holds(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-@contextmanager
-def drafts(folder: Path, names: tuple[str, ...]) -> Iterator[list[Path]]:
-    """Give paths to write to, which take these names in the folder when all is written; nothing stays if it fails."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / f"{name}.draft" for name in names]
-    try:
-        yield written
-        for draft, name in zip(written, names, strict=True):
-            draft.replace(folder / name)
-    finally:
-        for draft in written:
-            draft.unlink(missing_ok=True)
-
-
 def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the params and the config of a run.
 
@@ -105,12 +120,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise FileNotFoundError(
             f"{folder} has no {' and no '.join(missing)}; expected one written by `narrow-jax train --out`"
         )
-    arrays = read_npz(folder / _PARAMS)
-    try:
-        params = _paths.nested(arrays)
-    except ValueError as error:
-        raise ValueError(f"{folder / _PARAMS} cannot be read ({error}): write it again") from error
-    return params, _read_config(folder / _CONFIG)
+    return read_tree(folder / _PARAMS), _read_config(folder / _CONFIG)
 
 
 def write_npz(path: Path, tree: Params) -> None:
@@ -174,6 +184,19 @@ def _registered(name: str) -> np.dtype | None:
     except TypeError:
         return None
     return dtype if dtype.isbuiltin == _REGISTERED else None
+
+
+def read_tree(path: str | Path) -> dict[str, Any]:
+    """Return the arrays of an npz file in dictionaries, as ``write_npz`` was given them.
+
+    Raises:
+        OSError, ValueError: as ``read_npz``; a name that is of an array and of a dictionary.
+    """
+    arrays = read_npz(path)
+    try:
+        return _paths.nested(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): write it again") from error
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,23 @@ from typing import Any
 import jax
 
 import narrow_jax as nj
-from narrow_jax import runs
+from narrow_jax import _checks, _json, runs
 from narrow_jax.cli.config import (
     HelpFormatter,
     TrainConfig,
     add_folders,
     add_options,
+    add_overwrite,
     build,
+    check,
+    claim,
     load_data,
+    path,
     to_json,
+    write_run,
 )
+
+_ROSE = 10  # a loss that ends so many times above its first value was not learned
 
 
 def add(commands: Any) -> None:
@@ -31,7 +38,8 @@ def add(commands: Any) -> None:
         help="train a narrow net under the constraints",
         formatter_class=HelpFormatter,
         description="Train a one-hidden-layer net: hidden weights in a ball around their start, output "
-        "weights in a cone. Writes params.npz, config.json, history.jsonl and summary.json.",
+        "weights in a cone. Writes params.npz, config.json, normalizer.npz (from the stored inputs to those of "
+        "the net), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it diverged.",
         epilog="Example: narrow-jax train --dataset digits --labels random --normalize whiten --width 120 "
         "--radius 0.1",
     )
@@ -40,7 +48,8 @@ def add(commands: Any) -> None:
     train.add_argument("--every", type=int, help="steps between records (default: a hundredth of --steps)")
     train.add_argument("--sigma-min", action="store_true", help="record σ_min of the Jacobian in the history")
     train.add_argument("--strict", action="store_true", help="refuse a width too small for the data")
-    train.add_argument("--out", type=Path, help="folder of the run (default: runs/DATASET-MODEL-SEED)")
+    train.add_argument("--out", type=path, help="folder of the run (default: runs/DATASET-MODEL-SEED)")
+    add_overwrite(train)
     _add_checkpoints(train)
     add_folders(train)
     train.add_argument("--json", action="store_true", help="print the summary as JSON and nothing else")
@@ -49,7 +58,7 @@ def add(commands: Any) -> None:
 def _add_checkpoints(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--checkpoint",
-        type=Path,
+        type=path,
         nargs="?",
         const=True,
         metavar="DIR",
@@ -77,17 +86,37 @@ def _checkpoints(args: argparse.Namespace, folder: Path) -> Path | None:
     return folder / "checkpoints" if wanted else None
 
 
+def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
+    """Require a folder for the run, a new one or that of the run to go on with; ``nj.fit`` compares the latter."""
+    saved = _checkpoints(args, folder)
+    there = saved is not None and nj.checkpoints.steps(saved)
+    if args.resume is True and not there:
+        warnings.warn(f"there is no checkpoint in {saved} to go on from: the run begins anew", stacklevel=2)
+    own = saved == folder / "checkpoints" or (
+        (folder / "params.npz").is_file() and runs.load(folder)[1] == to_json(config)
+    )
+    if not (there and own):
+        claim(folder, args.overwrite)
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, write the run, print its summary; 1 if it diverged."""
     config = TrainConfig(**{field.name: getattr(args, field.name) for field in fields(TrainConfig)})
+    check(config)
+    for name in ("every", "save_every"):
+        if (value := getattr(args, name)) is not None:
+            _checks.count(name, value)
     folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    _claim(args, config, folder)
     data = load_data(config, args.raw_dir, args.data_dir)
     targets = data.labels if config.loss == "cross_entropy" else data.y
     if targets is None:
         raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
     apply_fn, jacobian, params, tx = build(config, data, strict=args.strict)
-    started = time.perf_counter()
+    if config.batch_size is not None:
+        _checks.batch_size(config.batch_size, len(data.x))
+    folder.mkdir(parents=True, exist_ok=True)
+    live, started = folder / "history.part.jsonl", time.perf_counter()
     result = nj.fit(
         apply_fn,
         params,
@@ -100,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         every=args.every,
         monitors=(nj.monitors.SigmaMinMonitor(jacobian),) if args.sigma_min else (),
         progress=False if args.json else None,
-        record=folder / "history.jsonl",
+        record=live,
         checkpoint=_checkpoints(args, folder),
         save_every=args.save_every,
         resume=args.resume,
@@ -108,10 +137,37 @@ def run(args: argparse.Namespace) -> int:
     )
     summary = summarize(config, result, time.perf_counter() - started)
     summary |= _test_accuracy(apply_fn, result.params, data, config)
-    runs.save(folder, result.params, to_json(config))
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    _print_summary(config, summary, folder, as_json=args.json)
-    return 1 if result.diverged else 0
+    failure = _failure(result)
+    if kept := bool(failure) and (folder / "params.npz").is_file():
+        live.unlink()
+    else:
+        text = _json.dumps(summary, indent=2) + "\n"
+        more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": live.replace}
+        write_run(folder, result.params, to_json(config), data, more)
+    if args.json:
+        print(
+            _json.dumps(
+                {"config": to_json(config), "summary": summary, "folder": None if kept else str(folder)}
+            )
+        )
+    else:
+        _print_summary(
+            summary, failure, f"not written: the run in {folder} stays" if kept else f"written to {folder}"
+        )
+    return 1 if failure else 0
+
+
+def _failure(result: nj.FitResult) -> str:
+    """Say why nothing was learned; nothing where the run went well."""
+    first, last = (float(result.history["loss"][i]) for i in (0, -1))
+    if result.diverged:
+        return (
+            f"DIVERGED at step {int(result.steps_taken) + 1}: a loss or weight became non-finite.\n"
+            f"The params of step {result.steps_taken} are kept; try a smaller --learning-rate."
+        )
+    if 0 < _ROSE * first < last:
+        return f"DIVERGED: the loss rose from {first:.3g} to {last:.3g}; try a smaller --learning-rate."
+    return ""
 
 
 def summarize(config: TrainConfig, result: nj.FitResult, seconds: float) -> dict[str, Any]:
@@ -138,15 +194,9 @@ def _test_accuracy(
     )
 
 
-def _print_summary(config: TrainConfig, summary: dict[str, Any], folder: Path, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"config": to_json(config), "summary": summary, "folder": str(folder)}))
-        return
-    if summary["diverged"]:
-        print(
-            f"DIVERGED at step {summary['steps_taken'] + 1}: a loss or weight became non-finite.\n"
-            f"The params of step {summary['steps_taken']} are kept; try a smaller --learning-rate."
-        )
+def _print_summary(summary: dict[str, Any], failure: str, written: str) -> None:
+    if failure:
+        print(failure)
     for name, value in summary.items():
         print(f"  {name:18} {value:.6g}" if isinstance(value, float) else f"  {name:18} {value}")
-    print(f"written to {folder}")
+    print(written)
