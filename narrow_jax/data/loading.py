@@ -113,6 +113,11 @@ def load(
 
 
 def _check_choices(name: str, labels: str, classes: int, normalize: str | None) -> None:
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name is {type(name).__name__}; expected one of the words {', '.join(NAMES)}: arrays of your own go to "
+            "nj.fit as they are, data=(x, y), and nj.data.standardize, scale and whiten normalise them"
+        )
     _checks.choice("data set", name, NAMES)
     _checks.choice("labels", labels, ("true", "random"))
     if normalize is not None:
@@ -130,8 +135,8 @@ def _check_sizes(name: str, samples: int | None, inputs: int | None, test_fracti
         if name not in _DRAWN:
             drawn = " and ".join(map(repr, _DRAWN))
             raise ValueError(f"inputs is {inputs}, which goes with {drawn} only; {name!r} brings its own")
-    if not 0 <= test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction}; expected a number ≥ 0 and < 1")
+    if not isinstance(test_fraction, int | float | np.number) or not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction!r}; expected a number ≥ 0 and < 1")
     if test_fraction and name not in _WITHOUT_TEST:
         raise ValueError(
             f"test_fraction is {test_fraction}, but {name!r} has a test split of its own: leave it at 0"
