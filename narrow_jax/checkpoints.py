@@ -31,6 +31,7 @@ from narrow_jax._typing import HostArray
 KEEP = 3
 """So many checkpoints of a run are kept: the newest ones."""
 
+Step = int | np.integer
 _STEP, _DRAFT = "step-", "draft-"
 _PACKAGES = ("narrow_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -71,7 +72,7 @@ class Weights(NamedTuple):
 
 def save(
     folder: str | Path,
-    step: int,
+    step: Step,
     state: Any,
     config: Mapping[str, Any],
     history: Mapping[str, np.ndarray] | None = None,
@@ -124,7 +125,7 @@ def save(
     return target
 
 
-def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int | None = None) -> Restored:
+def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: Step | None = None) -> Restored:
     """Read a checkpoint, after every byte of it has been verified.
 
     Args:
@@ -157,7 +158,7 @@ def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int 
     return Restored(step, state, dict(zip(names, arrays[len(wanted) :], strict=True)))
 
 
-def load_params(folder: str | Path, step: int | None = None) -> Weights:
+def load_params(folder: str | Path, step: Step | None = None) -> Weights:
     """Read the weights out of a checkpoint of ``nj.fit``, after every byte of it has been verified.
 
     Neither data nor config nor optimizer are needed. The arrays lie in dictionaries by the names of the leaves, which
@@ -283,7 +284,7 @@ def _remove_drafts(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _chosen(folder: Path, step: int | None) -> int:
+def _chosen(folder: Path, step: Step | None) -> int:
     found = steps(folder)
     if step is None and not found:
         raise CheckpointError(f"{folder} holds no checkpoint")
