@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -70,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--raw-dir", type=Path, help="folder with the data sets' original files")
+    parser.add_argument("--raw-dir", type=_timing.path, help="folder with the data sets' original files")
     parser.add_argument("--quick", action="store_true", help="a tiny net on digits, nothing written")
     args = parser.parse_args()
     if args.quick:
