@@ -54,7 +54,7 @@ def first_order(
     """Return the records of one width: the best step size in each cell, the median over seeds."""
     paired = net == "pairwise"
     cone: dict[str, Any] = {"zeta": 1e-3, "kappa": kappa} if paired else {}
-    draw = partial(nj.initializers.mirrored_lecun, **cone) if paired else nj.initializers.lecun
+    draw: Any = partial(nj.initializers.mirrored_lecun, **cone) if paired else nj.initializers.lecun
 
     def setup(radius: Any, rate: Any, seed: Any) -> Any:
         params = draw(jax.random.key(seed), inputs=x.shape[1], width=width, dtype=jnp.float64)
