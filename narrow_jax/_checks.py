@@ -24,15 +24,16 @@ def concrete(value: Any) -> np.ndarray | None:
         return None
 
 
-def choice(what: str, value: Any, options: Iterable[str]) -> str:
-    """Return ``value`` if it is one of the options; otherwise name the close matches, whatever their case."""
+def choice(what: str, value: str, options: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the options; otherwise name the close matches."""
     options = list(options)
     if isinstance(value, str) and value in options:
         return value
     given = repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
-    lower = {option.lower(): option for option in reversed(options)}
-    close = difflib.get_close_matches(str(given).strip("'").lower(), lower, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(lower[match]) for match in close)}? " if close else ""
+    known = {option.lower(): option for option in reversed(options)}
+    word = value.lower() if isinstance(value, str) else ""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(known[match]) for match in close)}? " if close else ""
     raise ValueError(f"unknown {what} {given}: {hint}Expected one of {', '.join(options)}.")
 
 

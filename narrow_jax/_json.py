@@ -14,11 +14,11 @@ import numpy as np
 def plain(value: Any) -> Any:
     """Return a value as strict JSON can hold it.
 
-    Scalars of NumPy and JAX become numbers, tuples lists, names words; what is infinite or not a number
+    Scalars of NumPy and JAX become numbers, tuples and arrays lists, names words; what is infinite or not a number
     becomes the word ``"inf"``, ``"-inf"`` or ``"nan"``, since JSON has no such numbers.
 
     Raises:
-        TypeError: two names of a dictionary that read the same.
+        TypeError: two names of a dictionary that read the same, or a random key.
 
     Example:
         >>> plain({"steps": np.int64(30), "radius": float("inf"), 4: (np.float32(0.5), True)})
@@ -31,10 +31,10 @@ def plain(value: Any) -> Any:
                 f"two of the names {list(value)} read the same; expected names that differ as words"
             )
         return named
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = np.asarray(value).tolist()
     if isinstance(value, tuple | list):
         return [plain(entry) for entry in value]
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0:
-        value = value.item()
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -64,7 +64,7 @@ ROWS = {
 
 @pytest.mark.parametrize("options", ROWS.values(), ids=ROWS.keys())
 def test_fit_refuses_what_would_wrap_or_overflow(options):
-    with pytest.raises(ValueError, match=r"of its entries do not fit into (int32|float32)"):
+    with pytest.raises(ValueError, match=r"(fit into (int32|float32)|which (int32|float32) cannot hold)"):
         fit(**options)
 
 
@@ -72,5 +72,5 @@ def test_sweep_refuses_seeds_that_would_wrap():
     def setup(seed):
         return nj.initializers.lecun(jax.random.key(seed), inputs=3, width=4), optax.sgd(0.1)
 
-    with pytest.raises(ValueError, match=r"grid axis 'seed' is int64 and 1 of its entries"):
+    with pytest.raises(ValueError, match=r"grid axis 'seed' is int64"):
         nj.sweep(nj.models.standard_apply, setup, (X, REAL), grid={"seed": [0, 2**31 + 5]}, steps=1)

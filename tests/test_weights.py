@@ -25,6 +25,7 @@ NUMBERS = {
     "word": np.str_("tanh"),
     "widths": (np.int32(4), [np.uint8(8)]),
     "inner": {3: np.array(2)},
+    "arrays": (np.array([[1.0, np.inf]]), jnp.arange(2)),
 }
 AS_WORDS = {
     "steps": 30,
@@ -38,6 +39,7 @@ AS_WORDS = {
     "word": "tanh",
     "widths": [4, [8]],
     "inner": {"3": 2},
+    "arrays": [[[1.0, "inf"]], [0, 1]],
 }
 
 
@@ -57,7 +59,14 @@ def test_config_is_strict_json_with_scalars_of_numpy_and_jax(tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [{"x": np.ones(2)}, {"x": {1}}, {"x": 1j}, {"x": np.complex64(1)}, {"x": {1: 0, "1": 0}}, {"x": b"a"}],
+    [
+        {"x": jax.random.key(0)},
+        {"x": {1}},
+        {"x": 1j},
+        {"x": np.complex64(1)},
+        {"x": {1: 0, "1": 0}},
+        {"x": b"a"},
+    ],
 )
 def test_config_that_json_cannot_hold_is_a_type_error(config):
     with pytest.raises(TypeError, match=r"config is to be saved as JSON: .*use numbers, words, lists"):

@@ -12,8 +12,8 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax._typing import HostArray
 
-# On deviations. Above the rounding of float32 pixels (1e-8); below one grey level in one image of
-# 60,000 beside the widest direction of real images (7e-6).
+# On deviations, of columns scaled to deviation one. Above the rounding of float32 pixels (1e-8), below what tells
+# any two columns of real images apart.
 _CONSTANT_BELOW = 1e-6
 _ROUNDING = 1e-12  # a deviation this small beside the mean is what float64 sums leave of equal entries
 _TINY, _HUGE = 1e-150, 1e150  # whose squares float64 holds
@@ -200,9 +200,9 @@ def whiten(x: HostArray) -> Normalizer:
     """Return the map to uncorrelated coordinates of mean 0 and variance 1 (PCA whitening).
 
     With the covariance (X − 1μᵀ)ᵀ(X − 1μᵀ)/n = V Λ Vᵀ of the n training rows, z = (x − μ)·V·Λ^(−1/2).
-    Directions whose deviation √λ is below 1e-6 of the greatest count as constant and are dropped, so
-    r ≤ min(n − 1, d) coordinates remain, widest direction first. Each column of V has its largest entry
-    positive. On the 1,797 digits r = 61.
+    Directions whose deviation, with the columns scaled to deviation one, is below 1e-6 of the greatest count as
+    constant and are dropped, so r ≤ min(n − 1, d) coordinates remain, widest direction first. Each column of the
+    factor has its largest entry positive. On the 1,797 digits r = 61.
 
     Args:
         x: Training rows (n, d).
@@ -220,15 +220,25 @@ def whiten(x: HostArray) -> Normalizer:
     """
     host = _rows("whiten", x)
     mean = host.mean(axis=0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(_covariance(host, mean))
-    widest = np.sqrt(max(variances[-1], 0.0))
-    if widest <= max(_ROUNDING * np.abs(mean).max(), _TINY):
-        raise _no_variation("whiten", host)
+    covariance = _covariance(host, mean)
+    deviations = np.sqrt(np.diag(covariance))
+    varies = deviations > _ROUNDING * np.abs(mean)
+    if not varies.any():
+        raise ValueError(
+            f"whiten: all {len(host)} rows of x are equal; expected rows that vary: load more samples, or "
+            "use these data unnormalised"
+        )
+    # Columns of deviation one first: in their own units a narrow column would be lost beside a wide one
+    units = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varies)
+    variances, directions = np.linalg.eigh(units[:, None] * covariance * units[None, :])
     # The eigenvalues of a constant direction are rounding of either sign, 1e-16 of the greatest
-    keep = np.flatnonzero(variances > (_CONSTANT_BELOW * widest) ** 2)[::-1]
-    kept = directions[:, keep]
-    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(len(keep))])
-    return Normalizer(mean, kept * (signs / np.sqrt(variances[keep])))
+    keep = variances > _CONSTANT_BELOW**2 * variances[-1]
+    roots, kept = np.sqrt(variances[keep]), directions[:, keep]
+    white = units[:, None] * kept / roots
+    back = roots[:, None] * kept.T * deviations[None, :]  # x − μ = z·back
+    factor = white @ np.linalg.eigh(back @ back.T)[1][:, ::-1]
+    signs = np.sign(factor[np.abs(factor).argmax(axis=0), np.arange(len(roots))])
+    return Normalizer(mean, factor * signs)
 
 
 def _rows(what: str, x: HostArray) -> np.ndarray:
