@@ -6,6 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +73,16 @@ def replace(folder: Path, contents: Mapping[str, Callable[[Path], Any]]) -> None
 
     All are written under other names first: if one cannot be, nothing has changed.
     """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     drafts = {name: folder / f"{name}.draft" for name in contents}
-    try:
-        for name, write in contents.items():
-            write(drafts[name])
-        for name, draft in drafts.items():
-            draft.replace(folder / name)
-    except BaseException:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+    with made(folder):
+        try:
+            for name, write in contents.items():
+                write(drafts[name])
+            for name, draft in drafts.items():
+                draft.replace(folder / name)
+        finally:
+            for draft in drafts.values():
+                draft.unlink(missing_ok=True)
     for name in set(FILES) - set(contents):
         (folder / name).unlink(missing_ok=True)
 
@@ -96,15 +93,32 @@ def vacant(folder: Path, otherwise: str) -> None:
     Raises:
         FileExistsError: a file of a run is there, or checkpoints.
     """
-    found = [name for name in (*FILES, "checkpoints") if _holds(folder / name)]
-    if found:
+    if found := occupied(folder):
         raise FileExistsError(
             f"{folder} holds a run already ({', '.join(found)}): choose another folder, or {otherwise}"
         )
 
 
+def occupied(folder: Path) -> list[str]:
+    """Return which parts of a run are in a folder."""
+    return [name for name in (*FILES, "checkpoints") if _holds(folder / name)]
+
+
 def _holds(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make the folder; if what follows fails and has written nothing there, it goes again."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

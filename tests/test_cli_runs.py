@@ -75,10 +75,13 @@ def test_a_run_that_diverges_is_status_1_and_replaces_nothing(options, tmp_path,
     assert main([*QUICK, *options, "--overwrite", "--out", str(tmp_path / "old")]) == 1
     out = capsys.readouterr().out
     assert "DIVERGED" in out
-    assert f"not written: the run in {tmp_path / 'old'} stays" in out
+    assert "not written: the run that was in the folder stays" in out
     assert contents(tmp_path) == before
     assert main([*QUICK, *options, "--json", "--out", str(tmp_path / "new")]) == 1
+    assert json.loads(capsys.readouterr().out)["failure"].startswith("DIVERGED")
     assert runs.load(tmp_path / "new")[0].keys() == {"w", "v"}  # the last finite ones
+    assert main([*QUICK, *options, "--checkpoint", "--out", str(tmp_path / "saved")]) == 1
+    assert runs.load(tmp_path / "saved")[0].keys() == {"w", "v"}  # its own checkpoints are no other run
 
 
 def test_a_run_that_is_interrupted_replaces_nothing(tmp_path, monkeypatch):
@@ -107,12 +110,6 @@ def test_checkpoints_are_not_left_beside_another_run(tmp_path, capsys):
     )  # the checkpoints fit, the run in the folder does not
     assert "holds a run already" in capsys.readouterr().err
     assert main([*elsewhere, "--out", str(tmp_path / "other")]) == 0  # ended, and begun from its end again
-
-
-def test_nothing_to_resume_is_said(tmp_path, capsys):
-    assert main([*QUICK, "--resume", "--out", str(tmp_path)]) == 0
-    said = f"narrow-jax train: note: there is no checkpoint in {tmp_path / 'checkpoints'} to go on from: the run begins"
-    assert said in capsys.readouterr().err
 
 
 CHOSEN_BADLY = {

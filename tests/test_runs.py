@@ -205,7 +205,7 @@ LOST = {
 @pytest.mark.parametrize(("params", "message"), LOST.values(), ids=LOST.keys())
 def test_what_would_be_lost_is_refused_and_leaves_nothing(params, message, tmp_path):
     with pytest.raises((TypeError, ValueError), match=message):
-        runs.save(tmp_path, params, {})
+        runs.save(tmp_path / "run", params, {})
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json
+from narrow_jax import _checks, _json, runs
 from narrow_jax.cli.certify_memorization import print_constants
 from narrow_jax.cli.config import (
     HELP,
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         config, width=width, radius=math.inf if math.isnan(found.radius_used) else found.radius_used
     )
     proven = found.certificate is not None and found.certificate.holds
-    if kept := not proven and (folder / "params.npz").is_file():
+    if kept := not proven and runs.occupied(folder):
         warnings.warn(f"nothing is proven and nothing written: the run in {folder} stays", stacklevel=2)
     else:
         arrays = {**found.params, "center": found.center}

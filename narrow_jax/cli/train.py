@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from narrow_jax.cli.config import (
     write_run,
 )
 
+_LIVE = "history.part.jsonl"
 _ROSE = 10  # a loss that ends so many times above its first value was not learned
 
 
@@ -90,8 +90,6 @@ def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
     """Require a folder for the run, a new one or that of the run to go on with; ``nj.fit`` compares the latter."""
     saved = _checkpoints(args, folder)
     there = saved is not None and nj.checkpoints.steps(saved)
-    if args.resume is True and not there:
-        warnings.warn(f"there is no checkpoint in {saved} to go on from: the run begins anew", stacklevel=2)
     own = saved == folder / "checkpoints" or (
         (folder / "params.npz").is_file() and runs.load(folder)[1] == to_json(config)
     )
@@ -109,65 +107,75 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     _claim(args, config, folder)
     data = load_data(config, args.raw_dir, args.data_dir)
-    targets = data.labels if config.loss == "cross_entropy" else data.y
-    if targets is None:
-        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
+    targets = _targets(config, data)
     apply_fn, jacobian, params, tx = build(config, data, strict=args.strict)
     if config.batch_size is not None:
         _checks.batch_size(config.batch_size, len(data.x))
-    folder.mkdir(parents=True, exist_ok=True)
-    live, started = folder / "history.part.jsonl", time.perf_counter()
-    result = nj.fit(
-        apply_fn,
-        params,
-        tx,
-        (data.x, targets),
-        steps=config.steps,
-        loss=config.loss,
-        batch_size=config.batch_size,
-        key=jax.random.key(config.seed) if config.batch_size else None,
-        every=args.every,
-        monitors=(nj.monitors.SigmaMinMonitor(jacobian),) if args.sigma_min else (),
-        progress=False if args.json else None,
-        record=live,
-        checkpoint=_checkpoints(args, folder),
-        save_every=args.save_every,
-        resume=args.resume,
-        config=to_json(config),
-    )
+    started = time.perf_counter()
+    with runs.made(folder):
+        result = nj.fit(
+            apply_fn,
+            params,
+            tx,
+            (data.x, targets),
+            steps=config.steps,
+            loss=config.loss,
+            batch_size=config.batch_size,
+            key=jax.random.key(config.seed) if config.batch_size else None,
+            every=args.every,
+            monitors=(nj.monitors.SigmaMinMonitor(jacobian),) if args.sigma_min else (),
+            progress=False if args.json else None,
+            record=folder / _LIVE,
+            checkpoint=_checkpoints(args, folder),
+            save_every=args.save_every,
+            resume=args.resume,
+            config=to_json(config),
+        )
     summary = summarize(config, result, time.perf_counter() - started)
     summary |= _test_accuracy(apply_fn, result.params, data, config)
     failure = _failure(result)
-    if kept := bool(failure) and (folder / "params.npz").is_file():
-        live.unlink()
-    else:
-        text = _json.dumps(summary, indent=2) + "\n"
-        more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": live.replace}
-        write_run(folder, result.params, to_json(config), data, more)
-    if args.json:
-        print(
-            _json.dumps(
-                {"config": to_json(config), "summary": summary, "folder": None if kept else str(folder)}
-            )
-        )
-    else:
-        _print_summary(
-            summary, failure, f"not written: the run in {folder} stays" if kept else f"written to {folder}"
-        )
+    written = _write(folder, result.params, config, data, summary, failure)
+    _print_summary(config, summary, failure, folder if written else None, as_json=args.json)
     return 1 if failure else 0
+
+
+def _targets(config: TrainConfig, data: nj.data.Dataset) -> Any:
+    targets = data.labels if config.loss == "cross_entropy" else data.y
+    if targets is None:
+        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
+    return targets
 
 
 def _failure(result: nj.FitResult) -> str:
     """Say why nothing was learned; nothing where the run went well."""
-    first, last = (float(result.history["loss"][i]) for i in (0, -1))
     if result.diverged:
         return (
             f"DIVERGED at step {int(result.steps_taken) + 1}: a loss or weight became non-finite.\n"
             f"The params of step {result.steps_taken} are kept; try a smaller --learning-rate."
         )
+    first, last = (float(result.history["loss"][i]) for i in (0, -1))
     if 0 < _ROSE * first < last:
         return f"DIVERGED: the loss rose from {first:.3g} to {last:.3g}; try a smaller --learning-rate."
     return ""
+
+
+def _write(
+    folder: Path,
+    params: Any,
+    config: TrainConfig,
+    data: nj.data.Dataset,
+    summary: dict[str, Any],
+    failure: str,
+) -> bool:
+    """Write the run and return True; one that failed does not replace another."""
+    live = folder / _LIVE
+    if failure and set(runs.occupied(folder)) - {"checkpoints"}:
+        live.unlink()
+        return False
+    text = _json.dumps(summary, indent=2) + "\n"
+    more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": live.replace}
+    write_run(folder, params, to_json(config), data, more)
+    return True
 
 
 def summarize(config: TrainConfig, result: nj.FitResult, seconds: float) -> dict[str, Any]:
@@ -194,9 +202,15 @@ def _test_accuracy(
     )
 
 
-def _print_summary(summary: dict[str, Any], failure: str, written: str) -> None:
+def _print_summary(
+    config: TrainConfig, summary: dict[str, Any], failure: str, folder: Path | None, as_json: bool
+) -> None:
+    if as_json:
+        place = {"failure": failure or None, "folder": None if folder is None else str(folder)}
+        print(_json.dumps({"config": to_json(config), "summary": summary, **place}))
+        return
     if failure:
         print(failure)
     for name, value in summary.items():
         print(f"  {name:18} {value:.6g}" if isinstance(value, float) else f"  {name:18} {value}")
-    print(written)
+    print(f"written to {folder}" if folder else "not written: the run that was in the folder stays")
