@@ -235,9 +235,9 @@ def memory_budget(gib: float | None) -> int | None:
     return int(gib * 2**30)
 
 
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Add the option that lets a run replace another."""
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
+def add_overwrite(parser: argparse.ArgumentParser, what: str = "run in the folder") -> None:
+    """Add the option that lets a run, or what it writes, replace an earlier one."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace an earlier {what}")
 
 
 def load_data(

@@ -13,6 +13,7 @@ from narrow_jax.cli.config import (
     TrainConfig,
     add_folders,
     add_options,
+    add_overwrite,
     build,
     load_data,
     memory_budget,
@@ -46,6 +47,7 @@ def add(commands: Any) -> None:
     spectrum.add_argument("--method", default="auto", help="auto, gram, qr or dense")
     spectrum.add_argument("--memory-budget", type=float, help="GiB that may be used (default: no limit)")
     spectrum.add_argument("--plot", type=path, help="draw all singular values into this file")
+    add_overwrite(spectrum, "figure")
     add_folders(spectrum)
     spectrum.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
 
@@ -54,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
     """Print σ_min with its interval; 1 if it is not certified."""
     _checks.choice("method", args.method, METHODS)
     budget = memory_budget(args.memory_budget)
-    if args.plot is not None:
-        nj.plots.check(args.plot)
+    if args.plot is not None and nj.plots.check(args.plot).exists() and not args.overwrite:
+        raise FileExistsError(
+            f"{args.plot} is there already: choose another file, or replace it with --overwrite"
+        )
     if args.folder is None:
         config, params = TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), None
     else:
