@@ -15,7 +15,14 @@ from typing import Any
 
 import jax
 
+from narrow_jax import _json
+
 RESULTS = Path(__file__).parent / "results"
+
+
+def path(text: str) -> Path:
+    """Return the path of an option; ``~`` is the home folder."""
+    return Path(text).expanduser()
 
 
 def best_seconds(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -73,5 +80,7 @@ def write(name: str, command: str, records: list[dict[str, Any]], *packages: str
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"command": command, "machine": machine(*packages), "records": records}
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(_json.plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    part.replace(path)
     return path

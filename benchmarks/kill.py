@@ -27,7 +27,7 @@ from narrow_jax import checkpoints
 
 STEPS = 8000
 COMMAND = [
-    *(sys.executable, "-m", "narrow_jax.cli", "train", "--dataset", "digits", "--normalize", "standardize"),
+    *(sys.executable, "-m", "narrow_jax.cli", "train", "--dataset", "digits", "--normalize", "scale"),
     *("--loss", "cross_entropy", "--optimizer", "momentum", "--learning-rate", "0.05", "--radius", "1"),
     *("--width", "300", "--batch-size", "50", "--steps", str(STEPS), "--json"),
 ]

@@ -50,9 +50,7 @@ def data(case: Case, raw_dir: Path | None) -> tuple[Any, Any]:
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(case.samples, case.inputs)), rng.normal(size=case.samples)
         return x, np.sign(y) if case.name == "random labels" else y
-    found = nj.data.load(
-        case.name, labels="random", samples=case.samples, normalize="standardize", raw_dir=raw_dir
-    )
+    found = nj.data.load(case.name, labels="random", samples=case.samples, normalize="scale", raw_dir=raw_dir)
     return found.x, found.y
 
 
@@ -99,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--raw-dir", type=Path, help="original files: the images instead")
+    parser.add_argument("--raw-dir", type=_timing.path, help="original files: the images instead")
     parser.add_argument("--seeds", type=int, default=20, help="seeds of the Gaussian problem")
     parser.add_argument("--gpu", action="store_true", help="the large problem instead")
     args = parser.parse_args()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -70,15 +69,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--raw-dir", type=Path, help="folder with the data sets' original files")
+    parser.add_argument("--raw-dir", type=_timing.path, help="folder with the data sets' original files")
     parser.add_argument("--quick", action="store_true", help="a tiny net on digits, nothing written")
     args = parser.parse_args()
     if args.quick:
         net = nj.models.ResNet(channels=(4, 8), blocks=(1, 1), outputs=10)
-        data = nj.data.load("digits", samples=200, normalize="standardize", test_fraction=0.2)
+        data = nj.data.load("digits", samples=200, normalize="scale", test_fraction=0.2)
     else:
         net = nj.models.ResNet18(width=64, outputs=10, stem="small")
-        data = nj.data.load("cifar10", samples=10_000, normalize="standardize", raw_dir=args.raw_dir)
+        data = nj.data.load("cifar10", samples=10_000, normalize="scale", raw_dir=args.raw_dir)
     record = epoch(net, data, batch_size=20 if args.quick else 50, progress=True)
     print(record)
     if not args.quick:

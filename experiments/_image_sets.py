@@ -63,7 +63,7 @@ def scaled(x: Any) -> jax.Array:
 def in_arrays(name: str, samples: int | None) -> ImageSet:
     """Return a set of ``nj.data.load``, normalised by one mean and one deviation; of digits a fifth is put aside."""
     data = nj.data.load(
-        name, samples=samples, normalize="standardize", test_fraction=0.2 if name == "digits" else 0.0
+        name, samples=samples, normalize="scale", test_fraction=0.2 if name == "digits" else 0.0
     )
     assert data.labels is not None and data.x_test is not None and data.labels_test is not None  # noqa: PT018
     assert data.image_shape is not None and data.classes is not None  # noqa: PT018

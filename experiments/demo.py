@@ -13,7 +13,6 @@ Reference: "When Expressivity Meets Trainability", Theorem 1 and Figure 4.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import narrow_jax as nj
+from experiments import _cells
 
 WIDTH, RADIUS, STEPS = 120, 0.1, 5000
 QUICK_STEPS, QUICK_SAMPLES = 200, 300
@@ -126,8 +126,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SAMPLES} digits, {QUICK_STEPS} steps")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     steps, samples = (QUICK_STEPS, QUICK_SAMPLES) if args.quick else (STEPS, None)
     console = Console()
     data = nj.data.load("digits", labels="random", normalize="whiten", samples=samples)
@@ -137,8 +138,7 @@ def main() -> None:
         record, result = run(row, data, steps)
         records.append(record)
         results.append(result)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    _cells.record(args.out, records)
     figure(records, results, args.out / "figure.png")
     console.print(table(records))
     console.print(verdict(records))

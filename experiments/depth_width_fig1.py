@@ -31,6 +31,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments import _cells
 from experiments._cells import resumed, write
 
 FOLDER = Path("runs/depth_width_fig1")
@@ -217,7 +218,7 @@ def main() -> None:
     sizes.add_argument("--quick", action="store_true", help="2 × 2 cells, 100 samples, 2 epochs")
     sizes.add_argument("--paper", action="store_true", help="the paper's numbers of samples, widths up to 50")
     parser.add_argument("--seeds", type=int, default=1, help="seeds a cell, trained in one call")
-    parser.add_argument("--out", type=Path, help=f"folder of the results (default: {FOLDER}/DATASET)")
+    parser.add_argument("--out", type=_cells.path, help=f"folder of the results (default: {FOLDER}/DATASET)")
     args = parser.parse_args()
     s = settings(args.dataset, "quick" if args.quick else "paper" if args.paper else "cpu", args.seeds)
     folder = args.out or FOLDER / args.dataset

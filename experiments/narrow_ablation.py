@@ -1,6 +1,6 @@
 """Which ingredient does what: mirrored start × pairwise head × ball, all eight, and what a plain start rules out.
 
-Command:  python -m experiments.narrow_ablation [--quick] [--out DIR]
+Command:  python -m experiments.narrow_ablation [--quick] [--kappa K] [--out DIR]
 Cost:     four minutes on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
 Expected: without the ball every combination learns, by travelling. In a small ball only the pairwise head learns, and
           only from the mirrored start: a plain start cannot, with either head: f(w⁰) ≠ 0 grows with v, and the
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments import _cells
 
 N, D = 100, 10
 WIDTHS, QUICK_WIDTHS = (24, 40), (24,)
@@ -37,11 +37,11 @@ STEPS, QUICK_STEPS, RATE = 4000, 200, 1e-2
 FOLDER = Path("runs/narrow_ablation")
 
 
-def start(mirrored: bool, pairwise: bool, width: int) -> dict[str, Any]:
+def start(mirrored: bool, pairwise: bool, width: int, kappa: float) -> dict[str, Any]:
     """Return a start: mirrored or plain, in the form of either head; form (1) carries ±v on the two halves."""
     key = jax.random.key(0)
     sizes = {"inputs": D, "width": width, "dtype": jnp.float64}
-    params = nj.initializers.mirrored_lecun(key, **sizes)
+    params = nj.initializers.mirrored_lecun(key, **sizes, kappa=kappa if pairwise else np.inf)
     if not mirrored:
         plain = nj.initializers.lecun(key, **sizes)
         return {"w": plain["w"], "v": params["v"]} if pairwise else plain
@@ -49,12 +49,13 @@ def start(mirrored: bool, pairwise: bool, width: int) -> dict[str, Any]:
 
 
 def combination(
-    x: Any, y: Any, mirrored: bool, pairwise: bool, width: int, radius: float, steps: int
+    x: Any, y: Any, mirrored: bool, pairwise: bool, width: int, radius: float, kappa: float, steps: int
 ) -> dict[str, Any]:
     """Return the record of one run; radius infinity is no ball."""
-    params = start(mirrored, pairwise, width)
+    params = start(mirrored, pairwise, width, kappa)
     adam = optax.adam(optax.cosine_decay_schedule(RATE, steps))
-    tx = nj.constraints.regime(adam, radius, 1e-3 if pairwise else None)
+    cone: dict[str, Any] = {"zeta": 1e-3, "kappa": kappa} if pairwise else {"zeta": None}
+    tx = nj.constraints.regime(adam, radius, **cone)
     apply_fn = nj.models.pairwise_apply if pairwise else nj.models.standard_apply
     result = nj.fit(apply_fn, params, tx, (x, y), steps=steps, progress=False)
     return {
@@ -129,8 +130,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one width, two radii, 200 steps")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument(
+        "--kappa", type=float, default=np.inf, help="κ of the pairwise head's cone; the paper's is 1"
+    )
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     widths, radii, steps = (QUICK_WIDTHS, QUICK_RADII, QUICK_STEPS) if args.quick else (WIDTHS, RADII, STEPS)
     console = Console()
     rng = np.random.default_rng(0)
@@ -139,12 +144,11 @@ def main() -> None:
     with jax.enable_x64(True):
         for width, mirrored, pairwise in itertools.product(widths, (True, False), (True, False)):
             records += [
-                combination(x, y, mirrored, pairwise, width, radius, steps)
+                combination(x, y, mirrored, pairwise, width, radius, args.kappa, steps)
                 for radius in (*radii, float("inf"))
             ]
             console.print(f"m = {width}, mirrored {mirrored}, pairwise {pairwise}: done")
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    _cells.record(args.out, records)
     figure(records, args.out / "figure.png")
     console.print("\n".join(table(records)))
     console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")

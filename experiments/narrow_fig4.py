@@ -1,6 +1,6 @@
 """Figure 4: loss and σ_min over width × ε, for the pairwise regime and for the standard net with the ball added.
 
-Command:  python -m experiments.narrow_fig4 [--quick] [--steps N] [--out DIR]
+Command:  python -m experiments.narrow_fig4 [--quick] [--steps N] [--kappa K] [--out DIR]
 Cost:     8.5 minutes on two cores at 5,000 steps; ``--quick`` under a minute, one width, two radii, 100 steps.
 Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinates of the ball, and the KKT solver. In
           the bare coordinates small balls stay at high loss in either net: one step size cannot serve both layers. At
@@ -23,8 +23,8 @@ Reference: "When Expressivity Meets Trainability", Figure 4.
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments import _cells
 
 N, D = 200, 20
 WIDTHS, RADII = (4, 8, 12, 20, 40), (0.1, 0.3, 1.0, 10.0, 1000.0)
@@ -48,19 +49,19 @@ FOLDER = Path("runs/narrow_fig4")
 
 
 def first_order(
-    x: Any, y: Any, net: str, width: int, radii: Any, steps: int, scaled: bool
+    x: Any, y: Any, net: str, width: int, radii: Any, steps: int, kappa: float, scaled: bool
 ) -> list[dict[str, Any]]:
     """Return the records of one width: the best step size in each cell, the median over seeds."""
     paired = net == "pairwise"
-    draw = nj.initializers.mirrored_lecun if paired else nj.initializers.lecun
-    zeta = 1e-3 if paired else None
+    cone: dict[str, Any] = {"zeta": 1e-3, "kappa": kappa} if paired else {}
+    draw: Any = partial(nj.initializers.mirrored_lecun, **cone) if paired else nj.initializers.lecun
 
     def setup(radius: Any, rate: Any, seed: Any) -> Any:
         params = draw(jax.random.key(seed), inputs=x.shape[1], width=width, dtype=jnp.float64)
         if scaled:
             adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
-            return params, nj.constraints.regime(adam, radius, zeta)
-        return params, optax.chain(optax.sgd(rate), nj.constraints.project(radius, zeta))
+            return params, nj.constraints.regime(adam, radius, **({"zeta": None} | cone))
+        return params, optax.chain(optax.sgd(rate), nj.constraints.project(radius, **cone))
 
     apply_fn = nj.models.pairwise_apply if paired else nj.models.standard_apply
     grid = {"radius": list(radii), "rate": list(ADAM_RATES if scaled else PGD_RATES), "seed": list(SEEDS)}
@@ -76,11 +77,12 @@ def first_order(
     return records
 
 
-def kkt_points(x: Any, y: Any, net: str, width: int, radii: Any) -> list[dict[str, Any]]:
+def kkt_points(x: Any, y: Any, net: str, width: int, radii: Any, kappa: float) -> list[dict[str, Any]]:
     """Return the records of the KKT solver, from the start of seed 0."""
     records = []
     for radius in radii:
-        s = nj.solvers.solve_kkt(jax.random.key(0), x, y, width, radius, model=net, progress=False)
+        key, ratio = jax.random.key(0), kappa if net == "pairwise" else np.inf
+        s = nj.solvers.solve_kkt(key, x, y, width, radius, kappa=ratio, model=net, progress=False)
         records.append(record(net, width, radius, s.loss, s.params, x))
         records[-1] |= {"method": METHODS[2], "residual": s.residual}
     return records
@@ -136,8 +138,12 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one width, two radii, 100 steps, n = 40")
     parser.add_argument("--steps", type=int, default=5000, help="steps of the first-order methods")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument(
+        "--kappa", type=float, default=np.inf, help="κ of the pairwise net's cone; the paper's is 1"
+    )
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     n, d, widths, radii = (
         (QUICK_N, QUICK_D, QUICK_WIDTHS, QUICK_RADII) if args.quick else (N, D, WIDTHS, RADII)
     )
@@ -150,15 +156,19 @@ def main() -> None:
         for width in widths:
             for net in NETS:
                 for scaled in (False, True):
-                    records += first_order(x, y, net, width, radii, steps, scaled)
-                records += kkt_points(x, y, net, width, radii)
+                    records += first_order(x, y, net, width, radii, steps, args.kappa, scaled)
+                records += kkt_points(x, y, net, width, radii, args.kappa)
                 seconds = time.perf_counter() - started
                 console.print(f"m = {width}, {net}: done after {seconds:.0f} s")
-    args.out.mkdir(parents=True, exist_ok=True)
-    settings = {"n": n, "d": d, "steps": steps, "seeds": len(SEEDS), "seconds": round(seconds)}
-    (args.out / "summary.json").write_text(
-        json.dumps({"settings": settings, "records": records}, indent=2) + "\n"
-    )
+    settings = {
+        "n": n,
+        "d": d,
+        "steps": steps,
+        "kappa": args.kappa,
+        "seeds": len(SEEDS),
+        "seconds": round(seconds),
+    }
+    _cells.record(args.out, {"settings": settings, "records": records})
     figure(records, args.out / "figure.png")
     console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
 

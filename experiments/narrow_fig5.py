@@ -42,6 +42,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments import _cells
 from experiments._cells import machine, resumed, write
 from experiments._image_sets import RESTRICTED, FromBytes, ImageSet, accuracy, in_arrays, in_files, scaled
 
@@ -206,11 +207,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
-    parser.add_argument("--images", type=Path, help=f"folder of the images of {RESTRICTED}")
+    parser.add_argument("--images", type=_cells.path, help=f"folder of the images of {RESTRICTED}")
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu", help="how large nets and data are")
     parser.add_argument("--quick", action="store_true", help="200 digits, one width, one radius")
     parser.add_argument("--seeds", type=int, help="seeds a cell (default: 5, with --quick 1)")
-    parser.add_argument("--out", type=Path, help=f"folder of the results (default: {FOLDER}/DATASET)")
+    parser.add_argument("--out", type=_cells.path, help=f"folder of the results (default: {FOLDER}/DATASET)")
     args = parser.parse_args()
     size = "quick" if args.quick else args.size
     s = settings(args.dataset, size, args.seeds or (1 if args.quick else 5))

@@ -34,6 +34,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments import _cells
 from experiments._cells import machine, resumed, write
 
 FOLDER = Path("runs/narrow_images")
@@ -68,7 +69,7 @@ def settings(dataset: str, quick: bool, radius: float, seeds: int) -> Settings:
 def load(s: Settings) -> nj.data.Dataset:
     """Return training and held-out rows, in one, and the test rows."""
     options: dict[str, Any] = {"test_fraction": 0.2} if s.dataset == "digits" else {}
-    return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="standardize", **options)
+    return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="scale", **options)
 
 
 def accuracy(apply_fn: Any, params: Any, x: Any, labels: Any) -> np.ndarray:
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="digits, 1 width, 3 epochs, 2 seeds")
     parser.add_argument("--radius", type=float, default=1.0, help="ε of the ball, inf for none")
     parser.add_argument("--seeds", type=int, default=3, help="seeds a cell, trained in one call")
-    parser.add_argument("--out", type=Path, help=f"folder of the results (default: {FOLDER}/DATASET)")
+    parser.add_argument("--out", type=_cells.path, help=f"folder of the results (default: {FOLDER}/DATASET)")
     args = parser.parse_args()
     s = settings(args.dataset, args.quick, args.radius, args.seeds)
     folder = args.out or FOLDER / s.dataset

@@ -17,7 +17,6 @@ Reference: "When Expressivity Meets Trainability", appendix H.6.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import optax
 from rich.console import Console
 
 import narrow_jax as nj
+from experiments import _cells
 
 RADIUS, RATE = 1.0, 5e-3
 SETS: dict[str, dict[str, Any]] = {
@@ -105,10 +105,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="200 digits")
-    parser.add_argument("--raw-dir", type=Path, help="folder with the data sets' original files")
+    parser.add_argument("--raw-dir", type=_cells.path, help="folder with the data sets' original files")
     parser.add_argument("--datasets", nargs="+", choices=SETS, help="only these")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     console = Console()
     sets = QUICK if args.quick else SETS if args.raw_dir else {"digits": SETS["digits"]}
     if absent := [name for name in args.datasets or () if name not in sets]:
@@ -116,9 +117,7 @@ def main() -> None:
     records = []
     for name in args.datasets or sets:
         samples, width, steps = (sets[name][field] for field in ("samples", "width", "steps"))
-        data = nj.data.load(
-            name, labels="random", samples=samples, normalize="standardize", raw_dir=args.raw_dir
-        )
+        data = nj.data.load(name, labels="random", samples=samples, normalize="scale", raw_dir=args.raw_dir)
         for record in (
             newton(data, width),
             first_order(data, width, steps, regime=True),
@@ -128,8 +127,7 @@ def main() -> None:
             console.print(
                 f"{name}, {record['method']}: loss {record['loss'][-1]:.2g} in {record['seconds'][-1]:.1f} s"
             )
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    _cells.record(args.out, records)
     figure(records, args.out / "figure.png")
     console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
 

@@ -15,7 +15,6 @@ Reference: "When Expressivity Meets Trainability", Theorem 1 and Remark 1.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import narrow_jax as nj
+from experiments import _cells
 
 SIZES, QUICK_SIZES = ((100, 10), (200, 20), (400, 40), (1000, 50)), ((40, 8),)
 FACTORS, QUICK_FACTORS = (0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0), (0.9, 1.0, 1.5)
@@ -100,16 +100,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one small instance")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     console = Console()
     records = []
     for n, d in QUICK_SIZES if args.quick else SIZES:
         for factor in QUICK_FACTORS if args.quick else FACTORS:
             records.append(instance(n, d, factor))
             console.print(f"n = {n}, d = {d}, m = {records[-1]['width']}: {records[-1]['status']}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    _cells.record(args.out, records)
     figure(records, args.out / "figure.png")
     console.print(table(records))
     proven = sum(r["holds"] for r in records if r["width"] >= r["width_needed"])

@@ -16,7 +16,6 @@ Reference: "When Expressivity Meets Trainability", problem (7) and Theorem 2.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import narrow_jax as nj
+from experiments import _cells
 
 N, D, KAPPA = 40, 8, 2.0
 WIDTHS, QUICK_WIDTHS = (8, 16, 24), (16,)
@@ -105,16 +105,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one width, three radii")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     console = Console()
     records = []
     for width in QUICK_WIDTHS if args.quick else WIDTHS:
         for radius in QUICK_RADII if args.quick else RADII:
             records.append(cell(width, radius))
             console.print(f"m = {width}, ε = {radius:g}: loss {records[-1]['loss']:.2g}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    _cells.record(args.out, records)
     figure(records, args.out / "figure.png")
     console.print(table(records))
     for width in dict.fromkeys(r["width"] for r in records):

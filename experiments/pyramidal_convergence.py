@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 import narrow_jax as nj
+from experiments import _cells
 from narrow_jax.certificates import Guarantee, PyramidalCertificate, PyramidalInvariants
 
 FOLDER = Path("runs/pyramidal_convergence")
@@ -232,8 +232,9 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help=f"one case, {QUICK_STEPS} steps instead of {STEPS}"
     )
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     console = Console()
     records, curves = [], []
     with jax.enable_x64(True):
@@ -242,8 +243,7 @@ def main() -> None:
             record, lines = run(case, QUICK_STEPS if args.quick else STEPS)
             records.append(record)
             curves.append(lines)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(records, indent=2) + "\n")
+    _cells.record(args.out, records)
     figure(records, curves, args.out / "figure.png")
     console.print(table(records))
     for record in records:

@@ -16,7 +16,6 @@ Reference: "Global Convergence of Deep Networks with One Wide Layer Followed by 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 import narrow_jax as nj
+from experiments import _cells
 
 FOLDER = Path("runs/pyramidal_lambda_star")
 SIGMAS = (
@@ -128,12 +128,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one dimension and few points")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
     args = parser.parse_args()
+    _cells.claim(args)
     console = Console()
     found = records(args.quick)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "summary.json").write_text(json.dumps(found) + "\n")
+    _cells.record(args.out, found)
     figure(found, args.out / "figure.png")
     console.print(verdict(found))
     console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")

@@ -27,11 +27,14 @@ def concrete(value: Any) -> np.ndarray | None:
 def choice(what: str, value: str, options: Iterable[str]) -> str:
     """Return ``value`` if it is one of the options; otherwise name the close matches."""
     options = list(options)
-    if value in options:
+    if isinstance(value, str) and value in options:
         return value
-    close = difflib.get_close_matches(str(value), options, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    raise ValueError(f"unknown {what} {value!r}: {hint}Expected one of {', '.join(options)}.")
+    given = repr(value) if isinstance(value, str | int | float | None) else f"of type {type(value).__name__}"
+    known = {option.lower(): option for option in reversed(options)}
+    word = value.lower() if isinstance(value, str) else ""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(known[match]) for match in close)}? " if close else ""
+    raise ValueError(f"unknown {what} {given}: {hint}Expected one of {', '.join(options)}.")
 
 
 def _scalar(what: str, value: Any) -> float | None:
@@ -124,6 +127,31 @@ def finite(what: str, array: Any) -> None:
         raise ValueError(
             f"{what} has {int(bad.sum())} non-finite entries of {values.size}, the first is "
             f"{values[first]} at index {first}: remove or impute them first"
+        )
+
+
+def fits(what: str, array: Any) -> None:
+    """Require numbers that stay what they are in the dtype that JAX gives them: int32 and float32 while x64 is off.
+
+    Floats may be rounded; integers that would wrap and floats that would become infinite are refused.
+    """
+    values = concrete(array)
+    if values is None or not jnp.issubdtype(values.dtype, jnp.number):
+        return
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    if dtype == values.dtype:
+        return
+    if jnp.issubdtype(dtype, jnp.integer):
+        bad = (values < jnp.iinfo(dtype).min) | (values > jnp.iinfo(dtype).max)
+    else:
+        with np.errstate(over="ignore"):
+            bad = np.isfinite(values) & ~np.isfinite(values.astype(dtype))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{what} is {values.dtype} and {int(bad.sum())} of its entries do not fit into {dtype}, which JAX makes "
+            f"of it while x64 is off; the first is {values[first]} at index {first}: shift or scale them, or call "
+            "jax.config.update('jax_enable_x64', True) before the first array is made"
         )
 
 

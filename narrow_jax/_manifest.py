@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from narrow_jax import _json
 
 ARRAYS, MANIFEST, CHECKSUM = "arrays", "manifest.json", "manifest.sha256"
 
@@ -35,7 +38,7 @@ def _files(checkpoint: Path) -> dict[str, Path]:
 def write(draft: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, with the digests of the files, and then its own digest."""
     manifest["files"] = {name: _digest_file(path) for name, path in _files(draft).items()}
-    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    (draft / MANIFEST).write_text(_json.dumps(manifest, indent=1) + "\n")
     (draft / CHECKSUM).write_text(_checksum(draft))
 
 
@@ -73,3 +76,20 @@ def damage(checkpoint: Path) -> str | None:
         if _digest_file(checkpoint / name) != sha256:
             return f"is damaged: the SHA-256 of {name} is not the one in {MANIFEST}"
     return None
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a config by their names, those of inner dictionaries after the outer name."""
+    if not isinstance(config, dict):
+        return {prefix.strip(): config}
+    parts = (flat(value, f"{prefix} {name}") for name, value in config.items())
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any], where: str = "given") -> str:
+    """Return in words which fields differ."""
+    return "; ".join(
+        f"{name}: saved {saved.get(name, 'nothing')}, {where} {given.get(name, 'nothing')}"
+        for name in {**saved, **given}
+        if json.dumps(saved.get(name)) != json.dumps(given.get(name))
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -35,3 +35,30 @@ def select(what: str, tree: Any, names: str | Iterable[str]) -> tuple[bool, ...]
         if not any(matches(path, name) for path in paths):
             _checks.choice(what, name, paths)
     return tuple(any(matches(path, name) for name in names) for path in paths)
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dictionaries from leaves by name, which ``path_name`` gave.
+
+    Raises:
+        ValueError: a name that is the first part of another.
+
+    Example:
+        >>> nested({"head/v": 1, "head/bias": 2, "w": 3})
+        {'head': {'v': 1, 'bias': 2}, 'w': 3}
+    """
+    tree: dict[str, Any] = {}
+    inner = {
+        "/".join(parts[:end])
+        for parts in (name.split("/") for name in leaves)
+        for end in range(1, len(parts))
+    }
+    if both := sorted(inner & set(leaves)):
+        raise ValueError(f"{both[0]!r} is the name of an array and of a dictionary; expected one of the two")
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree

@@ -38,6 +38,7 @@ def prepare(
     x, y = data.sample() if isinstance(data, Stream) else data
     targets = data.y if isinstance(data, Stream) else y
     _check_rows("", x, y, params)
+    _checks.fits("y", targets)
     if batch_size is not None:
         _checks.batch_size(batch_size, len(targets))
     elif isinstance(data, Stream):
@@ -57,6 +58,8 @@ def _check_rows(what: str, x: HostArray, y: HostArray, params: Params) -> None:
     _checks.samples(x, y, what)
     _checks.finite(f"{what}x", x)
     _checks.finite(f"{what}y", y)
+    _checks.fits(f"{what}x", x)
+    _checks.fits(f"{what}y", y)
     _checks.same_dtype(f"{what}x", x, params)
 
 

@@ -15,22 +15,23 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _manifest
+from narrow_jax import _checks, _json, _leaves, _manifest, _paths
+from narrow_jax._leaves import Leaf
 from narrow_jax._typing import HostArray
 
 KEEP = 3
 """So many checkpoints of a run are kept: the newest ones."""
 
+Step = int | np.integer
 _STEP, _DRAFT = "step-", "draft-"
 _PACKAGES = ("narrow_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 
@@ -53,18 +54,25 @@ class Restored(NamedTuple):
     history: dict[str, np.ndarray]
 
 
-class Leaf(NamedTuple):
-    """What the manifest knows of an array."""
+class Weights(NamedTuple):
+    """What ``load_params`` returns.
 
-    name: str
-    shape: list[int]
-    dtype: str
-    sha256: str
+    Fields:
+        step: the step of the checkpoint.
+        params: the weights, NumPy arrays in dictionaries.
+        model_state: the model's other variables in the same form, None if it has none.
+        config: what made the run, as it was saved; of ``nj.fit`` the ``config`` of the caller is under that name.
+    """
+
+    step: int
+    params: Any
+    model_state: Any
+    config: dict[str, Any]
 
 
 def save(
     folder: str | Path,
-    step: int,
+    step: Step,
     state: Any,
     config: Mapping[str, Any],
     history: Mapping[str, np.ndarray] | None = None,
@@ -80,22 +88,24 @@ def save(
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written. What was there before stays.
-        TypeError, ValueError: JSON cannot hold the config; the step is negative.
+        TypeError, ValueError: JSON cannot hold the config; the step is negative; two leaves have one name.
         ImportError: Orbax is not installed.
 
     Example:
         >>> folder = tempfile.mkdtemp()
-        >>> state = {"w": jnp.arange(3.0), "key": jax.random.key(0)}
+        >>> state = {"w": jax.numpy.arange(3.0), "key": jax.random.key(0)}
         >>> save(folder, 40, state, {"width": 4}).name
         'step-00000040'
         >>> restore(folder, state, {"width": 4}).state["w"].tolist()
         [0.0, 1.0, 2.0]
     """
-    folder, target, draft = Path(folder), _path(folder, step), Path(folder) / f"{_DRAFT}{step:08d}"
     _checks.count("step", step, minimum=0)
+    step, folder = int(step), Path(folder).expanduser()
+    target, draft = _path(folder, step), folder / f"{_DRAFT}{step:08d}"
     config = as_json(config)
-    arrays, leaves = _on_host(_named(state))
-    records, columns = _on_host((history or {}).items())
+    arrays, leaves = _leaves.on_host(_leaves.named(state))
+    _leaves.check_names([leaf.name for leaf in leaves])
+    records, columns = _leaves.on_host((history or {}).items())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_drafts(folder)
@@ -115,7 +125,7 @@ def save(
     return target
 
 
-def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int | None = None) -> Restored:
+def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: Step | None = None) -> Restored:
     """Read a checkpoint, after every byte of it has been verified.
 
     Args:
@@ -134,27 +144,66 @@ def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int 
         UserWarning: the versions or the machine are others than those that saved, so that a run that goes on
             may not repeat the uninterrupted one bit for bit.
     """
-    folder, found = Path(folder), steps(folder)
-    step = found[-1] if step is None and found else step
-    if step is None:
-        raise CheckpointError(f"{folder} holds no checkpoint")
-    if step not in found:
-        raise CheckpointError(f"{folder} holds no checkpoint of step {step}; {_offer(folder)}")
+    folder = Path(folder).expanduser()
+    step = _chosen(folder, step)
     manifest = _verified(folder, step)
     _compare_config(folder, step, manifest["config"], config)
-    leaves, columns = ([Leaf(*entry) for entry in manifest[part]] for part in ("state", "history"))
+    leaves, columns = _saved(manifest)
     _compare_state(folder, step, leaves, like)
     _warn_of_another_machine(manifest["machine"])
     arrays = _read_arrays(folder, step, leaves + columns)
     wanted, structure = jax.tree.flatten(like)
-    state = jax.tree.unflatten(structure, map(_placed, arrays[: len(wanted)], wanted))
+    state = jax.tree.unflatten(structure, map(_leaves.placed, arrays[: len(wanted)], wanted))
     names = [column.name for column in columns]
     return Restored(step, state, dict(zip(names, arrays[len(wanted) :], strict=True)))
 
 
+def load_params(folder: str | Path, step: Step | None = None) -> Weights:
+    """Read the weights out of a checkpoint of ``nj.fit``, after every byte of it has been verified.
+
+    Neither data nor config nor optimizer are needed. The arrays lie in dictionaries by the names of the leaves, which
+    are split at each slash: a list comes as a dictionary with the names "0", "1", …. A random key comes as the
+    numbers behind it.
+
+    Args:
+        folder: the folder given to ``nj.fit(checkpoint=…)``.
+        step: which checkpoint; the newest by default.
+
+    Raises:
+        CheckpointError: there is none, it is damaged or half-written, or it holds no params.
+        ImportError: Orbax is not installed.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> _ = save(folder, 40, {"params": {"w": jax.numpy.arange(3.0)}, "opt_state": ()}, {"width": 4})
+        >>> load_params(folder).params["w"].tolist(), load_params(folder).config
+        ([0.0, 1.0, 2.0], {'width': 4})
+    """
+    folder = Path(folder).expanduser()
+    step = _chosen(folder, step)
+    manifest = _verified(folder, step)
+    leaves, columns = _saved(manifest)
+    arrays = _read_arrays(folder, step, leaves + columns)[: len(leaves)]
+    wanted = {
+        leaf.name: array
+        for leaf, array in zip(leaves, arrays, strict=True)
+        if leaf.name.partition("/")[0] in ("params", "model_state")
+    }
+    try:
+        tree = _paths.nested(wanted)
+    except ValueError as error:
+        raise CheckpointError(f"step {step} in {folder}: {error}; use restore") from error
+    if "params" not in tree:
+        raise CheckpointError(
+            f"step {step} in {folder} holds no params but {', '.join(leaf.name for leaf in leaves[:3])}, …; expected "
+            "a checkpoint of nj.fit: use restore"
+        )
+    return Weights(step, tree["params"], tree.get("model_state"), manifest["config"])
+
+
 def steps(folder: str | Path) -> list[int]:
     """Return the steps of the checkpoints in a folder, damaged ones included, in ascending order."""
-    names = (path.name.removeprefix(_STEP) for path in Path(folder).glob(f"{_STEP}*"))
+    names = (path.name.removeprefix(_STEP) for path in Path(folder).expanduser().glob(f"{_STEP}*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -167,7 +216,7 @@ def fingerprint(tree: Any) -> str:
         >>> fingerprint({"w": np.zeros(2)}) == fingerprint({"w": np.zeros(2, np.float32)})
         False
     """
-    return hashlib.sha256(json.dumps(_on_host(_named(tree))[1]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_leaves.on_host(_leaves.named(tree))[1]).encode()).hexdigest()
 
 
 def described(array: HostArray) -> str:
@@ -181,14 +230,18 @@ def described(array: HostArray) -> str:
 
 
 def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config as it will be read back, tuples as lists.
+    """Return the config as it will be read back: tuples as lists, scalars of NumPy as numbers, infinity as a word.
 
     Raises:
         TypeError: JSON cannot hold it.
+
+    Example:
+        >>> as_json({"steps": np.int64(30), "radius": np.inf})
+        {'steps': 30, 'radius': 'inf'}
     """
     try:
-        return json.loads(json.dumps(dict(config)))
-    except (TypeError, ValueError) as error:
+        return json.loads(_json.dumps(dict(config)))
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"config is to be saved as JSON: {error}; use numbers, words, lists, dictionaries"
         ) from error
@@ -202,8 +255,9 @@ def prepare(folder: str | Path) -> None:
         ImportError: Orbax is not installed.
     """
     _orbax()
+    folder = Path(folder).expanduser()
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -230,31 +284,26 @@ def _remove_drafts(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _chosen(folder: Path, step: Step | None) -> int:
+    found = steps(folder)
+    if step is None and not found:
+        raise CheckpointError(f"{folder} holds no checkpoint")
+    step = found[-1] if step is None else step
+    if step not in found:
+        raise CheckpointError(f"{folder} holds no checkpoint of step {step}; {_offer(folder)}")
+    return int(step)
 
 
-def _named(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the name of each leaf, and the leaf as something with a shape and a dtype."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        yield name, leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-
-
-def _on_host(named: Iterable[tuple[str, Any]]) -> tuple[list[np.ndarray], list[Leaf]]:
-    """Return the arrays, for a random key the numbers behind it, and what the manifest says of them."""
-    arrays, leaves = [], []
-    for name, leaf in named:
-        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        arrays.append(array)
-        leaves.append(Leaf(name, list(leaf.shape), str(leaf.dtype), _manifest.digest(array)))
-    return arrays, leaves
+def _saved(manifest: Mapping[str, Any]) -> tuple[list[Leaf], list[Leaf]]:
+    state, history = ([Leaf(*entry) for entry in manifest[part]] for part in ("state", "history"))
+    return state, history
 
 
 def _write_arrays(draft: Path, arrays: list[np.ndarray]) -> None:
     orbax = _orbax()
-    tree = {str(i): array for i, array in enumerate(arrays) if array.size}  # Orbax refuses empty arrays
-    orbax.Checkpointer(orbax.PyTreeCheckpointHandler()).save((draft / _manifest.ARRAYS).absolute(), tree)
+    # Orbax refuses empty arrays, and trees of nothing else
+    if tree := {str(i): _leaves.as_bits(array) for i, array in enumerate(arrays) if array.size}:
+        orbax.Checkpointer(orbax.PyTreeCheckpointHandler()).save((draft / _manifest.ARRAYS).absolute(), tree)
 
 
 def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray]:
@@ -264,7 +313,8 @@ def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray
         restore_args={name: orbax.RestoreArgs(restore_type=np.ndarray) for name in stored}
     )
     handler = orbax.Checkpointer(orbax.PyTreeCheckpointHandler())
-    read = handler.restore((_path(folder, step) / _manifest.ARRAYS).absolute(), args=as_numpy)
+    place = (_path(folder, step) / _manifest.ARRAYS).absolute()
+    read = handler.restore(place, args=as_numpy) if stored else {}
     for name, leaf in stored.items():
         if _manifest.digest(read[name]) != leaf.sha256:
             raise CheckpointError(
@@ -272,19 +322,9 @@ def _read_arrays(folder: Path, step: int, leaves: list[Leaf]) -> list[np.ndarray
                 f"{_offer(folder, but=step)}"
             )
     return [
-        read[str(i)] if str(i) in read else np.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)
+        _leaves.from_bits(read[str(i)], leaf.dtype) if str(i) in read else np.zeros(leaf.shape, leaf.dtype)
+        for i, leaf in enumerate(leaves)
     ]
-
-
-def _placed(array: np.ndarray, like: Any) -> Any:
-    """Return the array as ``like`` is: a random key, a JAX array on the same devices, or a NumPy array."""
-    if not isinstance(like, jax.Array):
-        return array
-    if _is_key(like):
-        key = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-        return jax.device_put(key, like.sharding)
-    # a weak type decides what dtypes the next step computes in, and device_put has none
-    return like.at[...].set(array) if like.weak_type else jax.device_put(array, like.sharding)
 
 
 @cache
@@ -331,23 +371,10 @@ def _verified(folder: Path, step: int) -> dict[str, Any]:
     return json.loads((_path(folder, step) / _manifest.MANIFEST).read_text())
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, dict):
-        return {prefix.strip(): config}
-    parts = (_flat(value, f"{prefix} {name}") for name, value in config.items())
-    return {name: value for part in parts for name, value in part.items()}
-
-
-def _differences(saved: Mapping[str, Any], given: Mapping[str, Any], where: str = "given") -> str:
-    return "; ".join(
-        f"{name}: saved {saved.get(name, 'nothing')}, {where} {given.get(name, 'nothing')}"
-        for name in {**saved, **given}
-        if json.dumps(saved.get(name)) != json.dumps(given.get(name))
-    )
-
-
 def _compare_config(folder: Path, step: int, saved: Any, given: Mapping[str, Any]) -> None:
-    if differences := _differences(_flat(saved), _flat(as_json(given))):
+    if differences := _manifest.differences(
+        _manifest.flat(_json.plain(saved)), _manifest.flat(as_json(given))
+    ):
         raise CheckpointError(
             f"step {step} in {folder} was saved with another config or data set: {differences}. "
             f"Give what was saved, or use another folder; {_offer(folder)}"
@@ -356,8 +383,8 @@ def _compare_config(folder: Path, step: int, saved: Any, given: Mapping[str, Any
 
 def _compare_state(folder: Path, step: int, saved: list[Leaf], like: Any) -> None:
     have = {leaf.name: f"{leaf.shape} {leaf.dtype}" for leaf in saved}
-    want = {name: f"{list(leaf.shape)} {leaf.dtype}" for name, leaf in _named(like)}
-    if differences := _differences(have, want):
+    want = {name: f"{list(leaf.shape)} {leaf.dtype}" for name, leaf in _leaves.named(like)}
+    if differences := _manifest.differences(have, want):
         raise CheckpointError(
             f"step {step} in {folder} is of another model or optimizer: {differences}. "
             f"Give those that were saved, or use another folder; {_offer(folder)}"
@@ -365,7 +392,7 @@ def _compare_state(folder: Path, step: int, saved: list[Leaf], like: Any) -> Non
 
 
 def _warn_of_another_machine(saved: Mapping[str, Any]) -> None:
-    if differences := _differences(saved, _machine(), where="here"):
+    if differences := _manifest.differences(saved, _machine(), where="here"):
         warnings.warn(
             f"the checkpoint is of another machine or version ({differences}): the run goes on, but may not repeat "
             "the uninterrupted one bit for bit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from narrow_jax import _checks
 from narrow_jax.spectra import SigmaMin, SingularValues
 
 
@@ -16,12 +17,11 @@ def spectrum(values: SingularValues, smallest: SigmaMin, path: str | Path) -> No
         path: where to; the suffix chooses the format.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError, ValueError, FileNotFoundError: as ``check``.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("matplotlib is missing: pip install 'narrow_jax[plots]'") from error
+    path = check(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     count = len(values.values)
@@ -32,3 +32,26 @@ def spectrum(values: SingularValues, smallest: SigmaMin, path: str | Path) -> No
     axes.set(xlabel="index", ylabel="σ", title=f"σ_min = {smallest.value:.4g} ({smallest.status})")
     axes.legend()
     figure.savefig(path)
+
+
+def check(path: str | Path) -> Path:
+    """Return the path if a figure can be drawn into it, ``~`` as the home folder: to ask before a long computation.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: a suffix that is no format of figures.
+        FileNotFoundError: its folder is not there.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError("matplotlib is missing: pip install 'narrow_jax[plots]'") from error
+    path = Path(path).expanduser()
+    _checks.choice(
+        "format of figures", path.suffix.removeprefix("."), FigureCanvasBase.get_supported_filetypes()
+    )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path.parent} is not there; expected a folder for the figure {path.name}: make it"
+        )
+    return path

@@ -267,6 +267,7 @@ def _try_every_value(
     for name, values in axes.items():
         if values.ndim != 1 or not values.size:
             raise ValueError(f"grid axis {name!r} has shape {values.shape}; expected a list of values")
+        _checks.fits(f"grid axis {name!r}", values)
     first = {name: values[0] for name, values in axes.items()}
     for name, values in axes.items():
         for value in values:

@@ -69,7 +69,7 @@ def test_resnet_learns_in_an_epoch_inside_the_ball():
     from benchmarks import resnet
 
     net = nj.models.ResNet(channels=(4, 8), blocks=(1, 1), outputs=10)
-    data = nj.data.load("digits", samples=200, normalize="standardize", test_fraction=0.2)
+    data = nj.data.load("digits", samples=200, normalize="scale", test_fraction=0.2)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         record = resnet.epoch(net, data, batch_size=20, progress=False)
     assert record["images"] == 200

@@ -12,7 +12,7 @@ import pytest
 import narrow_jax as nj
 from narrow_jax import checkpoints, runs
 from narrow_jax.cli import main
-from narrow_jax.cli.config import CHOICES, TrainConfig, from_json, to_json
+from narrow_jax.cli.config import CHOICES, TrainConfig, build, from_json, load_data, to_json
 
 QUICK = [
     *("train", "--dataset", "synthetic", "--samples", "30", "--width", "8", "--optimizer", "sgd"),
@@ -57,7 +57,7 @@ def test_json_prints_one_object_and_nothing_else(tmp_path, capsys):
 
 
 def test_digits_with_true_labels_and_minibatches(tmp_path):
-    args = ["train", "--dataset", "digits", "--samples", "200", "--normalize", "standardize", "--width", "80"]
+    args = ["train", "--dataset", "digits", "--samples", "200", "--normalize", "scale", "--width", "80"]
     args += ["--loss", "cross_entropy", "--optimizer", "momentum", "--learning-rate", "0.05", "--steps", "60"]
     assert main([*args, "--batch-size", "50", "--radius", "inf", "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -143,10 +143,20 @@ def test_bad_input_is_status_2_with_one_clear_line(tmp_path, capsys, options, me
     assert not (tmp_path / "params.npz").exists()
 
 
-def test_width_too_small_warns(tmp_path):
+def test_width_too_small_is_noted_in_one_sentence(tmp_path, capsys):
     args = [*QUICK, "--samples", "200", "--width", "4", "--out", str(tmp_path)]
-    with pytest.warns(UserWarning, match="20"):  # 2·200/20
-        assert main(args) == 0
+    assert main(args) == 0
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "narrow-jax train: note: width 4 is too narrow: 2 pairs times rank(X) = 20"
+    )  # 2·200/20
+    assert error.count("\n") == 1
+
+
+def test_the_default_net_is_wide_enough_and_nothing_is_noted(recwarn):
+    config = TrainConfig()
+    build(config, load_data(config))
+    assert not list(recwarn)
 
 
 @pytest.mark.parametrize("args", [["trian"], [], ["train", "--width", "many"], ["train", "--model", "deep"]])

@@ -66,7 +66,7 @@ BAD = {
 
 @pytest.mark.parametrize(("options", "config", "message"), BAD.values(), ids=BAD.keys())
 def test_bad_input_is_status_2(folder, capsys, options, config, message):
-    runs.save(folder, runs.load(folder)[0], config)
+    runs.save(folder, runs.load(folder)[0], config, overwrite=True)
     assert main(["certify", "stationary-value", "--run", str(folder), *options]) == 2
     assert message in capsys.readouterr().err
 

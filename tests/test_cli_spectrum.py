@@ -56,9 +56,15 @@ def test_not_proven_is_status_1(capsys):
     assert "rank    20 of 30 rows" in out
 
 
-def test_plot_is_written(tmp_path):
-    assert main(["spectrum", *SMALL, "--plot", str(tmp_path / "spectrum.png")]) == 0
-    assert (tmp_path / "spectrum.png").stat().st_size > 10_000
+def test_plot_is_written_and_replaces_nothing_unasked(tmp_path, capsys):
+    figure = tmp_path / "spectrum.png"
+    command = ["spectrum", *SMALL, "--plot", str(figure)]
+    figure.write_text("earlier")
+    assert main(command) == 2
+    assert "spectrum.png is there already: choose another file" in capsys.readouterr().err
+    assert figure.read_text() == "earlier"
+    assert main([*command, "--overwrite"]) == 0
+    assert figure.stat().st_size > 10_000
 
 
 BAD = {

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
 
 import narrow_jax.data as data
 
@@ -40,21 +41,70 @@ def test_digits_are_the_stored_ones() -> None:
     assert (digits.x.dtype, digits.y.dtype) == (np.float32, np.float32)
     assert digits.labels is not None
     assert digits.labels.dtype == np.int32
-    assert (digits.name, digits.classes, digits.normalizer, digits.x_test) == ("digits", 10, None, None)
+    assert (digits.name, digits.classes, digits.x_test) == ("digits", 10, None)
 
 
 def test_digits_whitened_have_61_dimensions() -> None:
     digits = data.load("digits", normalize="whiten")
     assert digits.x.shape == (1797, 61)
     assert digits.image_shape is None
-    assert digits.normalizer is not None
-    np.testing.assert_array_equal(digits.normalizer.apply(data.load("digits").x), digits.x)
+    np.testing.assert_array_equal(data.whiten(data.load("digits").x).apply(data.load("digits").x), digits.x)
 
 
-def test_digits_standardized_have_one_mean_and_deviation() -> None:
-    digits, stored = data.load("digits", normalize="standardize"), load_digits().data
+def test_digits_scaled_have_one_mean_and_deviation() -> None:
+    digits, stored = data.load("digits", normalize="scale"), load_digits().data
     np.testing.assert_allclose(digits.x, (stored - stored.mean()) / stored.std(), atol=FLOAT32)
     assert digits.image_shape == (8, 8, 1)
+
+
+def test_digits_standardized_are_those_of_scikit_learn_without_the_constant_pixels() -> None:
+    digits, stored = data.load("digits", normalize="standardize"), load_digits().data
+    varies = stored.std(axis=0) > 0
+    assert digits.normalizer is not None
+    np.testing.assert_array_equal(digits.normalizer.kept, np.flatnonzero(varies))
+    np.testing.assert_allclose(digits.x, StandardScaler().fit_transform(stored)[:, varies], atol=FLOAT32)
+    assert digits.image_shape is None  # 61 columns are no image
+
+
+def test_columns_of_unlike_scale_are_standardized_each() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 6)) * [1e-5, 1e5, 1e-100, 1e100, 1, 1] + [0, 0, 0, 0, 1e8, 3]
+    x[:, 5] = 7
+    normalizer = data.standardize(x)
+    assert normalizer.kept is not None
+    np.testing.assert_array_equal(normalizer.kept, range(5))
+    z = normalizer.apply(x).astype(np.float64)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=FLOAT32)
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=FLOAT32)
+
+
+RAW = np.random.default_rng(1).integers(256, size=(40, 12))
+
+
+@pytest.mark.parametrize("fit", [data.standardize, data.scale, data.whiten])
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", ">f8", "int8", "bool"])
+def test_normalizers_take_every_real_dtype(fit, dtype: str) -> None:
+    x = RAW > 99 if dtype == "bool" else RAW.astype(dtype)
+    np.testing.assert_allclose(fit(x).apply(x), fit(x.astype(float)).apply(x.astype(float)), atol=FLOAT32)
+
+
+@pytest.mark.parametrize("fit", [data.standardize, data.scale, data.whiten])
+def test_normalizer_is_saved_as_arrays(fit) -> None:
+    x = RAW.astype(float)
+    x[:, 3] = 5
+    whole = fit(x)._replace(before=fit(x)._replace(kept=None))
+    again = data.Normalizer.from_arrays(whole.to_arrays())
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"a normalizer has the arrays mean.*got mean, scale"):
+        data.Normalizer.from_arrays({"mean": x, "scale": x})
+
+
+def test_images_are_taken_as_rows() -> None:
+    digits, stored = data.load("digits", normalize="whiten"), load_digits()
+    assert digits.normalizer is not None
+    for images in (stored.images, stored.images[..., None]):
+        np.testing.assert_array_equal(digits.normalizer.apply(images), digits.x)
 
 
 def test_synthetic_is_gaussian_regression() -> None:
@@ -126,7 +176,11 @@ def test_synthetic_has_the_training_rows_asked_for_beside_a_test_split() -> None
 
 def test_normalizer_is_fitted_to_the_training_rows_alone() -> None:
     raw = data.load("digits", samples=500, test_fraction=0.2)
-    for normalize, fit in (("standardize", data.standardize), ("whiten", data.whiten)):
+    for normalize, fit in (
+        ("standardize", data.standardize),
+        ("scale", data.scale),
+        ("whiten", data.whiten),
+    ):
         normalized = data.load("digits", samples=500, test_fraction=0.2, normalize=normalize)
         np.testing.assert_array_equal(normalized.x, fit(raw.x).apply(raw.x))
         np.testing.assert_array_equal(normalized.x_test, fit(raw.x).apply(raw.x_test))
@@ -179,7 +233,7 @@ def test_whiten_orders_directions_and_fixes_their_signs() -> None:
     assert (normalizer.factor[np.abs(normalizer.factor).argmax(axis=0), range(7)] > 0).all()
 
 
-@pytest.mark.parametrize("fit", [data.standardize, data.whiten])
+@pytest.mark.parametrize("fit", [data.standardize, data.scale, data.whiten])
 def test_jax_rows_stay_jax_and_agree(fit) -> None:
     x = data.load("digits").x
     normalizer = fit(x)
@@ -207,7 +261,11 @@ def test_rows_in_blocks_are_the_rows_at_once() -> None:
 @pytest.mark.parametrize(
     ("fit", "x", "message"),
     [
-        (data.standardize, np.full((5, 3), 0.1), r"standardize: all 15 entries of x are 0\.1"),
+        (data.scale, np.full((5, 3), 0.1), r"scale: all 15 entries of x are 0\.1"),
+        (data.standardize, np.full((5, 3), 0.1), r"standardize: all 5 rows of x are equal"),
+        (data.standardize, np.ones((1, 3)), r"standardize: all 1 rows of x are equal"),
+        (data.standardize, np.array([[1e200], [1.0]]), r"standardize: x has entries from 1 to 1e\+200"),
+        (data.scale, np.ones((0, 3)), r"x has shape \(0, 3\): there is no sample"),
         (data.whiten, np.full((5, 3), 0.1), r"whiten: all 5 rows of x are equal"),
         (data.whiten, np.ones((1, 3)), r"whiten: all 1 rows of x are equal"),
         (data.whiten, np.array([[1.0], [np.nan]]), r"x has 1 non-finite entries of 2.*index \(1, 0\)"),

@@ -76,6 +76,18 @@ def test_download_where_there_is_a_network(
     assert_holds(data.load("fashion_mnist", data_dir=tmp_path, download=False), *FASHION)
 
 
+def test_preparing_without_a_download_says_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = idx_files(*FASHION)
+    publish(monkeypatch, "fashion_mnist", files)
+    raw = put(tmp_path / "raw" / "fashion_mnist", files)
+    data.load("fashion_mnist", raw_dir=raw, data_dir=tmp_path, download=False)
+    assert capfd.readouterr() == ("", f"preparing the data set fashion_mnist in {tmp_path}\n")
+    data.load("fashion_mnist", data_dir=tmp_path, download=False)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_files_that_raw_dir_lacks_are_downloaded(
     proxy: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

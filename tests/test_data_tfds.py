@@ -66,7 +66,8 @@ def test_prepared_mnist_needs_no_originals_and_takes_options(mnist_home: Path) -
     options = {"labels": "random", "samples": 1000, "data_dir": mnist_home, "download": False}
     raw, white = (data.load("mnist", normalize=normalize, **options) for normalize in (None, "whiten"))
     assert white.normalizer is not None
-    np.testing.assert_array_equal(white.x_test, white.normalizer.apply(raw.x_test))
+    np.testing.assert_array_equal(white.x_test, white.normalizer.apply(grey_levels(raw.x_test)))
+    np.testing.assert_array_equal(white.x_test, data.whiten(raw.x).apply(raw.x_test))
     assert white.y.shape == (1000, 1)
     assert white.y_test.shape == (10_000, 1)
     assert set(np.unique(white.y_test)) == {-1.0, 1.0}

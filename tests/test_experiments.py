@@ -104,3 +104,34 @@ def test_figure_5_asks_for_the_folder_of_images(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit, match="--images DIR"):
         narrow_fig5.main()
+
+
+@pytest.mark.parametrize("name", ["narrow_ablation", "demo"])
+def test_a_record_of_other_options_stays(name, tmp_path, monkeypatch):
+    (tmp_path / "summary.json").write_text("[1]")
+    (tmp_path / "options.json").write_text('{"quick": false, "kappa": "inf"}')
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=r"summary.json is of other settings \(quick: False there, True here"
+    ):
+        importlib.import_module(f"experiments.{name}").main()
+    (tmp_path / "options.json").unlink()
+    with pytest.raises(SystemExit, match=r"is of other settings .*choose another folder with --out"):
+        importlib.import_module(f"experiments.{name}").main()
+    assert (tmp_path / "summary.json").read_text() == "[1]"
+
+
+def test_records_are_strict_json(tmp_path):
+    from experiments import _cells
+
+    _cells.record(tmp_path, [{"loss": np.float64("inf"), "width": np.int64(4)}])
+    assert json.loads((tmp_path / "summary.json").read_text()) == [{"loss": "inf", "width": 4}]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_kappa_of_the_paper_is_a_setting_of_the_ablation(pairwise):
+    from experiments import narrow_ablation
+
+    v = narrow_ablation.start(mirrored=True, pairwise=pairwise, width=8, kappa=1.0)["v"]
+    assert (len(np.unique(v)) == 1) is pairwise

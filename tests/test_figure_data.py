@@ -63,7 +63,9 @@ def test_svhn_is_grey(no_network):
 
 BAD = {
     "no images": ("synthetic", {}, 2, 2, "are no images"),
-    "normalised": ("digits", {"normalize": "standardize"}, 4, 2, "normalize=None"),
+    "scaled": ("digits", {"normalize": "scale"}, 4, 2, "normalize=None"),
+    "standardized": ("digits", {"normalize": "standardize"}, 4, 2, "normalize=None"),
+    "whitened": ("digits", {"normalize": "whiten"}, 4, 2, "normalize=None"),
     "crop": ("digits", {}, 9, 3, "crop is 9 and size 3 for images of shape"),
     "size": ("digits", {}, 4, 5, "expected size ≤ crop"),
     "zero": ("digits", {}, 4, 0, "size is 0"),

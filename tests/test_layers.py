@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "narrow_jax"
 LAYERS = [
-    {"_typing"},
+    {"_json", "_typing"},
     {
         "_checks",
         "_epochs",
@@ -20,7 +20,7 @@ LAYERS = [
         "_rounding",
         "precision",
     },
-    {"_elementary", "_paths"},
+    {"_elementary", "_leaves", "_paths"},
     {"_labels", "activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
     {"checkpoints", "models", "plots"},

@@ -1,12 +1,17 @@
 """Folders of runs: read as written, and every damage is a ValueError that names the file."""
 
+import errno
 import json
 import zipfile
+from pathlib import Path
 
+import flax
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from narrow_jax import runs
+from narrow_jax import checkpoints, runs
 
 PARAMS = {"w": np.arange(12.0).reshape(3, 4), "v": np.ones((2, 1), np.float32)}
 
@@ -83,3 +88,197 @@ def test_damaged_config(text, message, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         runs.load(tmp_path)
+
+
+def leaves(x64):
+    """One leaf a dtype, form and place that params can have."""
+    with jax.enable_x64(x64):
+        yield from {
+            **{
+                dtype: np.array([0, 1, 2]).astype(dtype)
+                for dtype in ("bool", "int8", "float16", "float64", "complex64", "complex128")
+            },
+            **{
+                f"jax {dtype}": jnp.arange(3, dtype=dtype)
+                for dtype in ("bfloat16", "float16", "float32", "uint8")
+            },
+            **{
+                dtype: jnp.arange(3).astype(dtype)
+                for dtype in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3b11fnuz", "int4", "uint4")
+            },
+            "jax default": jnp.arange(3.0),
+            "int64": np.array([-(2**62), 2**31, 2**53 + 1]),
+            "uint64": np.array([2**64 - 1, 0], np.uint64),
+            "bfloat16 of NumPy, not contiguous": np.arange(6).reshape(2, 3).astype(jnp.bfloat16).T,
+            "one bfloat16": jnp.asarray(1.5, jnp.bfloat16),
+            "no axis": np.float32(2.5),
+            "no entry": jnp.zeros((0, 3), jnp.bfloat16),
+            "big endian": np.arange(3, dtype=">f4"),
+            "not finite": np.array([np.nan, -0.0, np.inf, 5e-324]),
+        }.items()
+
+
+def bits(array):
+    """Bytes, shape and dtype: what has to come back."""
+    array = np.asarray(array)
+    return array.tobytes(), array.shape, array.dtype.name, array.dtype.byteorder
+
+
+def by_run(folder, params):
+    return runs.load(runs.save(folder, params, {}))[0]
+
+
+def by_checkpoint(folder, params):
+    checkpoints.save(folder, 1, {"params": params}, {})
+    return checkpoints.restore(folder, {"params": params}, {}).state["params"]
+
+
+def by_weights(folder, params):
+    checkpoints.save(folder, 1, {"params": params}, {})
+    return checkpoints.load_params(folder).params
+
+
+@pytest.mark.parametrize("x64", [False, True], ids=["x64 off", "x64 on"])
+@pytest.mark.parametrize("way", [by_run, by_checkpoint, by_weights])
+def test_every_dtype_comes_back_to_the_bit(way, x64, tmp_path):
+    params = dict(leaves(x64))
+    with jax.enable_x64(x64):
+        found = way(tmp_path, params)
+    assert {name: bits(leaf) for name, leaf in found.items()} == {
+        name: bits(leaf) for name, leaf in params.items()
+    }
+
+
+def test_files_of_ordinary_dtypes_are_those_of_numpy(tmp_path):
+    folder = runs.save(tmp_path / "run", {"v": PARAMS["v"], "w": PARAMS["w"]}, {})
+    np.savez(tmp_path / "numpy.npz", v=PARAMS["v"], w=PARAMS["w"])
+    assert (folder / "params.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
+
+
+def test_bfloat16_is_readable_without_this_package(tmp_path):
+    runs.save(tmp_path, {"w": jnp.ones(2, jnp.bfloat16)}, {})
+    with np.load(tmp_path / "params.npz", allow_pickle=False) as arrays:
+        assert arrays.files == ["w:bfloat16"]
+        assert arrays["w:bfloat16"].tolist() == [0x3F80, 0x3F80]
+
+
+def test_bytes_that_lost_their_dtype_are_refused(tmp_path):
+    runs.save(tmp_path, PARAMS, {})
+    np.savez(tmp_path / "params.npz", w=np.ones(2, jnp.bfloat16))
+    with pytest.raises(ValueError, match=r"holds w as bytes without a dtype .*write it again with"):
+        runs.load(tmp_path)
+
+
+NAMES = ["file", "allow_pickle", "a.b", "kernel:0", "w:bfloat", "ε", "..", " "]
+
+
+def test_names_come_back(tmp_path):
+    params = {name: {"inner": np.float32(i)} for i, name in enumerate(NAMES)} | {"args": np.ones(1)}
+    found, _ = runs.load(runs.save(tmp_path, params, {}))
+    assert found.keys() == params.keys()
+    assert [found[name]["inner"] for name in NAMES] == list(range(len(NAMES)))
+
+
+def test_a_frozen_dict_is_a_dictionary(tmp_path):
+    assert by_run(tmp_path, flax.core.freeze({"head": {"v": PARAMS["v"]}})).keys() == {"head"}
+
+
+W = PARAMS["w"]
+LOST = {
+    "list": ({"layers": [W, W]}, "params layers are of type list; expected arrays in dictionaries"),
+    "tuple": ({"layers": (W, W)}, "params layers are of type tuple"),
+    "no dictionary": ([W], "params as a whole are of type list"),
+    "an array alone": (W, "params as a whole are of type ndarray"),
+    "nothing": ({"a": {"w": W, "bias": None}}, "params a/bias are of type NoneType"),
+    "empty": ({"w": W, "batch": {}}, "params batch are an empty dict"),
+    "word": ({"w": "tanh"}, "params w are of type str"),
+    "slash": ({"a/b": W}, "params have the name 'a/b'; expected a word without a slash"),
+    "suffix": ({"w": W, "w.npy": W}, "params have the name 'w.npy'"),
+    "no name": ({"": W}, "params have the name ''"),
+    "number": ({0: W}, "params have the name 0"),
+    "dtype": ({"w:bfloat16": W}, "params have the name 'w:bfloat16', which reads as an array of that dtype"),
+    "key": ({"rng": jax.random.key(0)}, "params 'rng' is a random key .*save jax.random.key_data"),
+    "objects": ({"w": np.array([{}])}, "params 'w' is an array of objects"),
+}
+
+
+@pytest.mark.parametrize(("params", "message"), LOST.values(), ids=LOST.keys())
+def test_what_would_be_lost_is_refused_and_leaves_nothing(params, message, tmp_path):
+    with pytest.raises((TypeError, ValueError), match=message):
+        runs.save(tmp_path / "run", params, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_contradict_each_other_in_a_file(tmp_path):
+    runs.save(tmp_path, PARAMS, {})
+    np.savez(tmp_path / "params.npz", **{"a": W, "a/b": W})
+    with pytest.raises(
+        ValueError, match=r"params.npz cannot be read \('a' is the name of an array and of a dict"
+    ):
+        runs.load(tmp_path)
+
+
+def test_a_run_is_not_replaced_unless_asked(tmp_path):
+    folder = runs.save(tmp_path, PARAMS, {"width": 4})
+    with pytest.raises(
+        FileExistsError, match=r"holds a run already \(params.npz, config.json\): choose another folder"
+    ):
+        runs.save(folder, {"w": W + 1}, {"width": 8})
+    assert runs.load(folder)[1] == {"width": 4}
+    runs.save(folder, {"w": W + 1}, {"width": 8}, overwrite=True)
+    assert runs.load(folder)[1] == {"width": 8}
+
+
+@pytest.mark.parametrize("name", ["config.json", "history.jsonl", "checkpoints/step-00000001"])
+def test_any_part_of_a_run_is_a_run(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        runs.save(tmp_path, PARAMS, {})
+
+
+FAILURES = {
+    "config": (PARAMS, {"optimizer": print}, "not JSON serializable"),
+    "params": ({"w": W, "z": [W]}, {}, "params z are of type list"),
+}
+
+
+@pytest.mark.parametrize(("params", "config", "message"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_save_that_fails_leaves_the_earlier_run(params, config, message, tmp_path):
+    runs.save(tmp_path, PARAMS, {"width": 4})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError, match=message):
+        runs.save(tmp_path, params, config, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_the_earlier_run(tmp_path, monkeypatch):
+    runs.save(tmp_path, PARAMS, {"width": 4})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            runs.save(tmp_path, {"w": W + 1}, {}, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_config_is_strict_json_with_scalars_of_numpy(tmp_path):
+    config = {"width": np.int64(8), "radius": np.inf, "rate": np.float32(0.5), "on": np.bool_(True)}
+    runs.save(tmp_path, PARAMS, config)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    found = json.loads((tmp_path / "config.json").read_text(), parse_constant=refuse)
+    assert found == {"width": 8, "radius": "inf", "rate": 0.5, "on": True}
+
+
+def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert runs.save("~/run", PARAMS, {}) == tmp_path / "run"
+    assert runs.load("~/run")[0].keys() == PARAMS.keys()
+    assert runs.read_npz("~/run/params.npz").keys() == PARAMS.keys()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
 
 import narrow_jax as nj
-from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, build, load_data, plain, read_run
+from narrow_jax import _json
+from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, build, load_data, path, read_run
 
 
 def add(kinds: Any) -> None:
@@ -25,7 +24,7 @@ def add(kinds: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--run", dest="folder", type=Path, required=True, help="folder of `memorize` or `train`"
+        "--run", dest="folder", type=path, required=True, help="folder of `memorize` or `train`"
     )
     add_folders(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
@@ -60,11 +59,11 @@ def report(
     if as_json:
         checks = [check._asdict() for check in audit.checks]
         parts = {
-            "memorization": plain(found._asdict()),
-            "nice_region": plain(region._asdict()),
+            "memorization": found._asdict(),
+            "nice_region": region._asdict(),
             "assumptions": audit._asdict() | {"checks": checks},
         }
-        print(json.dumps(parts))
+        print(_json.dumps(parts))
         return
     print(f"{'proven' if found.holds else 'not proven'}: {found.reason}")
     print_constants(found)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 import narrow_jax as nj
-from narrow_jax import runs
-from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, add_options, load_data, plain
+from narrow_jax import _checks, _json, runs
+from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, add_options, load_data, path
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
 STARTS = ("search", *nj.initializers.PYRAMIDS)
@@ -42,7 +40,7 @@ def add(kinds: Any) -> None:
     parser.add_argument(
         "--start", choices=STARTS, default="search", help="search (section 3.1), or a draw of that variant"
     )
-    parser.add_argument("--params", type=Path, help="npz file with the weights w1, w2, … instead of a start")
+    parser.add_argument("--params", type=path, help="npz file with the weights w1, w2, … instead of a start")
     parser.add_argument("--gamma", type=float, default=0.5, help="γ of activation (2), its smallest slope")
     parser.add_argument("--beta", type=float, default=1.0, help="β of activation (2), the bound of σ''")
     parser.add_argument(
@@ -56,22 +54,29 @@ def add(kinds: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict, then the constants; 1 if the theorem does not hold."""
+    sigma = (
+        nj.activations.smooth_leaky_relu(args.gamma, args.beta)
+        if args.activation is None
+        else nj.activations.get(args.activation)
+    )
+    for name in ("learning_rate", "target_loss"):
+        if (value := getattr(args, name)) is not None:
+            _checks.positive(name.replace("_", " "), value)
+    for layer, width in enumerate(args.widths, start=1):
+        _checks.count(f"width n_{layer}", width)
+    given = None if args.params is None else runs.read_npz(args.params)
     data = load_data(
         TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), args.raw_dir, args.data_dir
     )
     x, y = data.x, data.y * np.float32(args.targets_scale)
     if args.sphere:
         x = on_sphere(x)
-    sigma = (
-        nj.activations.smooth_leaky_relu(args.gamma, args.beta)
-        if args.activation is None
-        else nj.activations.get(args.activation)
-    )
-    params = _start(args, x, y, sigma)
+    params = _start(args, x, y, sigma) if given is None else given
     certificate = nj.certificates.pyramidal(params, x, y, sigma, args.learning_rate)
     target = certificate.initial_loss / 1e4 if args.target_loss is None else args.target_loss
     if args.json:
-        print(json.dumps(_plain(certificate, target)))
+        options = {name: getattr(args, name) for name in (*OPTIONS, "sphere", "targets_scale")}
+        print(_json.dumps({"data": options} | _plain(certificate, target)))
     else:
         _print(certificate, target)
     return 0 if certificate.holds else 1
@@ -90,8 +95,6 @@ def on_sphere(x: np.ndarray) -> np.ndarray:
 
 
 def _start(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, sigma: nj.activations.Activation) -> Any:
-    if args.params is not None:
-        return runs.read_npz(args.params)
     key, widths = jax.random.key(args.seed), (*args.widths, y.shape[1])
     if args.start == "search":
         return nj.solvers.pyramidal_start(key, x, y, widths, sigma).params
@@ -106,7 +109,7 @@ def _plain(certificate: nj.certificates.PyramidalCertificate, target: float) -> 
             "log10_rate": guarantee.log10_rate,
             "steps": guarantee.steps_to(target),
         }
-    return plain(result | {"target_loss": target})
+    return result | {"target_loss": target}
 
 
 def _print(c: nj.certificates.PyramidalCertificate, target: float) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import narrow_jax as nj
-from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, load_data, plain, read_run, to_json
+from narrow_jax import _checks, _json
+from narrow_jax.certificates.depth_width import CUTOFFS, METHODS
+from narrow_jax.cli.config import (
+    HelpFormatter,
+    TrainConfig,
+    add_folders,
+    load_data,
+    memory_budget,
+    path,
+    read_run,
+    to_json,
+)
 
 
 def add(kinds: Any) -> None:
@@ -26,7 +35,7 @@ def add(kinds: Any) -> None:
     )
     kind.set_defaults(run=run)
     kind.add_argument(
-        "--run", dest="folder", type=Path, required=True, help="folder of a run: params and data"
+        "--run", dest="folder", type=path, required=True, help="folder of a run: params and data"
     )
     kind.add_argument(
         "--cutoff", default="nr", help="singular values that count as 0: nr, golub-van-loan, lapack"
@@ -40,12 +49,15 @@ def add(kinds: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the verdict and its constants; 1 if the loss is not the stationary value."""
+    _checks.choice("cutoff", args.cutoff, CUTOFFS)
+    _checks.choice("method", args.method, METHODS)
+    budget = memory_budget(args.memory_budget)
     config, params, _ = read_run(args.folder)
+    params = _deep(params, config)
     data = load_data(config, args.raw_dir, args.data_dir)
-    budget = None if args.memory_budget is None else int(args.memory_budget * 2**30)
     started = time.perf_counter()
     s = nj.certificates.stationary_value(
-        _deep(params, config),
+        params,
         data.x,
         data.y,
         config.activation,
@@ -60,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         "seconds": round(time.perf_counter() - started, 3),
     }
     if args.json:
-        print(json.dumps({"config": to_json(config), "result": plain(result)}))
+        print(_json.dumps({"config": to_json(config), "result": result}))
     else:
         _print(result)
     return 0 if s.holds else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -14,7 +15,8 @@ import jax
 import optax
 
 import narrow_jax as nj
-from narrow_jax import _checks, runs
+from narrow_jax import _checks, _json, runs
+from narrow_jax.data.loading import NORMALIZERS
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -33,7 +35,7 @@ class TrainConfig:
     samples: int | None = None
     normalize: str | None = None
     model: str = "pairwise"
-    width: int = 120
+    width: int = 600
     activation: str = "tanh"
     radius: float = 0.1
     zeta: float = 1e-3
@@ -52,7 +54,8 @@ HELP = {
     "labels": "true labels, or random ones to test memorisation",
     "classes": "number of classes of random labels; 2 are learned as ±1",
     "samples": "random subset of that many training samples (default: all)",
-    "normalize": "map of the inputs, fitted on the training samples (default: pixels in [0, 1])",
+    "normalize": "map of the inputs, fitted on the training samples: standardize each column (constant ones are "
+    "dropped), scale all by one mean and deviation, or whiten (default: pixels in [0, 1])",
     "model": "pairwise: mirrored start and pairwise output (the paper's); standard: the baseline",
     "width": "hidden units m, even for the pairwise net",
     "activation": f"one of {', '.join(nj.activations.names())}",
@@ -70,7 +73,7 @@ HELP = {
 }
 CHOICES: dict[str, Sequence[str]] = {
     "labels": ("true", "random"),
-    "normalize": ("standardize", "whiten"),
+    "normalize": tuple(NORMALIZERS),
     "model": ("pairwise", "standard"),
     "loss": ("squared", "mean_squared", "cross_entropy"),
     "optimizer": tuple(OPTIMIZERS),
@@ -87,18 +90,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if named else super()._get_help_string(action)
 
 
+def path(text: str) -> Path:
+    """Return the path of an option; ``~`` is the home folder."""
+    return Path(text).expanduser()
+
+
 def to_json(config: TrainConfig) -> dict[str, Any]:
     """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
-    return {name: "inf" if value == math.inf else value for name, value in asdict(config).items()}
-
-
-def plain(value: Any) -> Any:
-    """Return a result as JSON can hold it: what is infinite or not a number is a word."""
-    if isinstance(value, dict):
-        return {name: plain(entry) for name, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(entry) for entry in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return _json.plain(asdict(config))
 
 
 def from_json(saved: dict[str, Any]) -> TrainConfig:
@@ -122,15 +121,89 @@ def from_json(saved: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**values)
 
 
+def check(config: TrainConfig) -> None:
+    """Require what can be judged before any data are loaded.
+
+    Raises:
+        ValueError: an unknown word, or a number out of range.
+    """
+    _checks.choice("data set", config.dataset, nj.data.NAMES)
+    nj.activations.get(config.activation)
+    _checks.radius(config.radius)
+    _checks.positive("learning rate", config.learning_rate)
+    _checks.count("steps", config.steps)
+    _checks.count("seed", config.seed, minimum=0)
+    for name in ("samples", "batch_size"):
+        if (value := getattr(config, name)) is not None:
+            _checks.count(name, value)
+    if config.model == "standard":
+        _checks.count("width", config.width)
+    else:
+        _checks.even_width(config.width)
+        _checks.zeta(config.zeta)
+        _checks.kappa(config.kappa)
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Require a folder that a run may be written to.
+
+    Raises:
+        FileExistsError: it holds a run, and that may not be replaced, or has checkpoints.
+    """
+    if not overwrite:
+        runs.vacant(folder, "replace it with --overwrite")
+    elif nj.checkpoints.steps(folder / "checkpoints"):
+        raise FileExistsError(
+            f"{folder / 'checkpoints'} holds checkpoints of another run, which --overwrite does not delete: remove "
+            "them, or choose another folder"
+        )
+
+
+def write_run(
+    folder: Path,
+    params: Any,
+    config: dict[str, Any],
+    data: nj.data.Dataset,
+    more: dict[str, Callable[[Path], Any]] | None = None,
+) -> None:
+    """Write params, config and normalizer of a run, and what else it has, in place of what was there."""
+    assert data.normalizer is not None
+    arrays = data.normalizer.to_arrays()
+    normalizer = {"normalizer.npz": lambda path: runs.write_npz(path, arrays)}
+    runs.replace(folder, runs.files(params, config) | normalizer | (more or {}))
+
+
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Any]:
     """Return the config and the params of a run of `train` or `memorize`, and its start: None where none is saved.
 
+    Of a run that has not ended yet the params are those of its newest checkpoint.
+
     Raises:
-        FileNotFoundError, ValueError: as ``runs.load`` and ``from_json``.
+        FileNotFoundError, ValueError: as ``runs.load``, ``nj.checkpoints.load_params`` and ``from_json``.
     """
+    places = [place for place in (folder, folder / "checkpoints") if nj.checkpoints.steps(place)]
+    if places and not (folder / "params.npz").is_file():
+        weights = nj.checkpoints.load_params(places[0])
+        return _config_of(places[0], weights.config), weights.params, None
     params, saved = runs.load(folder)
     start = params.pop("center", None)
-    return from_json(saved), params, start
+    config = from_json(saved)
+    if config.normalize == "standardize" and not (folder / "normalizer.npz").is_file():
+        raise ValueError(
+            f"{folder} is of version 0.1, in which 'standardize' was one mean and deviation for all columns: write "
+            "'scale' in its config.json"
+        )
+    return config, params, start
+
+
+def _config_of(folder: Path, saved: dict[str, Any]) -> TrainConfig:
+    own = saved.get("config", {})
+    if missing := [field.name for field in fields(TrainConfig) if field.name not in own]:
+        raise ValueError(
+            f"the checkpoints in {folder} are not of `narrow-jax train` (their config has no {', '.join(missing)}): "
+            "nj.checkpoints.load_params gives their weights"
+        )
+    return from_json(own)
 
 
 def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
@@ -145,16 +218,34 @@ def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where data sets are."""
     parser.add_argument(
-        "--raw-dir", type=Path, help="folder with the data sets' original files, for offline use"
+        "--raw-dir", type=path, help="folder with the data sets' original files, for offline use"
     )
-    parser.add_argument("--data-dir", type=Path, help="folder where prepared data sets are kept")
+    parser.add_argument("--data-dir", type=path, help="folder where prepared data sets are kept")
+
+
+def memory_budget(gib: float | None) -> int | None:
+    """Return the bytes of an option in GiB.
+
+    Raises:
+        ValueError: not a finite number > 0.
+    """
+    if gib is None:
+        return None
+    _checks.positive("memory budget", gib)
+    return int(gib * 2**30)
+
+
+def add_overwrite(parser: argparse.ArgumentParser, what: str = "run in the folder") -> None:
+    """Add the option that lets a run, or what it writes, replace an earlier one."""
+    parser.add_argument("--overwrite", action="store_true", help=f"replace an earlier {what}")
 
 
 def load_data(
     config: TrainConfig, raw_dir: Path | None = None, data_dir: Path | None = None
 ) -> nj.data.Dataset:
-    """Return the data set of a run."""
-    return nj.data.load(
+    """Return the data set of a run, once its config is checked; say which columns were dropped."""
+    check(config)
+    data = nj.data.load(
         config.dataset,
         labels=config.labels,
         classes=config.classes,
@@ -164,14 +255,19 @@ def load_data(
         raw_dir=raw_dir,
         data_dir=data_dir,
     )
+    if data.normalizer is not None and data.normalizer.kept is not None:
+        columns, kept = len(data.normalizer.mean), len(data.normalizer.kept)
+        warnings.warn(
+            f"{columns - kept} of {columns} columns are constant in the training rows and were dropped",
+            stacklevel=2,
+        )
+    return data
 
 
 def build(
     config: TrainConfig, data: nj.data.Dataset, strict: bool = False
 ) -> tuple[Callable[..., Any], Callable[..., Any], Any, optax.GradientTransformation]:
     """Return the model, its Jacobian operator, the start and the optimizer of a run."""
-    _checks.positive("learning rate", config.learning_rate)
-    _checks.count("steps", config.steps)
     outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
     sizes = {"inputs": data.x.shape[1], "width": config.width, "outputs": outputs}
     key = jax.random.key(config.seed)

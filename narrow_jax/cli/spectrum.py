@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import narrow_jax as nj
+from narrow_jax import _checks, _json
 from narrow_jax.cli.config import (
     HelpFormatter,
     TrainConfig,
     add_folders,
     add_options,
+    add_overwrite,
     build,
     load_data,
-    plain,
+    memory_budget,
+    path,
     read_run,
     to_json,
 )
+from narrow_jax.spectra.smallest import METHODS
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
 
@@ -37,17 +39,27 @@ def add(commands: Any) -> None:
     spectrum.set_defaults(run=run)
     add_options(spectrum, OPTIONS)
     spectrum.add_argument(
-        "--run", dest="folder", type=Path, help="folder of a run: its params, data and model"
+        "--run",
+        dest="folder",
+        type=path,
+        help="folder of a run: its params, or those of its newest checkpoint, data and model",
     )
     spectrum.add_argument("--method", default="auto", help="auto, gram, qr or dense")
     spectrum.add_argument("--memory-budget", type=float, help="GiB that may be used (default: no limit)")
-    spectrum.add_argument("--plot", type=Path, help="draw all singular values into this file")
+    spectrum.add_argument("--plot", type=path, help="draw all singular values into this file")
+    add_overwrite(spectrum, "figure")
     add_folders(spectrum)
     spectrum.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print σ_min with its interval; 1 if it is not certified."""
+    _checks.choice("method", args.method, METHODS)
+    budget = memory_budget(args.memory_budget)
+    if args.plot is not None and nj.plots.check(args.plot).exists() and not args.overwrite:
+        raise FileExistsError(
+            f"{args.plot} is there already: choose another file, or replace it with --overwrite"
+        )
     if args.folder is None:
         config, params = TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), None
     else:
@@ -55,14 +67,13 @@ def run(args: argparse.Namespace) -> int:
     data = load_data(config, args.raw_dir, args.data_dir)
     _, jacobian, start, _ = build(config, data)
     J = jacobian(start if params is None else params, data.x)
-    budget = None if args.memory_budget is None else int(args.memory_budget * 2**30)
     started = time.perf_counter()
     s = nj.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
     if args.plot is not None:
         nj.plots.spectrum(nj.singular_values(J, memory_budget=budget), s, args.plot)
     if args.json:
-        print(json.dumps({"config": to_json(config), "result": plain(result)}))
+        print(_json.dumps({"config": to_json(config), "result": result}))
     else:
         _print(result, s.message)
     return 0 if s.certified else 1

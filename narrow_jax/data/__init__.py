@@ -4,7 +4,7 @@ from narrow_jax.data import augment, restricted_imagenet
 from narrow_jax.data.dataset import Dataset
 from narrow_jax.data.images import shrink
 from narrow_jax.data.loading import NAMES, load
-from narrow_jax.data.normalizers import Normalizer, standardize, whiten
+from narrow_jax.data.normalizers import Normalizer, scale, standardize, whiten
 from narrow_jax.data.stream import Stream
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "augment",
     "load",
     "restricted_imagenet",
+    "scale",
     "shrink",
     "standardize",
     "whiten",

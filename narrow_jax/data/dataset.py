@@ -50,8 +50,10 @@ class Dataset(NamedTuple):
         y_test: Targets of the test split.
         labels_test: Classes of the test split.
         classes: Number of classes; None where the targets are real numbers.
-        normalizer: The map that ``x`` went through after pixels were scaled to [0, 1], or None.
-        image_shape: Shape (height, width, channels) of a row of ``x``; None where a row is no image.
+        normalizer: The whole map from the rows as they were stored (pixels from 0 to 255, features) to ``x``;
+            ``normalizer.apply`` takes new rows to what a net trained on ``x`` has to see. Its ``kept`` are the columns
+            that "standardize" kept, None if it dropped none.
+        image_shape: Shape (height, width, channels) of a row of ``x``; None where a row is no image (any more).
     """
 
     name: str

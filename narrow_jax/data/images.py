@@ -6,6 +6,7 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax.data.dataset import Dataset
+from narrow_jax.data.normalizers import Normalizer
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in the grey level (ITU-R BT.601)."""
@@ -28,7 +29,7 @@ def shrink(data: Dataset, crop: int, size: int) -> Dataset:
     Reference:
         "Effect of Depth and Width on Local Minima in Deep Learning", section 4.3.
     """
-    if data.image_shape is None or data.normalizer is not None:
+    if data.image_shape is None or data.x.min() < 0 or data.x.max() > 1:
         raise ValueError(
             f"the rows of {data.name!r} are no images in [0, 1]; expected load(..., normalize=None)"
         )
@@ -39,16 +40,21 @@ def shrink(data: Dataset, crop: int, size: int) -> Dataset:
             "expected size ≤ crop ≤ height and width"
         )
     height, width, channels = data.image_shape
-    top, left = (height - crop) // 2, (width - crop) // 2
-    average = area_average(crop, size)
     grey = _LUMA if channels == 3 else np.full(channels, 1 / channels)
+    rows, columns = (_centre(side, crop, size) for side in (height, width))
+    small = Normalizer(np.zeros(data.x.shape[1]), np.kron(np.kron(rows, columns), grey).T)
+    return data._replace(
+        x=small.apply(data.x),
+        x_test=None if data.x_test is None else small.apply(data.x_test),
+        normalizer=small._replace(before=data.normalizer),
+        image_shape=(size, size, 1),
+    )
 
-    def small(x: np.ndarray) -> np.ndarray:
-        images = (x.reshape(-1, height, width, channels) @ grey)[:, top : top + crop, left : left + crop]
-        return (average @ images @ average.T).reshape(len(x), -1).astype(np.float32)
 
-    test = None if data.x_test is None else small(data.x_test)
-    return data._replace(x=small(data.x), x_test=test, image_shape=(size, size, 1))
+def _centre(side: int, crop: int, size: int) -> np.ndarray:
+    """Return the matrix (size, side) of the means over the centre of that side."""
+    first = (side - crop) // 2
+    return np.pad(area_average(crop, size), ((0, 0), (first, side - crop - first)))
 
 
 def area_average(many: int, few: int) -> np.ndarray:

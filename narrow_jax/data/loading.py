@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax.data import embedded, prepared, records
 from narrow_jax.data.dataset import Dataset, Source, Split, regression_targets
-from narrow_jax.data.normalizers import Normalizer, standardize, whiten
+from narrow_jax.data.normalizers import pixels, scale, standardize, whiten
 
 NAMES = ("digits", "synthetic", "teacher", *prepared.NAMES, *records.SUBSETS)
 _WITHOUT_TEST = ("digits", "synthetic", "teacher")
-_NORMALIZERS = {"standardize": standardize, "whiten": whiten}
+NORMALIZERS = {"standardize": standardize, "scale": scale, "whiten": whiten}
 _Folder = str | os.PathLike[str] | None
 # Regressions that are drawn: how, and their default numbers of rows and inputs
 _DRAWN = {"synthetic": (embedded.synthetic, 200, 20), "teacher": (embedded.teacher, 5000, 10)}
@@ -67,8 +68,9 @@ def load(
             belong to the larger, with the same labels. For ``synthetic`` and ``teacher`` the number of
             training rows (200 and 5,000 if None).
         inputs: Number d of inputs of ``synthetic`` and ``teacher`` (20 and 10 if None).
-        normalize: ``"standardize"`` or ``"whiten"``: the map of that name, fitted to the training rows and
-            applied to the test rows too. Pixels are scaled to [0, 1] before.
+        normalize: ``"standardize"`` (mean 0 and deviation 1 of each column, constant columns dropped),
+            ``"scale"`` (one mean and deviation for the whole array) or ``"whiten"``: the map of that name, fitted to
+            the training rows and applied to the test rows too. Pixels are scaled to [0, 1] before.
         seed: Of everything drawn here.
         test_fraction: Fraction of the rows put aside as test split, for the sets without one.
         raw_dir: Folder with a folder of original files per data set; ``$NARROW_JAX_RAW`` if None.
@@ -111,10 +113,15 @@ def load(
 
 
 def _check_choices(name: str, labels: str, classes: int, normalize: str | None) -> None:
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name is {type(name).__name__}; expected one of the words {', '.join(NAMES)}: arrays of your own go to "
+            "nj.fit as they are, data=(x, y), and nj.data.standardize, scale and whiten normalise them"
+        )
     _checks.choice("data set", name, NAMES)
     _checks.choice("labels", labels, ("true", "random"))
     if normalize is not None:
-        _checks.choice("normalization", normalize, _NORMALIZERS)
+        _checks.choice("normalization", normalize, NORMALIZERS)
     _checks.count("classes", classes, minimum=2)
     if labels == "true" and classes != 2:
         raise ValueError(f"classes is {classes}, which goes with labels='random': leave it out")
@@ -128,8 +135,8 @@ def _check_sizes(name: str, samples: int | None, inputs: int | None, test_fracti
         if name not in _DRAWN:
             drawn = " and ".join(map(repr, _DRAWN))
             raise ValueError(f"inputs is {inputs}, which goes with {drawn} only; {name!r} brings its own")
-    if not 0 <= test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction}; expected a number ≥ 0 and < 1")
+    if not isinstance(test_fraction, int | float | np.number) or not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction!r}; expected a number ≥ 0 and < 1")
     if test_fraction and name not in _WITHOUT_TEST:
         raise ValueError(
             f"test_fraction is {test_fraction}, but {name!r} has a test split of its own: leave it at 0"
@@ -179,30 +186,24 @@ def _subset(name: str, source: Source, samples: int, seed: int) -> Source:
 
 
 def _dataset(name: str, source: Source, normalize: str | None) -> Dataset:
-    x = _inputs(source.train, source.levels)
-    normalizer = None if normalize is None else _NORMALIZERS[normalize](x)
-    test = source.test
+    train, test = source.train, source.test
+    normalizer = pixels(math.prod(train.inputs.shape[1:]), source.levels)
+    if normalize is not None:
+        fitted = NORMALIZERS[normalize](normalizer.apply(train.inputs))
+        normalizer = fitted._replace(before=normalizer)
+    mixed = normalize == "whiten" or normalizer.kept is not None
     return Dataset(
         name=name,
-        x=_normalized(x, normalizer),
-        y=_targets(source.train, source.classes),
-        labels=_labels(source.train),
-        x_test=None if test is None else _normalized(_inputs(test, source.levels), normalizer),
+        x=normalizer.apply(train.inputs),
+        y=_targets(train, source.classes),
+        labels=_labels(train),
+        x_test=None if test is None else normalizer.apply(test.inputs),
         y_test=None if test is None else _targets(test, source.classes),
         labels_test=None if test is None else _labels(test),
         classes=source.classes,
         normalizer=normalizer,
-        image_shape=None if normalize == "whiten" else source.image_shape,
+        image_shape=None if mixed else source.image_shape,
     )
-
-
-def _inputs(split: Split, levels: int | None) -> np.ndarray:
-    x = split.inputs.reshape(len(split.inputs), -1).astype(np.float32)
-    return x if levels is None else x / np.float32(levels)
-
-
-def _normalized(x: np.ndarray, normalizer: Normalizer | None) -> np.ndarray:
-    return x if normalizer is None else normalizer.apply(x)
 
 
 def _labels(split: Split) -> np.ndarray | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, overload
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,18 +16,29 @@ from narrow_jax._typing import HostArray
 # any two columns of real images apart.
 _CONSTANT_BELOW = 1e-6
 _ROUNDING = 1e-12  # a deviation this small beside the mean is what float64 sums leave of equal entries
+_TINY, _HUGE = 1e-150, 1e150  # whose squares float64 holds
 _BLOCK_ROWS = 4096
 
 
 class Normalizer(NamedTuple):
-    """An affine map of inputs: z = (x − mean)·factor, a matrix product where the factor is a matrix.
+    """An affine map of inputs, z = ((x − mean)·factor)[kept], after the map ``before``, if there is one.
 
-    Both are float64 NumPy arrays, so that narrow directions keep their digits; as a pytree of arrays the
-    map passes through ``jit``.
+    All are float64 NumPy arrays, so that narrow directions keep their digits; as a pytree of arrays the map passes
+    through ``jit``. That of a ``Dataset`` is the whole map from the rows as they were stored, such as pixels from 0 to
+    255, to its x.
+
+    Attributes:
+        mean: (d,), what is taken off each column.
+        factor: one number, one a column (d,), or a matrix (d, r).
+        kept: columns of the result that are kept (r,), in ascending order; None for all. ``standardize`` drops
+            constant columns.
+        before: the map whose result, in float32, is the x of this one; None where there is none.
     """
 
     mean: HostArray
     factor: HostArray
+    kept: HostArray | None = None
+    before: Normalizer | None = None
 
     @overload
     def apply(self, x: np.ndarray) -> np.ndarray: ...
@@ -35,47 +47,128 @@ class Normalizer(NamedTuple):
     def apply(self, x: HostArray) -> HostArray:
         """Return the rows of x under the map.
 
-        NumPy rows are mapped in float64 and come back as float32. JAX rows, traced or not, are mapped in
-        their own dtype: for ill-conditioned data map before moving to the device.
+        NumPy rows, of any real dtype, are mapped in float64 and come back as float32. JAX rows, traced or not, are
+        mapped in their own dtype: for ill-conditioned data map before moving to the device.
 
         Args:
-            x: Rows (n, d) with the d that the map was fitted to.
+            x: Rows (n, d) with the d that the map was fitted to, or images (n, height, width, channels) of d pixels.
 
         Returns:
-            Mapped rows (n, r): r = d, or the number of directions that ``whiten`` kept.
+            Mapped rows (n, r): r = d, or the number of directions or columns that are kept.
 
         Raises:
             ValueError: x has another number of columns.
-            TypeError: x is a JAX array of integers.
+            TypeError: x is a JAX array of integers, or no array of numbers.
 
         Example:
             >>> train, test = np.array([[0.0], [2.0]]), np.array([[4.0]])
             >>> standardize(train).apply(test).tolist()
             [[3.0]]
         """
-        if self.factor.ndim == 2 and (x.ndim != 2 or x.shape[1] != self.factor.shape[0]):
+        x = x if isinstance(x, jax.Array) else _numbers("x", x)
+        rows = x.reshape(x.shape[0], -1) if x.ndim > 2 else x
+        columns = self._columns()
+        if rows.ndim != 2 or rows.shape[1] != columns:
             raise ValueError(
-                f"x has shape {x.shape}; expected (n, {self.factor.shape[0]}), "
-                "the columns that the normalizer was fitted to"
+                f"x has shape {x.shape}; expected (n, {columns}), the columns that the normalizer was fitted to"
             )
-        if isinstance(x, np.ndarray):
-            return np.concatenate([self._host_rows(block) for block in _row_blocks(x)])
-        _checks.floating_dtype(x.dtype)
-        mean, factor = (jnp.asarray(part, dtype=x.dtype) for part in self)
-        if factor.ndim == 2:
-            return jnp.matmul(x - mean[None, :], factor, precision=jax.lax.Precision.HIGHEST)
-        return (x - mean) * factor
+        if isinstance(rows, np.ndarray):
+            return np.concatenate([self._host_rows(block) for block in _row_blocks(rows)])
+        _checks.floating_dtype(rows.dtype)
+        return self._device_rows(rows)
+
+    def _columns(self) -> int:
+        return self.mean.shape[0] if self.before is None else self.before._columns()
 
     def _host_rows(self, x: np.ndarray) -> np.ndarray:
+        x = x if self.before is None else self.before._host_rows(x)
         centred = x.astype(np.float64) - self.mean
         mapped = centred @ self.factor if self.factor.ndim == 2 else centred * self.factor
-        return np.asarray(mapped, dtype=np.float32)
+        return np.asarray(mapped if self.kept is None else mapped[:, self.kept], dtype=np.float32)
+
+    def _device_rows(self, x: jax.Array) -> jax.Array:
+        x = x if self.before is None else self.before._device_rows(x)
+        mean, factor = (jnp.asarray(part, dtype=x.dtype) for part in (self.mean, self.factor))
+        centred = x - mean[None, :]
+        if factor.ndim == 2:
+            return jnp.matmul(centred, factor, precision=jax.lax.Precision.HIGHEST)
+        mapped = centred * (factor[None, :] if factor.ndim else factor)
+        return mapped if self.kept is None else jnp.take(mapped, jnp.asarray(self.kept).astype(int), axis=1)
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Return the map as arrays by name, in a dictionary in a dictionary for ``before``: to be saved.
+
+        Example:
+            >>> scale(np.array([[1.0, 3.0]])).to_arrays()
+            {'mean': array([2., 2.]), 'factor': array(1.)}
+        """
+        parts = {name: part for name, part in self._asdict().items() if part is not None}
+        return parts if self.before is None else parts | {"before": self.before.to_arrays()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Normalizer:
+        """Return the map that ``to_arrays`` was called on.
+
+        Raises:
+            ValueError: other names.
+        """
+        if unknown := set(arrays) - set(cls._fields) or {"mean", "factor"} - set(arrays):
+            raise ValueError(
+                f"a normalizer has the arrays {', '.join(cls._fields)}, of which mean and factor are needed; got "
+                f"{', '.join(arrays)} ({', '.join(sorted(unknown))} wrong): read the file that `narrow-jax train` wrote"
+            )
+        before = arrays.get("before")
+        return cls(**{**arrays, "before": None if before is None else cls.from_arrays(before)})
+
+
+def pixels(columns: int, levels: int | None) -> Normalizer:
+    """Return the map of pixels from 0 to ``levels`` to [0, 1]; that of other inputs, without levels, to themselves.
+
+    Example:
+        >>> pixels(2, 255).apply(np.array([[0, 51]], np.uint8)).tolist()
+        [[0.0, 0.20000000298023224]]
+    """
+    return Normalizer(np.zeros(columns), np.asarray(1 / levels if levels else 1.0))
 
 
 def standardize(x: HostArray) -> Normalizer:
+    """Return the map of each column to mean 0 and deviation 1; constant columns are dropped.
+
+    z_j = (x_j − μ_j)/s_j with mean μ_j and deviation s_j of column j, as scikit-learn's StandardScaler. A column is
+    constant if its training rows are equal to 1e-12 of their size; ``kept`` of the map names the others.
+
+    Args:
+        x: Training rows (n, d).
+
+    Returns:
+        The fitted map.
+
+    Raises:
+        ValueError: no rows, non-finite entries, or all rows equal.
+
+    Example:
+        >>> x = np.array([[1.0, 7.0, 1e-5], [3.0, 7.0, 3e-5]])
+        >>> standardize(x).apply(x).round(6).tolist(), standardize(x).kept.tolist()
+        ([[-1.0, -1.0], [1.0, 1.0]], [0, 2])
+    """
+    host = _rows("standardize", x)
+    low, high = (end.astype(np.float64) for end in (host.min(axis=0), host.max(axis=0)))
+    varies = high - low > np.maximum(_ROUNDING * np.maximum(-low, high), _TINY)
+    if not varies.any():
+        raise _no_variation("standardize", host)
+    # from the least entry and in units of the span: neither a large mean nor squares cost digits
+    span = np.where(varies, high - low, 1)
+    mean = _mean_of_blocks(lambda block: (block - low) / span, host)
+    variance = _mean_of_blocks(lambda block: ((block - low) / span - mean) ** 2, host)
+    factor = np.zeros_like(span)
+    factor[varies] = 1 / (span * np.sqrt(variance))[varies]
+    return Normalizer(low + span * mean, factor, None if varies.all() else np.flatnonzero(varies))
+
+
+def scale(x: HostArray) -> Normalizer:
     """Return the map to mean 0 and deviation 1 over all entries together.
 
-    z = (x − μ)/s with one mean μ and one deviation s for the whole array.
+    z = (x − μ)/s with one mean μ and one deviation s for the whole array: pixels keep their relations.
 
     Args:
         x: Training rows (n, d).
@@ -88,19 +181,19 @@ def standardize(x: HostArray) -> Normalizer:
 
     Example:
         >>> x = np.array([[1.0, 2.0], [3.0, 4.0]])
-        >>> z = standardize(x).apply(x)
+        >>> z = scale(x).apply(x)
         >>> abs(float(z.mean())) < 1e-6, round(float(z.std()), 6)
         (True, 1.0)
     """
-    host = _rows("standardize", x)
+    host = _rows("scale", x)
     mean = host.mean(dtype=np.float64)
     deviation = host.std(dtype=np.float64)
-    if deviation <= _ROUNDING * abs(mean):
+    if deviation <= max(_ROUNDING * abs(mean), _TINY):
         raise ValueError(
-            f"standardize: all {host.size} entries of x are {mean:.6g}, so their deviation is 0; "
+            f"scale: all {host.size} entries of x are {mean:.6g}, so their deviation is 0; "
             "expected entries that vary: use these data unnormalised"
         )
-    return Normalizer(np.asarray(mean), np.asarray(1 / deviation))
+    return Normalizer(np.full(host.shape[1], mean), np.asarray(1 / deviation))
 
 
 def whiten(x: HostArray) -> Normalizer:
@@ -149,18 +242,48 @@ def whiten(x: HostArray) -> Normalizer:
 
 
 def _rows(what: str, x: HostArray) -> np.ndarray:
-    _checks.samples(x, x)
-    _checks.finite("x", x)
-    host = np.asarray(x)
+    host = _numbers("x", x)
+    _checks.samples(host, host)
+    _checks.finite("x", host)
     if host.ndim != 2 or not host.size:
         raise ValueError(
             f"{what}: x has shape {host.shape}; expected (n, d), d ≥ 1: flatten each sample to a row"
         )
+    if max(-float(host.min()), float(host.max())) > _HUGE:
+        raise ValueError(
+            f"{what}: x has entries from {host.min():.3g} to {host.max():.3g}, whose squares overflow; expected "
+            f"entries up to {_HUGE:g}: scale them down first"
+        )
     return host
+
+
+def _numbers(what: str, x: Any) -> np.ndarray:
+    host = np.asarray(x)
+    if host.dtype.kind not in "biu" and not jnp.issubdtype(host.dtype, jnp.floating):
+        raise TypeError(
+            f"{what} is {type(x).__name__} of {host.dtype}; expected an array of real numbers, one row a sample: "
+            "convert words and categories to numbers first"
+        )
+    return host
+
+
+def _no_variation(what: str, host: np.ndarray) -> ValueError:
+    return ValueError(
+        f"{what}: all {len(host)} rows of x are equal; expected rows that vary: load more samples, or "
+        "use these data unnormalised"
+    )
 
 
 def _row_blocks(x: np.ndarray) -> list[np.ndarray]:
     return [x[start : start + _BLOCK_ROWS] for start in range(0, max(len(x), 1), _BLOCK_ROWS)]
+
+
+def _mean_of_blocks(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Return the mean over the rows, without a second copy of the data in float64."""
+    total = np.zeros(x.shape[1])
+    for block in _row_blocks(x):
+        total += function(block.astype(np.float64)).sum(axis=0)
+    return total / len(x)
 
 
 def _covariance(x: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -71,8 +71,11 @@ def _prepare(builder: Any, raw_dir: Path | None, data_dir: Path, download: bool)
     _verify(builder)
     tfds = extra("tensorflow_datasets", f"the data set {builder.name!r}")
     config = tfds.download.DownloadConfig(manual_dir=builder.folder, try_download_gcs=False)
+    print(f"preparing the data set {builder.name} in {data_dir}", file=sys.stderr)
+    # standard output may be somebody's JSON; bars of a download that does not take place are of no use
+    shown = sys.stderr if missing else io.StringIO()
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output may be somebody's JSON
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             builder.download_and_prepare(
                 download_dir=data_dir / "downloads" / builder.name,
                 download_config=config,

@@ -49,13 +49,15 @@ def superclass(labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Return the super-class 0 … 8 of each ImageNet class, −1 for a class outside.
 
     Raises:
-        ValueError: a label outside 0 … 999.
+        TypeError, ValueError: labels that are no integers, or one outside 0 … 999.
 
     Example:
         >>> superclass(np.array([151, 268, 269, 33])).tolist()
         [0, 0, -1, 3]
     """
     labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels are {labels.dtype}; expected integers, ImageNet classes from 0 to 999")
     bad = np.flatnonzero((labels < 0) | (labels >= _IMAGENET_CLASSES))
     if bad.size:
         raise ValueError(
@@ -131,7 +133,7 @@ def from_folder(folder: str | Path, *, size: int = 224, skip_undecodable: bool =
         ImportError: the extra ``data`` is not installed.
     """
     _checks.count("size", size)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there; expected a folder with one folder of images a class")
     classes = _imagenet_classes()
@@ -173,7 +175,7 @@ def from_records(
         ImportError: the extra ``data`` is not installed.
     """
     _checks.count("size", size)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not (folder / "dataset_info.json").is_file():
         raise FileNotFoundError(
             f"{folder} has no dataset_info.json; expected a version of imagenet2012 as tensorflow-datasets "

@@ -1,0 +1,51 @@
+"""Values as strict JSON holds them: every reader can read what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def plain(value: Any) -> Any:
+    """Return a value as strict JSON can hold it.
+
+    Scalars of NumPy and JAX become numbers, tuples and arrays lists, names words; what is infinite or not a number
+    becomes the word ``"inf"``, ``"-inf"`` or ``"nan"``, since JSON has no such numbers.
+
+    Raises:
+        TypeError: two names of a dictionary that read the same, or a random key.
+
+    Example:
+        >>> plain({"steps": np.int64(30), "radius": float("inf"), 4: (np.float32(0.5), True)})
+        {'steps': 30, 'radius': 'inf', '4': [0.5, True]}
+    """
+    if isinstance(value, Mapping):
+        named = {str(name): plain(entry) for name, entry in value.items()}
+        if len(named) < len(value):
+            raise TypeError(
+                f"two of the names {list(value)} read the same; expected names that differ as words"
+            )
+        return named
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = np.asarray(value).tolist()
+    if isinstance(value, tuple | list):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """Return the value as strict JSON.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+
+    Example:
+        >>> dumps({"loss": np.float32("nan")})
+        '{"loss": "nan"}'
+    """
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
