@@ -112,31 +112,42 @@ def bounds_norm(a: Matrix, bound: Any) -> bool:
     return mp.isinf(shift) or not any(flat(a)) or factor(negative, shift) is not None
 
 
-def smallest(k: Matrix, below: Any = 0) -> Any:
-    """Return √λ_min(K) by inverse iteration and Rayleigh quotients, 0 where K is singular.
+def smallest(k: Matrix) -> Any:
+    """Return √λ_min(K) to a relative 1e-30, 0 where K is singular.
 
-    Args:
-        k: lower triangle.
-        below: a σ < √λ_min(K); the closer, the faster.
+    Inverse iteration gives Rayleigh quotients θ ≥ λ_min, Cholesky factors give shifts μ < λ_min. With the residual r
+    of θ the next shift is θ − 2r, or halfway there where that is not below λ_min.
     """
-    lower = factor(k, mp.mpf(below) ** 2) or factor(k)
+    shift, lower = mp.mpf(0), factor(k)
+    x = [mp.mpf(1) / (i + 2) for i in range(len(k))]
     if lower is None:
         return mp.mpf(0)
-    x, before = [mp.mpf(1) / (i + 2) for i in range(len(k))], mp.inf
-    for _ in range(100):
+    for _ in range(300):
         x = solve(lower, x)
         size = norm(x)
         x = [entry / size for entry in x]
-        square = quadratic(k, x)
-        if abs(before - square) <= EQUAL * square:
+        image = times(k, x)
+        theta = mp.fdot(x, image)
+        if theta - shift <= THIRTY_DIGITS * theta:
             break
-        before = square
-    return mp.sqrt(max(square, mp.mpf(0)))
+        nearer = theta - 2 * norm([a - theta * b for a, b in zip(image, x, strict=True)])
+        nearer = max(nearer, (theta + shift) / 2 if nearer <= shift else shift)
+        for _ in range(3):
+            better = factor(k, nearer)
+            if better is not None:
+                shift, lower = nearer, better
+                break
+            nearer = (nearer + shift) / 2
+    return mp.sqrt(theta)
 
 
-def quadratic(k: Matrix, x: Row) -> Any:
-    """Return xᵀKx."""
-    return sum(x[i] * (2 * mp.fdot(row[:-1], x[:i]) + row[-1] * x[i]) for i, row in enumerate(k))
+THIRTY_DIGITS = mp.mpf(10) ** -30
+
+
+def times(k: Matrix, x: Row) -> Row:
+    """Return Kx from the lower triangle of K."""
+    full = [[k[max(i, j)][min(i, j)] for j in range(len(k))] for i in range(len(k))]
+    return [mp.fdot(row, x) for row in full]
 
 
 def largest(k: Matrix, steps: int = 3000) -> Any:
@@ -151,7 +162,7 @@ def largest(k: Matrix, steps: int = 3000) -> Any:
         scale = sum(power[i][i] for i in range(len(k)))
         power = [[entry / scale for entry in row] for row in power]
     x = max(transposed(power), key=norm)
-    return mp.sqrt(quadratic(k, x) / mp.fdot(x, x))
+    return mp.sqrt(mp.fdot(x, times(k, x)) / mp.fdot(x, x))
 
 
 # activations: σ, σ', sup|σ''|

@@ -1,4 +1,4 @@
-"""``memorization``: where it holds, Newton's method in 150 digits must find the zero; where there is none, it must not."""
+"""``memorization``: where it holds, Newton's method in 150 digits must find a zero; it must not where there is none."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ def jacobian(w: exact.Matrix, v: exact.Matrix, x: exact.Matrix, activation: str)
     ]
 
 
+def gram(w: Any, v: Any, x: Any, activation: str) -> exact.Matrix:
+    """Return JJᵀ of arrays."""
+    return exact.gram(jacobian(exact.matrix(w), exact.matrix(v), exact.matrix(x), activation))
+
+
 def lipschitz(v: Any, x: Any, activation: str) -> tuple[Any, exact.Matrix]:
     """Return S₂ max_j‖v_j,:‖ and the rows ‖x_i‖x_i, whose norm is the other factor of L."""
     sizes = [exact.norm(row) for row in exact.matrix(v)]
@@ -113,6 +118,7 @@ def check(net: Net, radius: float, found: Any, case: str, solvable: bool = True)
         solvable: False where no zero lies in the ball.
     """
     misses = [] if not found.holds or solvable else ["holds, but no net in the ball has loss 0"]
+    facts = {}
     if found.rows == net.y.size:
         misses += constants(net, found)
     if found.holds and solvable and found.rows == net.y.size:
@@ -120,14 +126,17 @@ def check(net: Net, radius: float, found: Any, case: str, solvable: bool = True)
         if not zero:
             misses.append("holds, and Newton's method finds no zero")
         elif moved > found.rho * (1 + exact.EQUAL) or away > radius * (1 + exact.EQUAL):
-            misses.append(f"the zero is {mp.nstr(moved, 9)} away, ρ = {found.rho!r}; ‖w − w⁰‖ = {mp.nstr(away, 9)}")
-    return judged(case, misses, found.holds, net.statement(radius), g=found.g)
+            misses.append(
+                f"the zero is {mp.nstr(moved, 9)} away, ρ = {found.rho!r}; ‖w − w⁰‖ = {mp.nstr(away, 9)}"
+            )
+        facts["tight"] = float(moved / found.rho) if found.rho else 0.0
+    return judged(case, misses, found.holds, net.statement(radius), **facts)
 
 
 def constants(net: Net, found: Any) -> list[str]:
     """Return which constants are on the wrong side."""
     w, v, x = (exact.matrix(a) for a in (net.w, net.v, net.x))
-    k = exact.gram(jacobian(w, v, x, net.activation))
+    k = gram(net.w, net.v, net.x, net.activation)
     f = forward(w, v, x, net.activation)
     residual = exact.norm([a - b for a, b in zip(exact.vector(net.y), f, strict=True)])
     wrong = {
@@ -135,7 +144,9 @@ def constants(net: Net, found: Any) -> list[str]:
         f"lipschitz = {found.lipschitz!r} is below L": not is_lipschitz(
             found.lipschitz, net.v, net.x, net.activation
         ),
-        f"residual = {found.residual!r} is off by more than {found.rounding!r}": abs(residual - found.residual)
+        f"residual = {found.residual!r} is off by more than {found.rounding!r}": abs(
+            residual - found.residual
+        )
         > found.rounding,
         f"distance = {found.distance!r} is below ‖w − w⁰‖": found.distance
         < _apart(w, exact.matrix(net.center)) * (1 - exact.EQUAL),
@@ -170,12 +181,18 @@ def with_labels(net: Net, w: np.ndarray) -> Net:
 
 
 def planted(rng: Rng) -> list[Outcome]:
-    """Check a net near a solution: as far from it as the certificate can hold, by bisection, in a ball that just fits."""
+    """Check a net near a solution, as far from it as the certificate can hold, in a ball that just fits.
+
+    It is moved at random, or along the singular vector for which the Newton step is as long as its bound.
+    """
     net = start(rng)
     size = net.w.size
     direction, noise = (rng.standard_normal(net.w.shape) / np.sqrt(size) for _ in range(2))
     solution = net.center + 10 ** rng.uniform(-3, 1) * direction
     net = with_labels(net, solution)
+    if rng.random() < 0.5:
+        rows = jacobian(exact.matrix(solution), exact.matrix(net.v), exact.matrix(net.x), net.activation)
+        noise = np.linalg.svd(np.array(rows, float), full_matrices=False)[2][-1].reshape(noise.shape)
     if rng.random() < 0.4:
         inputs, outputs = rng.integers(-190, 190, 2)
         factor = 2.0 ** -float(inputs)
@@ -213,7 +230,13 @@ def _too_large(rng: Rng, net: Net) -> tuple[str, Net, float]:
     The weights are where Newton's method gets with the ball left out.
     """
     radius = 10 ** rng.uniform(-3, 1)
-    bound = LIPSCHITZ[net.activation] * np.linalg.norm(net.x, axis=1) * np.linalg.norm(net.v) * np.sqrt(2) * radius
+    bound = (
+        LIPSCHITZ[net.activation]
+        * np.linalg.norm(net.x, axis=1)
+        * np.linalg.norm(net.v)
+        * np.sqrt(2)
+        * radius
+    )
     y = rng.standard_normal(net.y.shape)
     index = rng.integers(len(y))
     y *= bound[index] * (1 + 10 ** rng.uniform(-9, 0)) / np.abs(y[index]).max()
@@ -226,7 +249,9 @@ def approached(net: Net, steps: int = 6) -> Net:
     for _ in range(steps):
         z = net.x @ w
         values = np.array([[float(exact.VALUES[net.activation](q)) for q in row] for row in exact.matrix(z)])
-        slopes = np.array([[float(exact.DERIVATIVES[net.activation](q)) for q in row] for row in exact.matrix(z)])
+        slopes = np.array(
+            [[float(exact.DERIVATIVES[net.activation](q)) for q in row] for row in exact.matrix(z)]
+        )
         plus, minus = np.split(values, 2, axis=1)
         residual = net.y - (plus - minus) @ net.v
         d = slopes[:, None, :] * np.concatenate([net.v, -net.v]).T
@@ -269,7 +294,7 @@ def _at_zero(rng: Rng, net: Net) -> tuple[str, Net, float]:
 
 
 def _too_close(rng: Rng, net: Net) -> tuple[str, Net, float]:
-    """Two samples so close that in the ball |f_i − f_l| ≤ Lip‖x_i − x_l‖ Σ_j|v_j|(‖w_j+‖ + ‖w_j−‖) is below their labels."""
+    """In the ball |f_i − f_l| ≤ Lip‖x_i − x_l‖ Σ_j|v_j|(‖w_j+‖ + ‖w_j−‖), and the labels are further apart."""
     x, radius = net.x.copy(), 10 ** rng.uniform(-2, 0.5)
     i, j = rng.choice(len(x), 2, replace=False)
     x[i] = x[j] * (1 + 2.0 ** -rng.integers(8, 52))

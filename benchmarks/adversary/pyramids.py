@@ -51,7 +51,9 @@ def start(rng: Rng) -> tuple[Params, np.ndarray, np.ndarray, tuple[float, float]
     scale = 10 ** rng.uniform(0, 1.5)
     params = {f"w{i}": scale * np.eye(sizes[i - 1], sizes[i]) for i in range(3, len(sizes))}
     for name in params:
-        params[name] = params[name] + 0.2 * scale * rng.standard_normal(params[name].shape) * (rng.random() < 0.5)
+        params[name] = params[name] + 0.2 * scale * rng.standard_normal(params[name].shape) * (
+            rng.random() < 0.5
+        )
     params["w1"] = rng.standard_normal(sizes[:2]) / np.sqrt(INPUTS) * 10 ** rng.uniform(0, 2)
     params["w2"] = rng.standard_normal(sizes[1:3]) * 10 ** rng.uniform(-6, -1) * (rng.random() < 0.5)
     x = rng.standard_normal((SAMPLES, INPUTS))
@@ -85,7 +87,9 @@ def descents(rng: Rng) -> list[Outcome]:
     return [judged(f"descent, {which}", misses, holds, text)]
 
 
-def refused_step(params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float, float], found: Any) -> list[str]:
+def refused_step(
+    params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float, float], found: Any
+) -> list[str]:
     """Return what holds for a step size above its bound."""
     misses = []
     for name in ("paper", "sharper"):
@@ -110,7 +114,11 @@ def violations(rng: Rng) -> list[Outcome]:
     elif case == "narrow first layer":
         params["w1"], params["w2"] = params["w1"][:, :3], params["w2"][:3]
     elif case == "singular layer":
-        params = {**params, "w2": np.ones((len(params["w2"]), 3)), "w3": np.ones((3, y.shape[1])) @ np.eye(y.shape[1])}
+        params = {
+            **params,
+            "w2": np.ones((len(params["w2"]), 3)),
+            "w3": np.ones((3, y.shape[1])) @ np.eye(y.shape[1]),
+        }
         params = {name: params[name] for name in ("w1", "w2", "w3")}
         params["w3"][:, :] = 0.0
     elif case == "increasing widths":
@@ -123,7 +131,9 @@ def violations(rng: Rng) -> list[Outcome]:
     misses = [f"holds: {found.reason}"] if holds else []
     if not holds and "Assumption" not in found.reason:
         misses.append(f"names no assumption: {found.reason}")
-    return [judged(f"violation, {case}", misses, False, call("nj.certificates.pyramidal", params, x, y, sigma))]
+    return [
+        judged(f"violation, {case}", misses, False, call("nj.certificates.pyramidal", params, x, y, sigma))
+    ]
 
 
 VIOLATIONS = (
@@ -156,7 +166,9 @@ def extremes(a: exact.Matrix) -> tuple[Any, Any]:
     return exact.smallest(k), exact.largest(k, 2**14)
 
 
-def constants(params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float, float], found: Any) -> list[str]:
+def constants(
+    params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float, float], found: Any
+) -> list[str]:
     """Return which of the constants (3) to (8) are on the wrong side, or not what the paper says."""
     reference = exact_constants(params, x, y, smooth)
     low, high = reference["low"], reference["high"]
@@ -174,7 +186,9 @@ def constants(params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float,
 
 def _one_sided(name: str, got: float, reference: Any, sign: int) -> list[str]:
     """Return a miss if sign·(reference − got) < 0, or if they are far from each other."""
-    if sign * (reference - got) < -mp.mpf(10) ** -11 * abs(reference) * (sign < 0 and name in LARGEST_FROM_BELOW):
+    if sign * (reference - got) < -(mp.mpf(10) ** -11) * abs(reference) * (
+        sign < 0 and name in LARGEST_FROM_BELOW
+    ):
         return [f"{name} = {got!r} is on the wrong side of {mp.nstr(reference, 20)}"]
     if abs(reference - got) > mp.mpf(10) ** -6 * (abs(reference) + (name in LOGARITHMS)):
         return [f"{name} = {got!r}, and {mp.nstr(reference, 20)} in 150 digits"]
@@ -186,7 +200,9 @@ LARGEST_FROM_BELOW = ("lambda_bars", "x_norm", "q0", "q1", "log10_r")
 """Their references come from norms by the power method, which end 1e-12 below the truth."""
 
 
-def exact_constants(params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float, float]) -> dict[str, Any]:
+def exact_constants(
+    params: Params, x: np.ndarray, y: np.ndarray, smooth: tuple[float, float]
+) -> dict[str, Any]:
     """Return the constants that are rounded down, and those rounded up."""
     gamma, beta = (mp.mpf(constant) for constant in smooth)
     layers = features(params, x, smooth)
@@ -265,7 +281,9 @@ def float_activation(gamma: float, beta: float) -> tuple[Any, Any]:
     return value, lambda z: gamma + (1 - gamma) * special.ndtr(z / tau)
 
 
-def descend(params: Params, x: Any, y: Any, smooth: tuple[float, float], eta: float, steps: int, digits: bool) -> Any:
+def descend(
+    params: Params, x: Any, y: Any, smooth: tuple[float, float], eta: float, steps: int, digits: bool
+) -> Any:
     """Return the losses and weights of every step, the start first."""
     value, slope = exact.smooth_leaky_relu(*smooth) if digits else float_activation(*smooth)
     weights = [params[f"w{layer}"] for layer in range(1, len(params) + 1)]
@@ -306,12 +324,16 @@ def broken(
     for k, weights in enumerate(path):
         apart = math.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(weights, path[-1], strict=True)))
         if apart > (guarantee.distance_bound(k) + end) * (1 + ROUNDING):
-            misses.append(f"‖θ_{k} − θ_{STEPS}‖ = {apart!r} is above its bound {guarantee.distance_bound(k)!r}")
+            misses.append(
+                f"‖θ_{k} − θ_{STEPS}‖ = {apart!r} is above its bound {guarantee.distance_bound(k)!r}"
+            )
             break
     return misses + left(path, x, smooth, found, guarantee)
 
 
-def left(path: list[Any], x: np.ndarray, smooth: tuple[float, float], found: Any, guarantee: Any) -> list[str]:
+def left(
+    path: list[Any], x: np.ndarray, smooth: tuple[float, float], found: Any, guarantee: Any
+) -> list[str]:
     """Return which balls and which invariants (21) the path leaves."""
     value, _ = float_activation(*smooth)
     misses = []
@@ -323,9 +345,13 @@ def left(path: list[Any], x: np.ndarray, smooth: tuple[float, float], found: Any
         if guarantee is not found.paper:
             continue
         values = [np.linalg.svd(w, compute_uv=False) for w in path[k]]
-        smallest = [v[-1] >= s / 2 * (1 - ROUNDING) for v, s in zip(values[2:], found.lambdas[2:], strict=True)]
+        smallest = [
+            v[-1] >= s / 2 * (1 - ROUNDING) for v, s in zip(values[2:], found.lambdas[2:], strict=True)
+        ]
         largest = [v[0] <= 1.5 * b * (1 + ROUNDING) for v, b in zip(values, found.lambda_bars, strict=True)]
-        first = np.linalg.svd(value(x @ path[k][0]), compute_uv=False)[-1] >= found.lambda_f / 2 * (1 - ROUNDING)
+        first = np.linalg.svd(value(x @ path[k][0]), compute_uv=False)[-1] >= found.lambda_f / 2 * (
+            1 - ROUNDING
+        )
         if not all(itertools.chain(smallest, largest, [first])):
             misses.append(f"the invariants (21) are broken at step {k}: {smallest}, {largest}, {first}")
     return misses

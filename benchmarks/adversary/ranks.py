@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -50,40 +51,55 @@ def fractions(array: Any) -> Fractions:
 def product(a: Fractions, b: Fractions) -> Fractions:
     """Return AB."""
     columns = list(zip(*b, strict=True))
-    return [[sum((p * q for p, q in zip(row, column, strict=True)), Fraction(0)) for column in columns] for row in a]
+    return [
+        [sum((p * q for p, q in zip(row, column, strict=True)), Fraction(0)) for column in columns]
+        for row in a
+    ]
 
 
-def tangent(params: Params, x: np.ndarray, name: str) -> tuple[list[Fractions], Fractions, list[list[list[Fraction]]]]:
+def _entrywise(function: Callable[[Fraction, Fraction], Fraction], a: Fractions, b: Fractions) -> Fractions:
+    return [[function(*pair) for pair in zip(*rows, strict=True)] for rows in zip(a, b, strict=True)]
+
+
+def tangent(params: Params, x: np.ndarray, name: str) -> tuple[list[Fractions], Fractions, list[Fractions]]:
     """Return Φ^(0) … Φ^(H), the outputs, and the columns of D by layer, each over the rows (i, c)."""
     weights = [fractions(params[f"w{layer}"]) for layer in range(1, len(params) + 1)]
-    features, slopes, outputs = [fractions(x)], [], []
-    for index, w in enumerate(weights, start=1):
+    features, slopes = [fractions(x)], []
+    for w in weights[:-1]:
         z = product(features[-1], w)
-        if index == len(weights):
-            outputs = z
-            break
-        slope = [[Fraction(1) if entry > 0 else SLOPES[name] for entry in row] for row in z]
-        slopes.append([[s if entry else Fraction(0) for s, entry in zip(*rows, strict=True)] for rows in zip(slope, z, strict=True)])
-        features.append([[s * entry for s, entry in zip(*rows, strict=True)] for rows in zip(slope, z, strict=True)])
-    k = len(outputs[0])
-    sensitivities = [[[[Fraction(int(c == e)) for e in range(k)] for c in range(k)] for _ in outputs]]
-    for w, slope in zip(reversed(weights[1:]), reversed(slopes), strict=True):
-        back = list(zip(*w, strict=True))
-        above = sensitivities[0]
-        here = [
-            [[s * entry for s, entry in zip(slope[i], product([row], back)[0], strict=True)] for row in rows]
-            for i, rows in enumerate(above)
-        ]
-        sensitivities.insert(0, here)
+        # 0 at a kink, as the library has it; no rounding moves these data across one
+        slopes.append(
+            [[SLOPES[name] if entry < 0 else Fraction(int(entry > 0)) for entry in row] for row in z]
+        )
+        features.append(_entrywise(Fraction.__mul__, slopes[-1], z))
+    outputs = product(features[-1], weights[-1])
     columns = [
         [
-            [g[i][c][b] * phi[i][a] for i in range(len(outputs)) for c in range(k)]
+            [
+                g * sample[a]
+                for sample, rows in zip(phi, sensitivity, strict=True)
+                for g in (row[b] for row in rows)
+            ]
             for b in range(len(w[0]))
             for a in range(len(w))
         ]
-        for phi, g, w in zip(features, sensitivities, weights, strict=True)
+        for phi, sensitivity, w in zip(features, _sensitivities(weights, slopes), weights, strict=True)
     ]
     return features, outputs, columns
+
+
+def _sensitivities(weights: list[Fractions], slopes: list[Fractions]) -> list[list[Fractions]]:
+    """Return ∂ŷ_ic/∂z^(l)_ib by layer, sample, output and unit."""
+    outputs = range(len(weights[-1][0]))
+    found = [[[[Fraction(int(c == e)) for e in outputs] for c in outputs] for _ in slopes[0]]]
+    for w, slope in zip(reversed(weights[1:]), reversed(slopes), strict=True):
+        back = [list(row) for row in zip(*w, strict=True)]
+        below = [
+            [[s * entry for s, entry in zip(at, row, strict=True)] for row in product(rows, back)]
+            for at, rows in zip(slope, found[0], strict=True)
+        ]
+        found.insert(0, below)
+    return found
 
 
 # problems
@@ -94,7 +110,8 @@ def draw(rng: Rng) -> tuple[Params, np.ndarray, np.ndarray, str]:
     inputs, widths, samples = NETS[rng.integers(len(NETS))]
     sizes = (inputs, *widths)
     params = {
-        f"w{i}": np.round(rng.standard_normal(sizes[i - 1 : i + 1]) * 8) / 8 + 1 / 16 for i in range(1, len(sizes))
+        f"w{i}": np.round(rng.standard_normal(sizes[i - 1 : i + 1]) * 8) / 8 + 1 / 16
+        for i in range(1, len(sizes))
     }
     x = np.round(rng.standard_normal((samples, inputs)) * 8) / 8
     if rng.random() < 0.3:  # equal units, a dead unit, an input that is always 0
@@ -106,13 +123,13 @@ def draw(rng: Rng) -> tuple[Params, np.ndarray, np.ndarray, str]:
 
 
 def rescaled(rng: Rng, params: Params, largest: int = LARGEST) -> Params:
-    """Return the same function with hidden units in other units, by one power of two a layer and one a unit."""
+    """Return the same function with hidden layers in other units: a power of two for each layer, or each unit."""
     weights = [params[f"w{layer}"].copy() for layer in range(1, len(params) + 1)]
     for layer in range(len(weights) - 1):
-        exponents = rng.integers(-largest, largest + 1, weights[layer].shape[1])
-        exponents = exponents[:1] if rng.random() < 0.5 else exponents
+        units = weights[layer].shape[1]
+        exponents = rng.integers(-largest, largest + 1, units if rng.random() < 0.5 else 1).astype(float)
         weights[layer] *= 2.0**exponents
-        weights[layer + 1] *= 2.0 ** -exponents[:, None].astype(float)
+        weights[layer + 1] *= 2.0 ** -exponents[:, None]
     return {f"w{layer}": w for layer, w in enumerate(weights, start=1)}
 
 
@@ -132,7 +149,10 @@ def stationary_value(rng: Rng) -> list[Outcome]:
 def stationary_targets(columns: list[list[Fraction]], outputs: Fractions, noise: np.ndarray) -> np.ndarray:
     """Return targets whose error is orthogonal to D, to rounding."""
     rest, _ = exact.residual(columns, [Fraction(float(entry)) for entry in noise.ravel()])
-    flat = [float(mp.mpf(f.numerator) / f.denominator + r) for f, r in zip(itertools.chain(*outputs), rest, strict=True)]
+    flat = [
+        float(mp.mpf(f.numerator) / f.denominator + r)
+        for f, r in zip(itertools.chain(*outputs), rest, strict=True)
+    ]
     return np.array(flat).reshape(noise.shape)
 
 
@@ -151,7 +171,14 @@ def _number(fraction: Fraction) -> Any:
 
 
 def check_value(
-    params: Params, x: np.ndarray, y: np.ndarray, name: str, method: str, reference: dict[str, Any], at_rest: bool, case: str
+    params: Params,
+    x: np.ndarray,
+    y: np.ndarray,
+    name: str,
+    method: str,
+    reference: dict[str, Any],
+    at_rest: bool,
+    case: str,
 ) -> Outcome:
     """Return whether loss, value, rank and verdict are right."""
     found = nj.certificates.stationary_value(params, x, y, activation(name), method=method)
@@ -159,7 +186,7 @@ def check_value(
     misses = []
     if abs(found.loss - reference["loss"]) > unit:
         misses.append(f"loss = {found.loss!r}, exactly {mp.nstr(reference['loss'], 17)}")
-    if found.status == "resolved":
+    if found.status == "resolved" and found.ranks is not None:
         if abs(found.value - reference["value"]) > unit:
             misses.append(f"resolved, value = {found.value!r}, exactly {mp.nstr(reference['value'], 17)}")
         if set(found.ranks.values()) != {reference["rank"]}:
@@ -189,14 +216,19 @@ def basis_functions(rng: Rng) -> list[Outcome]:
     features, outputs, columns = tangent(params, x, name)
     k = y.shape[1]
     each = [column for layer in layers for column in zip(*features[layer], strict=True)]
-    blocks = [[entry * int(c == e) for entry in column for e in range(k)] for column in each for c in range(k)]
+    blocks = [
+        [entry * int(c == e) for entry in column for e in range(k)] for column in each for c in range(k)
+    ]
     target = [Fraction(float(entry)) for entry in y.ravel()]
     hidden = list(itertools.chain.from_iterable(columns[:-1]))
     reference = {
         "bound": exact.unexplained(blocks + hidden, target)[0],
         "regression": exact.unexplained(blocks, target)[0],
         "baseline": _number(sum((e * e for e in target), Fraction(0)) / 2),
-        "loss": _number(sum(((a - b) ** 2 for a, b in zip(itertools.chain(*outputs), target, strict=True)), Fraction(0)) / 2),
+        "loss": _number(
+            sum(((a - b) ** 2 for a, b in zip(itertools.chain(*outputs), target, strict=True)), Fraction(0))
+            / 2
+        ),
     }
     outcomes, sets = [], None
     for case, net in {"as drawn": params, "rescaled": rescaled(rng, params)}.items():
@@ -286,7 +318,11 @@ def check_data(x: np.ndarray, y: np.ndarray, reference: dict[str, Any], case: st
         "x spans R^d": rank == d,
         "no sample is 0": bool(x.any(axis=1).all()),
     }
-    misses = [f"{name}: {verdicts[name]}, exactly {holds}" for name, holds in expected.items() if verdicts[name] != holds]
+    misses = [
+        f"{name}: {verdicts[name]}, exactly {holds}"
+        for name, holds in expected.items()
+        if verdicts[name] != holds
+    ]
     got = audit.rank, audit.width_needed, nj.jacobian.admissible_width(x, k)
     if got != (rank, needed, needed):
         misses.append(f"rank, width_needed, admissible_width = {got}, exactly {(rank, needed, needed)}")

@@ -1,8 +1,8 @@
-"""``nice_region`` and ``kkt``: singular points and KKT points of loss > 0 in closed form, by σ = sin on orthogonal samples.
+"""``nice_region`` and ``kkt``: singular points, and KKT points of loss > 0, by σ = sin on orthogonal samples.
 
 For x_i = c_i e_i row i of J(w; v) has the norm |c_i|‖(v_j cos(c_i w_ij))_j‖, and the rows are orthogonal. It vanishes
-where all c_i w_ij are odd multiples of π/2: the distance there is √Σ_j t_ij²/|c_i|, t_ij that of c_i w_ij from the nearest
-of them. Theorem 1 is attained as t → 0.
+where all c_i w_ij are odd multiples of π/2: the distance there is √Σ_j t_ij²/|c_i|, t_ij that of c_i w_ij from the
+nearest of them. Theorem 1 is attained as t → 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESIDUAL = 1e-9
 
 
 def nice_region(rng: Rng) -> list[Outcome]:
-    """Check ε₀ against σ_min and L in 150 digits, and against the distance to a singular Jacobian where that is known."""
+    """Check ε₀ against σ_min and L in 150 digits, and against the distance to a singular J where that is known."""
     if rng.random() < 0.5:
         net = memorized.start(rng)
         if rng.random() < 0.5:
@@ -59,15 +59,18 @@ def singular_distance(w: np.ndarray, x: np.ndarray) -> Any:
     return min(distances)
 
 
-def check_region(w: np.ndarray, v: np.ndarray, x: np.ndarray, activation: str, singular: Any, case: str) -> Outcome:
+def check_region(
+    w: np.ndarray, v: np.ndarray, x: np.ndarray, activation: str, singular: Any, case: str
+) -> Outcome:
     """Return whether ε₀ is what the theorem says, and no singular point lies within it."""
     found = nj.certificates.nice_region({"w": w, "v": v}, x, activation)
     here = np.ones_like(v) if v.shape[1] == 1 else v
-    arguments = [exact.matrix(a) for a in (w, here, x)]
-    k = exact.gram(memorized.jacobian(*arguments, activation))
+    k = memorized.gram(w, here, x, activation)
     misses = region_misses(found, here, x, activation, k)
     if found.holds and not found.radius <= singular * (1 + exact.EQUAL):
-        misses.append(f"radius = {found.radius!r}, and J is singular at a distance of {mp.nstr(singular, 20)}")
+        misses.append(
+            f"radius = {found.radius!r}, and J is singular at a distance of {mp.nstr(singular, 20)}"
+        )
     text = call("nj.certificates.nice_region", {"w": w, "v": v}, x, activation)
     ratio = float(found.radius / singular) if found.holds and math.isfinite(found.radius) else 0.0
     return judged(case, misses, found.holds, text, tight=ratio)
@@ -91,7 +94,7 @@ def region_misses(found: Any, v: np.ndarray, x: np.ndarray, activation: str, k: 
 
 
 def kkt(rng: Rng) -> list[Outcome]:
-    """Check a KKT point of loss > 0, exact or near an exact one, or the residual and the constants at random weights."""
+    """Check a problem with a KKT point of loss > 0, or the residual and the constants at random weights."""
     return KKT_CASES[rng.choice(3, p=[0.3, 0.3, 0.4])](rng)
 
 
@@ -109,8 +112,8 @@ def _on_the_sphere(rng: Rng) -> list[Outcome]:
     v, x = np.full((UNITS // 2, 1), zeta), np.eye(1, INPUTS) * c
     gap = 10 ** rng.uniform(-6, 2)
     y = np.array([[UNITS * zeta * np.sin(s) + (gap if rising else -gap)]])
-    problem = dict(center={"w": np.zeros_like(w), "v": v}, x=x, y=y, radius=2 * s / c)
-    problem |= dict(zeta=zeta, kappa=float(rng.choice([1.0, 2.0, np.inf])), activation="sin")
+    problem = {"center": {"w": np.zeros_like(w), "v": v}, "x": x, "y": y, "radius": float(2 * s / c)}
+    problem |= {"zeta": zeta, "kappa": float(rng.choice([1.0, 2.0, np.inf])), "activation": "sin"}
     return [check_kkt({"w": w, "v": v}, problem, "on the sphere", stuck=True)]
 
 
@@ -123,14 +126,17 @@ def _near_singular_start(rng: Rng) -> list[Outcome]:
     zeta = float(10 ** rng.uniform(-3, 0))
     index = int(np.argmin([singular_distance(w[i : i + 1], x[i : i + 1, i : i + 1]) for i in range(SAMPLES)]))
     distance = singular_distance(w, x)
-    radius = float(distance) * (1 + 10 ** rng.uniform(-14, 0.5) if rng.random() < 0.6 else rng.uniform(0.1, 1))
+    radius = float(distance) * (
+        1 + 10 ** rng.uniform(-14, 0.5) if rng.random() < 0.6 else rng.uniform(0.1, 1)
+    )
     at = w.copy()
     at[index] = np.tile(odd[index] / x[index, index], 2)
     y = np.zeros((SAMPLES, 1))
     y[index] = rng.standard_normal()
     kappa = float(rng.choice([1.0, 3.0]))
     v = zeta * rng.uniform(1, kappa, (UNITS // 2, 1))
-    problem = dict(center={"w": w, "v": v}, x=x, y=y, radius=radius, zeta=zeta, kappa=kappa, activation="sin")
+    problem = {"center": {"w": w, "v": v}, "x": x, "y": y, "radius": radius, "zeta": zeta}
+    problem |= {"kappa": kappa, "activation": "sin"}
     return [check_kkt({"w": at, "v": v}, problem, "singular", stuck=mp.mpf(radius) >= distance)]
 
 
@@ -141,16 +147,18 @@ def _random_weights(rng: Rng) -> list[Outcome]:
     w = net.center + away / np.linalg.norm(away) * radius * rng.choice([0.0, 0.5, 1.0, 1.5])
     v = net.v * rng.uniform(0.5, 2, net.v.shape)
     y = rng.standard_normal(net.y.shape)
-    problem = dict(center={"w": net.center, "v": net.v}, x=net.x, y=y, radius=radius, zeta=zeta)
-    problem |= dict(kappa=float(rng.choice([1.0, 3.0, np.inf])), activation=net.activation)
+    problem = {"center": {"w": net.center, "v": net.v}, "x": net.x, "y": y, "radius": radius, "zeta": zeta}
+    problem |= {"kappa": float(rng.choice([1.0, 3.0, np.inf])), "activation": net.activation}
     return [check_kkt({"w": w, "v": v}, problem, "random", stuck=False, center=net)]
 
 
 KKT_CASES = (_on_the_sphere, _near_singular_start, _random_weights)
 
 
-def check_kkt(params: dict[str, np.ndarray], problem: dict[str, Any], case: str, stuck: bool, center: Any = None) -> Outcome:
-    """Return whether verdict, constants and residual are right; at ``stuck`` problems there is a KKT point of loss > 0."""
+def check_kkt(
+    params: dict[str, np.ndarray], problem: dict[str, Any], case: str, stuck: bool, center: Any = None
+) -> Outcome:
+    """Return whether verdict, constants and residual are right; ``stuck``: there is a KKT point of loss > 0."""
     found = nj.certificates.kkt(params, **problem)
     misses = kkt_misses(params, problem, found, stuck)
     if center is not None:
@@ -166,8 +174,7 @@ def kkt_misses(params: dict[str, np.ndarray], problem: dict[str, Any], found: An
     """Return what is wrong beside the residual."""
     x, activation, center = problem["x"], problem["activation"], problem["center"]
     w, v = params["w"], params["v"]
-    arguments = [exact.matrix(a) for a in (w, v, x)]
-    k = exact.gram(memorized.jacobian(*arguments, activation))
+    k = memorized.gram(w, v, x, activation)
     misses = ["holds at a KKT point of loss > 0"] if stuck and found.holds else []
     if found.sigma > 0 and not exact.at_least(k, found.sigma):
         misses.append(f"sigma = {found.sigma!r} is above σ_min")
@@ -175,12 +182,18 @@ def kkt_misses(params: dict[str, np.ndarray], problem: dict[str, Any], found: An
         misses.append(f"lipschitz = {found.lipschitz!r} is below L")
     if found.threshold > 0:
         ones = np.ones_like(v)
-        start = [exact.matrix(a) for a in (center["w"], ones, x)]
         front, rows = memorized.lipschitz(ones, x, activation)
-        part = front * exact.largest(exact.gram(rows)) * (1 + mp.mpf(problem["kappa"]) / 2) * (1 - mp.mpf(10) ** -9)
-        if not exact.at_least(exact.gram(memorized.jacobian(*start, activation)), mp.mpf(found.threshold) * part):
+        part = (
+            front
+            * exact.largest(exact.gram(rows))
+            * (1 + mp.mpf(problem["kappa"]) / 2)
+            * (1 - mp.mpf(10) ** -9)
+        )
+        if not exact.at_least(
+            memorized.gram(center["w"], ones, x, activation), mp.mpf(found.threshold) * part
+        ):
             misses.append(f"threshold = {found.threshold!r} is above σ_min/(S₂√λ_max(1 + κ/2))")
-    f = memorized.forward(*arguments, activation)
+    f = memorized.forward(exact.matrix(w), exact.matrix(v), exact.matrix(x), activation)
     loss = sum((a - b) ** 2 for a, b in zip(f, exact.vector(problem["y"]), strict=True)) / 2
     scale = sum(a**2 + b**2 for a, b in zip(f, exact.vector(problem["y"]), strict=True))
     if not abs(found.loss - loss) <= mp.mpf(10) ** -11 * scale:
@@ -230,13 +243,15 @@ def natural_residual(
     for c in range(columns):
         here = slice(c, None, columns)
         column = [a * b for a, b in zip(cone[here], signs[here], strict=True)]
-        projected[here] = [a * b for a, b in zip(ratio_cone(column, zeta * s, kappa), signs[here], strict=True)]
+        projected[here] = [
+            a * b for a, b in zip(ratio_cone(column, zeta * s, kappa), signs[here], strict=True)
+        ]
     unit = exact.norm(gradient(center["w"], center["v"])) or mp.mpf(1)
     return exact.norm([a - b for a, b in zip(point, ball + projected, strict=True)]) / unit
 
 
 def ratio_cone(v: exact.Row, zeta: Any, kappa: float) -> exact.Row:
-    """Return the projection onto {u ≥ ζ, max u ≤ κ min u}: clip(v, t, κt), g(t) = Σ(t − v)₊ − κΣ(v − κt)₊ = 0 or t = ζ."""
+    """Return the projection onto {u ≥ ζ, max u ≤ κ min u}: clip(v, t, κt), Σ(t − v)₊ = κΣ(v − κt)₊ or t = ζ."""
     if math.isinf(kappa):
         return [max(entry, zeta) for entry in v]
     k = mp.mpf(kappa)
