@@ -216,7 +216,7 @@ def impossible(rng: Rng) -> list[Outcome]:
     """Check labels that no net in the ball has: too large for it, or contradicting each other or the symmetry of σ."""
     net = start(rng)
     case, net, radius = IMPOSSIBLE[rng.integers(len(IMPOSSIBLE))](rng, net)
-    if rng.random() < 0.5:
+    if case != "tiny" and rng.random() < 0.5:
         inputs, outputs = rng.integers(-450, 450), rng.integers(-450, 450)
         net, radius = rescaled(net, int(inputs), int(outputs)), radius * 2.0 ** -float(inputs)
     if not all(np.isfinite(a).all() for a in (net.w, net.v, net.x, net.y)):
@@ -307,7 +307,18 @@ def _too_close(rng: Rng, net: Net) -> tuple[str, Net, float]:
     return "samples too close", approached(net._replace(y=y)), radius
 
 
-IMPOSSIBLE = (_too_large, _too_large, _contradictory, _symmetric, _at_zero, _too_close)
+def _tiny(rng: Rng, net: Net) -> tuple[str, Net, float]:
+    """|f_ic| ≤ sup σ − inf σ times Σ_j|v_jc| for every w, where x and v are so small that products of them vanish."""
+    activation = ("tanh", "sigmoid", "sin")[rng.integers(3)]
+    inputs, outputs = rng.integers(-399, -330, 2)
+    x = net.x[:3] / np.abs(net.x[:3]).max(axis=1, keepdims=True) * 2.0**inputs
+    v = net.v / np.abs(net.v).max() * 2.0**outputs
+    y = 2 * np.sum(np.abs(v)) * (1 + 10 ** rng.uniform(-9, 6)) * np.ones((3, v.shape[1]))
+    w = net.w if rng.random() < 0.5 else rng.standard_normal(net.w.shape)
+    return "tiny", net._replace(w=w, v=v, x=x, y=y, activation=activation), math.inf
+
+
+IMPOSSIBLE = (_too_large, _too_large, _contradictory, _symmetric, _at_zero, _too_close, _tiny, _tiny)
 
 
 def memorization(rng: Rng) -> list[Outcome]:

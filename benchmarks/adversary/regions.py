@@ -32,6 +32,9 @@ def nice_region(rng: Rng) -> list[Outcome]:
         net = memorized.start(rng)
         if rng.random() < 0.5:
             net = memorized.rescaled(net, int(rng.integers(-560, 440)), int(rng.integers(-200, 200)))
+        if rng.random() < 0.3:  # x so small that ‖x‖² vanishes, w not
+            net = memorized.start(rng)
+            net = net._replace(x=np.ldexp(net.x[:3], int(rng.integers(-600, -400))))
         return [check_region(net.center, net.v, net.x, net.activation, math.inf, "random")]
     w, x, _ = near_singular(rng)
     return [check_region(w, np.ones((UNITS // 2, 1)), x, "sin", singular_distance(w, x), "near singular")]
@@ -106,7 +109,7 @@ def _on_the_sphere(rng: Rng) -> list[Outcome]:
     """
     rising = rng.random() < 0.5
     s = float(rng.uniform(1.5 * np.pi + 1e-3, 2 * np.pi) if rising else rng.uniform(np.pi / 2 + 1e-3, np.pi))
-    c, zeta = 2.0 ** rng.integers(-400, 190), float(10 ** rng.uniform(-3, 1))
+    c, zeta = 2.0 ** rng.integers(-600, 190), float(10 ** rng.uniform(-3, 1))
     w = np.zeros((INPUTS, UNITS))
     w[0] = np.array([1.0, 1.0, -1.0, -1.0]) * (s / c)
     v, x = np.full((UNITS // 2, 1), zeta), np.eye(1, INPUTS) * c
