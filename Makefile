@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # where rounding is at stake, XLA compiles as it does for users
-AS_SHIPPED := $(patsubst %,tests/test_%.py,enclosure exact_zero extreme_scales projections sigma_min values)
+AS_SHIPPED := $(patsubst %,tests/test_%.py,adversary enclosure exact_zero extreme_scales projections sigma_min values)
 
 .PHONY: demo test lint types tests bench clean
 
@@ -29,6 +29,8 @@ bench: .venv/.bench
 	$(BIN)/python -m benchmarks.memorize
 	$(BIN)/python -m benchmarks.stationary_value
 	$(BIN)/python -m benchmarks.kill
+	$(BIN)/python -m benchmarks.adversary
+	$(BIN)/python -m benchmarks.faults
 
 .venv/.created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "narrow_jax needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 …")'
