@@ -13,7 +13,7 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax import _rounding as fl
 from narrow_jax.activations import Activation
-from narrow_jax.activations import get as get_activation
+from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.jacobian.operator import Evaluating
 
@@ -77,7 +77,7 @@ def pairwise(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
         An operator of shape (n·k, d·m): rows (sample, output), columns as ``ravel_pytree`` orders w.
 
     Raises:
-        ValueError: shapes that do not fit, no sample, non-finite values.
+        ValueError: shapes that do not fit, no sample, non-finite values, an activation whose constants are refuted.
         TypeError: params or data that are not real floating numbers.
 
     Example:
@@ -96,7 +96,7 @@ def pairwise(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
             f"v has {v.shape[0]} rows and w has {w.shape[1]} columns; a pairwise net has v of shape (m/2, k): "
             f"expected {w.shape[1] // 2} rows. For one v a unit use jacobian.standard"
         )
-    return OneHiddenJacobian(x, w, v, get_activation(activation), paired=True)
+    return OneHiddenJacobian(x, w, v, check_activation(activation), paired=True)
 
 
 def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneHiddenJacobian:
@@ -111,7 +111,7 @@ def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
         An operator of shape (n·k, d·m): rows (sample, output), columns as ``ravel_pytree`` orders w.
 
     Raises:
-        ValueError: shapes that do not fit, no sample, non-finite values.
+        ValueError: shapes that do not fit, no sample, non-finite values, an activation whose constants are refuted.
         TypeError: params or data that are not real floating numbers.
 
     Example:
@@ -128,7 +128,7 @@ def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
             f"v has {v.shape[0]} rows and w has {w.shape[1]} columns; a standard net has v of shape (m, k): "
             f"expected {w.shape[1]} rows. For v of shape (m/2, k) use jacobian.pairwise"
         )
-    return OneHiddenJacobian(x, w, v, get_activation(activation), paired=False)
+    return OneHiddenJacobian(x, w, v, check_activation(activation), paired=False)
 
 
 def weights(params: Any, what: str = "params") -> tuple[Any, Any]:

@@ -1,0 +1,214 @@
+"""The activations that go by a name."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks, _elementary
+from narrow_jax._typing import Array
+from narrow_jax.activations import formulas
+from narrow_jax.activations.activation import Activation, Elementwise
+from narrow_jax.activations.families import leaky_relu
+
+# σ' of swish is extreme where 2 + z(1 − 2s) = 0, at z tanh(z/2) = 2: there s = 1/2 ± 1/z and σ' = 1/2 ± z/4
+_SWISH_EXTREME = 2.3993572805154677
+
+_NAMED = {
+    activation.name: activation
+    for activation in (
+        Activation(
+            "tanh",
+            jnp.tanh,
+            formulas.tanh_derivative,
+            lipschitz=1.0,
+            min_derivative=0.0,
+            sup_second_derivative=4 / (3 * math.sqrt(3)),
+            derivative_error=9.0,
+            log_derivative_lipschitz=2.0,
+            analytic=True,
+            zero_only_at_zero=True,
+            value=formulas.tanh_value,
+            value_error=5.0,
+        ),
+        Activation(
+            "sigmoid",
+            jax.nn.sigmoid,
+            formulas.sigmoid_derivative,
+            lipschitz=0.25,
+            min_derivative=0.0,
+            sup_second_derivative=1 / (6 * math.sqrt(3)),
+            derivative_error=9.0,
+            log_derivative_lipschitz=1.0,
+            analytic=True,
+            value=formulas.sigmoid_value,
+            value_error=4.0,
+        ),
+        Activation(
+            "softplus",
+            jax.nn.softplus,
+            formulas.sigmoid,
+            lipschitz=1.0,
+            min_derivative=0.0,
+            sup_second_derivative=0.25,
+            derivative_error=7.0,
+            log_derivative_lipschitz=1.0,
+            analytic=True,
+            value=formulas.softplus_value,
+            value_error=12.0,
+        ),
+        Activation(
+            "gelu",
+            lambda z: jax.nn.gelu(z, approximate=False),
+            lambda z: formulas.normal_cdf(z) + z * formulas.normal_pdf(z),
+            # σ'' = (2 − z²)φ(z): σ' is extreme at z = ±√2, σ'' at 0
+            lipschitz=0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi),
+            min_derivative=0.5 * (1 - math.erf(1.0)) - math.exp(-1.0) / math.sqrt(math.pi),
+            sup_second_derivative=2 / math.sqrt(2 * math.pi),
+            analytic=True,
+            zero_only_at_zero=True,
+        ),
+        Activation(
+            "sin",
+            jnp.sin,
+            _elementary.cos,
+            lipschitz=1.0,
+            min_derivative=-1.0,
+            sup_second_derivative=1.0,
+            derivative_error=_elementary.COS_ERROR,
+            derivative_range=_elementary.COS_RANGE,
+            analytic=True,
+            value=lambda z: _elementary.cos(z - math.pi / 2),
+            value_error=12.0,
+        ),
+        Activation(
+            "erf",
+            jax.scipy.special.erf,
+            lambda z: 2 / math.sqrt(math.pi) * jnp.exp(-(z**2)),
+            lipschitz=2 / math.sqrt(math.pi),
+            min_derivative=0.0,
+            sup_second_derivative=math.sqrt(8 / math.pi) * math.exp(-0.5),
+            analytic=True,
+            zero_only_at_zero=True,
+        ),
+        Activation(
+            "swish",
+            jax.nn.silu,
+            formulas.swish_derivative,
+            lipschitz=0.5 + _SWISH_EXTREME / 4,
+            min_derivative=0.5 - _SWISH_EXTREME / 4,
+            sup_second_derivative=0.5,  # at 0
+            analytic=True,
+            zero_only_at_zero=True,
+        ),
+        Activation(
+            "mish",
+            formulas.mish,
+            formulas.mish_derivative,
+            # σ' is extreme at z = 1.490571… and −2.256376…, σ'' at −0.087934…: roots to 40 digits, no closed form
+            lipschitz=1.0884981612517280,
+            min_derivative=-0.11252612238946256,
+            sup_second_derivative=0.64420463723697243,
+            analytic=True,
+            zero_only_at_zero=True,
+        ),
+        Activation(
+            "gelu_tanh",
+            formulas.gelu_tanh,
+            formulas.gelu_tanh_derivative,
+            # σ'' = 0 at z = ±1.418504…, to 40 digits; |σ''| is largest at 0
+            lipschitz=1.1289930686587718,
+            min_derivative=-0.12899306865877177,
+            sup_second_derivative=math.sqrt(2 / math.pi),
+            analytic=True,
+            zero_only_at_zero=True,
+        ),
+        leaky_relu(0.0),
+        leaky_relu(-1.0),
+    )
+}
+_STOCK = {**_NAMED, "silu": _NAMED["swish"]}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that ``get`` knows."""
+    return tuple(_STOCK)
+
+
+def is_stock(activation: Activation) -> bool:
+    """Return whether the activation is one that goes by a name."""
+    return activation in _STOCK.values()
+
+
+def get(activation: str | Activation) -> Activation:
+    """Return the stock activation of that name, or the argument itself if it is an ``Activation``.
+
+    Raises:
+        ValueError: unknown name; close matches are named.
+        TypeError: neither a name nor an ``Activation``.
+
+    Example:
+        >>> get("tanh").lipschitz
+        1.0
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if not isinstance(activation, str):
+        raise TypeError(
+            f"activation is a {type(activation).__name__}; expected a name ({', '.join(_STOCK)}) or an "
+            "nj.activations.Activation with its derivative and constants"
+        )
+    return _STOCK[_checks.choice("activation", activation, _STOCK)]
+
+
+def per_unit(activations: Sequence[str | Activation]) -> Activation:
+    """Return the activation that applies the j-th of these to column j: units of one layer that differ.
+
+    Raises:
+        ValueError: none given; when applied, another number of columns.
+
+    Example:
+        >>> print(per_unit(["abs", leaky_relu(0.5)])(jnp.array([[-2.0, -2.0], [1.0, 1.0]])))
+        [[ 2. -1.]
+         [ 1.  1.]]
+    """
+    units = [get(activation) for activation in activations]
+    if not units:
+        raise ValueError("activations is empty; expected one a unit")
+    kinds = list(dict.fromkeys(units))
+    chosen = np.array([kinds.index(unit) for unit in units])
+
+    def columns(functions: list[Elementwise]) -> Elementwise:
+        def apply(z: Array) -> Array:
+            if z.shape[-1:] != chosen.shape:
+                raise ValueError(f"z has shape {z.shape}; expected {len(units)} columns, one an activation")
+            here = jnp.broadcast_to(jnp.asarray(chosen), z.shape)
+            return functools.reduce(
+                lambda other, kind: jnp.where(here == kind, functions[kind](z), other),
+                range(1, len(kinds)),
+                functions[0](z),
+            )
+
+        return apply
+
+    errors = [unit.derivative_error for unit in kinds]
+    return Activation(
+        f"per_unit({', '.join(unit.name for unit in units)})",
+        columns([unit.fn for unit in kinds]),
+        columns([unit.derivative for unit in kinds]),
+        lipschitz=max(unit.lipschitz for unit in kinds),
+        min_derivative=min(unit.min_derivative for unit in kinds),
+        sup_second_derivative=max(unit.sup_second_derivative for unit in kinds),
+        derivative_error=None if None in errors else max(error for error in errors if error is not None),
+        derivative_range=min(unit.derivative_range for unit in kinds),
+        log_derivative_lipschitz=max(unit.log_derivative_lipschitz for unit in kinds),
+        analytic=all(unit.analytic for unit in kinds),
+        zero_only_at_zero=all(unit.zero_only_at_zero for unit in kinds),
+        homogeneous=all(unit.homogeneous for unit in kinds),
+        units=tuple(kinds),
+    )
