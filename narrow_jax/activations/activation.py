@@ -86,6 +86,9 @@ class Activation:
             function = getattr(self, field)
             if not callable(function) and (field, function) != ("value", None):
                 raise TypeError(f"{self._states(field)}; expected a function")
+        for field in ("analytic", "zero_only_at_zero", "homogeneous"):
+            if not isinstance(getattr(self, field), bool | np.bool_):
+                raise TypeError(f"{self._states(field)}; expected True or False")
         for field in _CONSTANTS:
             self._check_constant(field)
         if not self.min_derivative <= self.lipschitz:
