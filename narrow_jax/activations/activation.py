@@ -57,9 +57,10 @@ class Activation:
 
     Example:
         >>> import jax.numpy as jnp
+        >>> import narrow_jax as nj
         >>> square = Activation("square", jnp.square, lambda z: 2 * z, lipschitz=float("inf"),
         ...                     min_derivative=float("-inf"), sup_second_derivative=2.0)
-        >>> get(square).name
+        >>> nj.activations.get(square).name
         'square'
     """
 

@@ -46,10 +46,9 @@ def check(activation: str | Activation) -> Activation:
         TypeError: neither a name nor an ``Activation``.
 
     Example:
-        >>> cube = Activation("cube", lambda z: z**3, lambda z: 2 * z**2, math.inf, 0.0, math.inf)
-        >>> check(cube)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ValueError: activation 'cube' states derivative = ..., but differences of fn give ... at z = ...
+        >>> cube = Activation("cube", lambda z: z**3, lambda z: 3 * z**2, math.inf, 0.0, math.inf)
+        >>> check(cube).name
+        'cube'
     """
     sigma = get(activation)
     for unit in sigma.units or (sigma,):
