@@ -19,7 +19,7 @@ import numpy as np
 def concrete(value: Any) -> np.ndarray | None:
     """Return the value as a NumPy array, or None while it is traced."""
     try:
-        return np.asarray(value)
+        return np.asarray(jax.random.key_data(value) if is_key(value) else value)
     except jax.errors.TracerArrayConversionError:
         return None
 
@@ -39,7 +39,8 @@ def _is_numeric(value: Any) -> bool:
     return hasattr(value, "shape") and (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_))
 
 
-def _is_key(value: Any) -> bool:
+def is_key(value: Any) -> bool:
+    """Return whether the value is an array of typed random keys."""
     return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
@@ -63,7 +64,7 @@ _OBJECTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "a gradient transformation",
         "it goes where tx is asked for",
     ),
-    (_is_key, "a random key", "draw from it first, such as jax.random.normal(key, shape)"),
+    (is_key, "a random key", "draw from it first, such as jax.random.normal(key, shape)"),
     (lambda o: isinstance(o, str | bytes), "a {type} ({value!r})", "encode text as numbers first"),
     (
         lambda o: isinstance(o, bool | int | float | complex) and not _is_numeric(o),
@@ -102,11 +103,9 @@ _OBJECTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
 )
 
 
-def _misfit(what: str, value: Any) -> str:
+def _described(what: str, value: Any) -> tuple[str, str]:
     """Return what the value is and what to do, or nothing if it is an array of numbers or booleans."""
     noun, advice = next((noun, advice) for fits, noun, advice in _OBJECTS if fits(value))
-    if not noun:
-        return ""
     words = {
         "what": what if what.isidentifier() else "it",
         "value": value,
@@ -115,7 +114,12 @@ def _misfit(what: str, value: Any) -> str:
         "length": len(value) if isinstance(value, tuple | Mapping) else "",
         "dtype": getattr(value, "dtype", None),
     }
-    return f"{what} is {noun.format(**words)}; expected an array of numbers: {advice.format(**words)}"
+    return noun.format(**words), advice.format(**words)
+
+
+def _misfit(what: str, value: Any) -> str:
+    noun, advice = _described(what, value)
+    return f"{what} is {noun}; expected an array of numbers: {advice}" if noun else ""
 
 
 def array(what: str, value: Any) -> Any:
@@ -137,14 +141,26 @@ def as_array(what: str, value: Any) -> Any:
     return converted if _is_numeric(converted) else array(what, value)
 
 
+def function(what: str, value: Any) -> Any:
+    """Return the value if it is a function (params, x) ↦ predictions; otherwise say what it is."""
+    module = _from(value, "flax.nnx.module", "flax.linen.module")
+    if callable(value) and not module:
+        return value
+    noun, advice = _described(what, value)
+    advice = advice if module else "pass one, such as nj.models.pairwise_apply or module.apply"
+    raise TypeError(
+        f"{what} is {noun or 'an array'}; expected a function (params, x) ↦ predictions: {advice}"
+    )
+
+
 def key(what: str, value: Any) -> Any:
     """Return the value if it is one random key: a typed one, or the words of a key of the old style."""
     shape = jnp.shape(value) if isinstance(value, jax.Array | np.ndarray) else None
-    if shape == () and _is_key(value):
+    if shape == () and is_key(value):
         return value
     if shape is not None and len(shape) == 1 and value.dtype == np.uint32:
         return value
-    if shape is not None and _is_key(value):
+    if shape is not None and is_key(value):
         raise TypeError(
             f"{what} has shape {shape}; expected one random key: pass {what}[0], or jax.vmap over them"
         )
