@@ -42,6 +42,8 @@ class _Plan:
     """The lowest precision in which apply_fn and its derivative compute, given float64."""
     uncoupled: bool = True
     """Whether the rows are known to come from one sample each; else that is asked where the matrix is evaluated."""
+    reverse_only: bool = False
+    """Whether apply_fn has functions in it that only reverse mode can differentiate."""
 
 
 @jax.tree_util.register_dataclass
@@ -142,7 +144,8 @@ def autodiff(
     width, batch, stored = _pieces(x.shape[0], outputs, columns, total, mode, memory_budget)
     plan = _Plan(apply_fn, chosen, mode, outputs, x.shape[0], columns, width, batch, stored)
     known = plan.samples == 1 or not _traced(params, x)
-    plan = dataclasses.replace(plan, computed=_precision(plan, params, x), uncoupled=known)
+    computed, reverse_only = _read(plan, params, x)
+    plan = dataclasses.replace(plan, computed=computed, uncoupled=known, reverse_only=reverse_only)
     if known and plan.samples > 1:
         _refuse_coupling(plan, params, x)
     return AutodiffJacobian(params, x, plan)
@@ -152,30 +155,34 @@ def _traced(params: Any, x: Any) -> bool:
     return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves((params, x)))
 
 
-@functools.lru_cache(maxsize=256)
-def _lowest(plan: _Plan, structure: Any, shapes: tuple[tuple[tuple[int, ...], Any], ...]) -> str:
-    """Return the precision of apply_fn and its derivative in the plan's mode, for leaves of these shapes and dtypes."""
-
-    def derivative(params: Any, x: Any) -> Any:
-        theta, rebuild = _flatten(params, plan)
-        predict = functools.partial(lambda theta, x: plan.apply_fn(rebuild(theta), x), x=x)
-        if plan.mode == "forward":
-            return jax.jvp(predict, (theta,), (theta,))
-        y, pull = jax.vjp(predict, theta)
-        return y, pull(y)
-
-    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-    return precision.lowest(jax.make_jaxpr(derivative)(*jax.tree.unflatten(structure, leaves)))
-
-
-def _precision(plan: _Plan, params: Any, x: Any) -> str:
+def _read(plan: _Plan, params: Any, x: Any) -> tuple[str, bool]:
+    """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only."""
     leaves, structure = jax.tree.flatten((params, x[:1] if plan.mode == "reverse" else x))
     with jax.enable_x64(True):
-        shapes = [
-            (jnp.shape(leaf), jnp.float64 if inputs.is_floating(leaf) else inputs.dtype_of(leaf))
-            for leaf in leaves
-        ]
-        return _lowest(plan, structure, tuple(shapes))
+        return _read_shapes(plan, structure, tuple(map(_shape, leaves)))
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    dtype = jnp.float64 if inputs.is_floating(leaf) else inputs.dtype_of(leaf)
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, weak_type=isinstance(leaf, int))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_shapes(plan: _Plan, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[str, bool]:
+    def derivative(params: Any, x: Any) -> Any:
+        theta, rebuild = _flatten(params, plan)
+
+        def f(theta: Any) -> Any:
+            return plan.apply_fn(rebuild(theta), x)
+
+        if plan.mode == "forward":
+            return jax.jvp(f, (theta,), (theta,))
+        y, pull = jax.vjp(f, theta)
+        return y, pull(y)
+
+    data = jax.tree.unflatten(structure, shapes)
+    primal, both = jax.make_jaxpr(plan.apply_fn)(*data), jax.make_jaxpr(derivative)(*data)
+    return precision.lowest(both), precision.has_reverse_rule_only(primal)
 
 
 def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
@@ -183,7 +190,7 @@ def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
     with jax.enable_x64(True):
         found = _compared((_cast(params, "float64"), _cast(x, "float64")), plan)
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
-    for what, rows, excess in zip(("", "derivative of "), found, beyond, strict=True):
+    for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
         if (excess > 0).any():
             point = int(
                 np.argmax(excess.reshape(2, -1).max(axis=1) > 0)
@@ -191,7 +198,7 @@ def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
             place = (point, *np.unravel_index(np.argmax(excess[point]), excess.shape[1:]))
             row = f"row {place[1]}" if excess.ndim == 3 else "a sum of rows"
             raise ValueError(
-                f"apply_fn couples samples: the {what}{row} of apply_fn(params, x) is {rows.whole[place]:.9g}, and "
+                f"apply_fn couples samples: {what}{row} of apply_fn(params, x) is {rows.whole[place]:.9g}, and "
                 f"{rows.alone[place]:.9g} where each sample is alone{', at params moved by 1 %' if point else ''}, so "
                 "there is no Jacobian row by sample. Batch normalisation in training mode does this: evaluate with "
                 "stored statistics (train=False). So do scans over samples, attention across them, and what depends "
@@ -210,7 +217,7 @@ def _compared(data: Any, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
 def _rows(data: Any, step: Any, plan: _Plan) -> tuple[Any, ...]:
     params, x = data
     flatten = functools.partial(_flatten, plan=plan)
-    return coupling.rows(plan.apply_fn, flatten, coupling.moved(params, step), x)
+    return coupling.rows(plan.apply_fn, flatten, coupling.moved(params, step), x, plan.reverse_only)
 
 
 def _pieces(
@@ -232,13 +239,7 @@ def _pieces(
 
 def _cast(tree: Any, dtype: str) -> Any:
     """Return the tree with its real floating leaves in that dtype; integers and keys stay as they are."""
-
-    def cast(leaf: Any) -> Any:
-        if inputs.is_floating(leaf):
-            return jnp.asarray(leaf, dtype)
-        return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if inputs.is_floating(leaf) else leaf, tree)
 
 
 def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:

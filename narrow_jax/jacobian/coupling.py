@@ -23,7 +23,11 @@ class Rows(NamedTuple):
 
 
 def rows(
-    predict: Callable[[Any, Any], Any], flatten: Callable[[Any], tuple[Any, Any]], params: Any, x: Any
+    predict: Callable[[Any, Any], Any],
+    flatten: Callable[[Any], tuple[Any, Any]],
+    params: Any,
+    x: Any,
+    reverse: bool,
 ) -> tuple[Array, ...]:
     """Return predictions and slopes of the whole batch, and predictions and slopes of each sample alone.
 
@@ -32,10 +36,11 @@ def rows(
         flatten: params ↦ (θ, the function that puts such a vector back in place), θ the weights to differentiate.
         params: any pytree.
         x: at least one sample.
+        reverse: differentiate one weighted sum of the predictions instead of all in one direction of θ: for functions
+            that have no other rule, since it keeps the whole batch in memory.
 
     Returns:
-        Predictions (n, k), and their derivatives: in one direction of θ (n, k), or of one weighted sum (p,) for a
-        function that has the reverse rule only.
+        Predictions (n, k), and their derivatives: (n, k), or (p,) for ``reverse``.
     """
     theta, rebuild = flatten(params)
 
@@ -45,7 +50,8 @@ def rows(
     def alone(theta: Any) -> Any:
         return jax.vmap(lambda sample: predict(rebuild(theta), sample[None]).reshape(-1))(x)
 
-    return *_with_slopes(whole, theta), *_with_slopes(alone, theta)
+    slopes = _reverse if reverse else _forward
+    return *slopes(whole, theta), *slopes(alone, theta)
 
 
 def moved(params: Any, step: Any) -> Any:
@@ -72,13 +78,13 @@ def excess(found: Rows, eps: float) -> Array:
     return jnp.where(same, 0.0, jnp.where(jnp.isnan(gap), jnp.inf, gap))
 
 
-def _with_slopes(f: Callable[[Any], Any], theta: Any) -> tuple[Any, Any]:
-    """Return f(θ) and its derivative in a fixed direction, or that of a fixed sum where f has a reverse rule only."""
-    try:
-        return jax.jvp(f, (theta,), (_scattered(theta),))
-    except TypeError:
-        values, pull = jax.vjp(f, theta)
-        return values, pull(_scattered(values))[0]
+def _forward(f: Callable[[Any], Any], theta: Any) -> tuple[Any, Any]:
+    return jax.jvp(f, (theta,), (_scattered(theta),))
+
+
+def _reverse(f: Callable[[Any], Any], theta: Any) -> tuple[Any, Any]:
+    values, pull = jax.vjp(f, theta)
+    return values, pull(_scattered(values))[0]
 
 
 def _scattered(like: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The precision in which a traced function computes, read from its jaxpr."""
+"""What can be read from a function's jaxpr: the precision it computes in, and which rules of autodiff it has."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def lowest(jaxpr: Any) -> str:
     """
     found, _ = _walk(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.invars))
     return max(found, key=eps, default="float64")
+
+
+def has_reverse_rule_only(jaxpr: Any) -> bool:
+    """Return whether a function, or one that it calls, has a rule of its own for reverse mode and none for forward."""
+    return any(
+        eqn.primitive.name.startswith("custom_vjp_call")
+        or any(has_reverse_rule_only(body) for body, _ in _inner(eqn, [True] * len(eqn.invars)))
+        for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
+    )
 
 
 def eps(name: str) -> float:
