@@ -289,7 +289,7 @@ class _Columns:
 
     def __call__(self, data: Any, index: Any) -> Any:
         (params, x), sound = data
-        return _columns((params, x), index, self.plan) * sound
+        return _columns((params, x), index, self.plan).astype(sound.dtype) * sound
 
 
 def _columns(data: Any, index: Any, plan: _Plan) -> Any:

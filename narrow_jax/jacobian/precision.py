@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 # they move numbers about and change none
@@ -48,7 +49,7 @@ def lowest(jaxpr: Any) -> str:
         'bfloat16'
     """
     found, _ = _walk(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.invars))
-    return max(found, key=eps, default="float64")
+    return max(sorted(found), key=eps, default="float64")
 
 
 def has_reverse_rule_only(jaxpr: Any) -> bool:
@@ -115,19 +116,21 @@ def _lowered(eqn: Any) -> set[str]:
         return set()
     if name == "convert_element_type" and not _inexact(eqn.invars[0]):
         return set()
-    return {
-        str(var.aval.dtype) for var in eqn.outvars if _inexact(var) and jnp.finfo(var.aval.dtype).nmant < 52
-    }
+    limits = [jnp.finfo(var.aval.dtype) for var in eqn.outvars if _inexact(var)]
+    return {str(limit.dtype) for limit in limits if limit.nmant < 52}
 
 
 def _algorithm(precision: Any) -> str:
     """Return the precision of a product whose algorithm is named, or nothing: else that of its arguments."""
-    name = getattr(precision, "name", "")
-    if hasattr(precision, "accumulation_type"):
-        name = "_".join(jnp.dtype(part).name for part in precision[:3])
-    if not name or name == "DEFAULT" or set(name.lower().replace("float", "f").split("_")) == {"f64"}:
+    if isinstance(precision, jax.lax.DotAlgorithm):
+        parts = [jnp.dtype(part).name for part in precision[:3]]
+    elif isinstance(precision, jax.lax.DotAlgorithmPreset) and precision.name != "DEFAULT":
+        parts = [part.replace("BF", "bfloat").replace("F", "float") for part in precision.name.split("_")]
+    else:
         return ""
-    return "bfloat16" if "bf" in name.lower().replace("bfloat", "bf") else "float32"
+    if set(parts) == {"float64"}:
+        return ""
+    return "bfloat16" if "bfloat16" in parts else "float32"
 
 
 def _inexact(var: Any) -> bool:
