@@ -249,6 +249,8 @@ def even_width(width: Any) -> None:
 
 def floating_dtype(dtype: Any) -> jnp.dtype:
     """Return the dtype if it is floating and available, float64 only while x64 is on."""
+    if dtype is None:
+        raise TypeError("dtype is None; expected a floating dtype such as float32")
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype is {dtype}; expected a floating dtype such as float32")

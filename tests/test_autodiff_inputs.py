@@ -186,9 +186,7 @@ def smallest(apply_fn, mode):
     return lambda w: nj.sigma_min(autodiff(apply_fn, {**WIDE, "w": w}, x, wrt="w", mode=mode), "gram").value
 
 
-@pytest.mark.parametrize(
-    ("rule", "mode"), [("custom_vjp", "reverse"), ("custom_jvp", "reverse")]
-)
+@pytest.mark.parametrize(("rule", "mode"), [("custom_vjp", "reverse"), ("custom_jvp", "reverse")])
 def test_derivatives_honour_the_mode(rule, mode):
     value = smallest(OWN_RULES[rule], mode)
     with jax.enable_x64(True):

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -10,6 +11,7 @@ import scipy.sparse
 from flax import nnx
 from jax.experimental import sparse
 
+import narrow_jax as nj
 from narrow_jax import _checks
 
 
@@ -149,3 +151,73 @@ def test_keys_of_both_styles_pass():
 def test_what_is_no_key_is_told(value, message):
     with pytest.raises(TypeError, match=message):
         _checks.key("key", value)
+
+
+PARAMS = {"w": np.ones((2, 4), np.float32), "v": np.ones((2, 1), np.float32)}
+STANDARD = {**PARAMS, "v": np.ones((4, 1), np.float32)}
+LAYERS = {"w1": np.ones((2, 3), np.float32), "w2": np.ones((3, 1), np.float32)}
+IMAGES = np.ones((2, 4, 4, 1), np.float32)
+TAKES_X = {
+    "pairwise_apply": lambda x: nj.models.pairwise_apply(PARAMS, x),
+    "standard_apply": lambda x: nj.models.standard_apply(STANDARD, x),
+    "mlp_apply": lambda x: nj.models.mlp_apply(LAYERS, x),
+    "pairwise": lambda x: nj.jacobian.pairwise(PARAMS, x),
+    "standard": lambda x: nj.jacobian.standard(STANDARD, x),
+    "autodiff": lambda x: nj.jacobian.autodiff(nj.models.standard_apply, STANDARD, x),
+    "explicit": nj.jacobian.explicit,
+    "admissible_width": nj.jacobian.admissible_width,
+    "random_crop": lambda x: nj.data.augment.random_crop(jax.random.key(0), x),
+    "mirror_channels": nj.models.mirror_channels,
+    "pairwise_head": lambda x: nj.models.pairwise_head(PARAMS["v"], x),
+}
+CONVERTS = {"pairwise", "standard", "autodiff", "explicit", "admissible_width"}
+TAKES_A_KEY = {
+    "lecun": lambda key: nj.initializers.lecun(key, inputs=2, width=4),
+    "mirrored_lecun": lambda key: nj.initializers.mirrored_lecun(key, inputs=2, width=4),
+    "pyramidal": lambda key: nj.initializers.pyramidal(key, inputs=2, widths=(4, 1)),
+    "random_crop": lambda key: nj.data.augment.random_crop(key, IMAGES),
+    "horizontal_flip": lambda key: nj.data.augment.horizontal_flip(key, IMAGES),
+}
+
+
+@pytest.fixture
+def unchecked():
+    """Switch the suite's type checks off: they would speak before the library does."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+KINDS = ("none", "text", "two inputs", "inputs by name", "strings", "key", "linen", "function")
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (f, kind) for f in TAKES_X for kind in KINDS if kind != "two inputs" or f not in CONVERTS
+    ],  # rows, for these
+)
+def test_public_functions_say_what_x_is(function, kind, unchecked):
+    value, message = WRONG[kind]
+    with pytest.raises(TypeError, match=message.replace("x is", r"\w+ is", 1)):
+        TAKES_X[function](value)
+
+
+@pytest.mark.parametrize("function", sorted(CONVERTS))
+def test_lists_of_numbers_are_taken_where_they_were(function):
+    TAKES_X[function]([[1.0, 2.0], [3.0, 5.0]])
+
+
+@pytest.mark.parametrize("function", TAKES_A_KEY)
+def test_public_functions_say_how_to_make_a_key(function, unchecked):
+    with pytest.raises(TypeError, match=r"key is 42; expected a random key: pass jax.random.key\(42\)"):
+        TAKES_A_KEY[function](42)
+    TAKES_A_KEY[function](jax.random.PRNGKey(0))
+
+
+@pytest.mark.parametrize(
+    "apply_fn", [nj.models.pairwise_apply, nj.models.standard_apply, nj.models.mlp_apply]
+)
+def test_params_that_are_no_dict(apply_fn, unchecked):
+    with pytest.raises((TypeError, ValueError), match=r"params is .*; expected a dict"):
+        apply_fn([np.ones((2, 2))], np.ones((2, 2)))

@@ -93,7 +93,7 @@ def _inner(eqn: Any, marked: list[bool]) -> Iterator[tuple[Any, list[bool]]]:
         return
     for value in eqn.params.values():
         for part in value if isinstance(value, tuple | list) else [value]:
-            body = getattr(part, "jaxpr", part)
+            body: Any = getattr(part, "jaxpr", part)
             if hasattr(body, "eqns"):
                 count = len(body.invars)
                 loops = eqn.primitive.name in (
