@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -158,8 +159,15 @@ def _traced(params: Any, x: Any) -> bool:
 def _read(plan: _Plan, params: Any, x: Any) -> tuple[str, bool]:
     """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only."""
     leaves, structure = jax.tree.flatten((params, x[:1] if plan.mode == "reverse" else x))
-    with jax.enable_x64(True):
+    with _wide():
         return _read_shapes(plan, structure, tuple(map(_shape, leaves)))
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Trace in float64; norms of Flax in training mode promote by themselves, which a strict setting forbids."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -187,7 +195,7 @@ def _read_shapes(plan: _Plan, structure: Any, shapes: tuple[jax.ShapeDtypeStruct
 
 def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
     """Raise if a row is not what its sample alone gives."""
-    with jax.enable_x64(True):
+    with _wide():
         found = _compared((_cast(params, "float64"), _cast(x, "float64")), plan)
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
     for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
