@@ -28,6 +28,26 @@ import numpy as np
 from narrow_jax import _checks, _manifest
 from narrow_jax._typing import HostArray
 
+__all__ = [
+    "KEEP",
+    "CheckpointError",
+    "Leaf",
+    "Restored",
+    "as_json",
+    "described",
+    "fingerprint",
+    "prepare",
+    "restore",
+    "save",
+    "steps",
+]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
+
 KEEP = 3
 """So many checkpoints of a run are kept: the newest ones."""
 

@@ -13,6 +13,13 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks, projections
 from narrow_jax._typing import Array, Float, Key
 
+__all__ = ["PYRAMIDS", "lecun", "mirrored_lecun", "pyramidal"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
 
 def lecun(
     key: Key[Array, ""], *, inputs: int, width: int, outputs: int = 1, dtype: DTypeLike = jnp.float32
