@@ -28,6 +28,26 @@ from narrow_jax import _checks, _json, _leaves, _manifest, _paths
 from narrow_jax._leaves import Leaf
 from narrow_jax._typing import HostArray
 
+__all__ = [
+    "KEEP",
+    "CheckpointError",
+    "Leaf",
+    "Restored",
+    "as_json",
+    "described",
+    "fingerprint",
+    "prepare",
+    "restore",
+    "save",
+    "steps",
+]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
+
 KEEP = 3
 """So many checkpoints of a run are kept: the newest ones."""
 

@@ -40,6 +40,12 @@ __all__ = [
     "report",
 ]
 
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
+
 Radius = ArrayLike | Callable[[Array], Array]
 """ε, or a schedule from the step count to ε."""
 

@@ -13,6 +13,13 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks, projections
 from narrow_jax._typing import Array, Float, Key
 
+__all__ = ["PYRAMIDS", "lecun", "mirrored_lecun", "pyramidal"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
 
 def lecun(
     key: Key[Array, ""], *, inputs: int, width: int, outputs: int = 1, dtype: DTypeLike = jnp.float32
@@ -31,6 +38,7 @@ def lecun(
 
     Raises:
         ValueError: a size below 1, or float64 while x64 is off.
+        TypeError: a key that is none, such as 42, or a dtype that is not floating.
 
     Example:
         >>> params = lecun(jax.random.key(0), inputs=20, width=40)
@@ -72,6 +80,7 @@ def mirrored_lecun(
 
     Raises:
         ValueError: odd width, a size below 1, ζ ≤ 0, κ < 1, or float64 while x64 is off.
+        TypeError: a key that is none, such as 42, or a dtype that is not floating.
 
     Example:
         >>> params = mirrored_lecun(jax.random.key(0), inputs=20, width=40)
@@ -138,6 +147,7 @@ def pyramidal(
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", sections 3.1, 3.2.
     """
     _checks.choice("variant", variant, PYRAMIDS)
+    _checks.key("key", key)
     _check_widths(inputs, widths)
     _checks.positive("scale", scale)
     if not 0 <= variance < jnp.inf:
@@ -175,6 +185,7 @@ def _normal_weights(
 ) -> dict[str, Float[Array, "_ _"]]:
     _checks.count("inputs", inputs)
     _checks.count("outputs", outputs)
+    _checks.key("key", key)
     dtype = _checks.floating_dtype(dtype)
     key_w, key_v = jax.random.split(key)
     return {

@@ -12,6 +12,14 @@ import optax
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Shaped
 
+__all__ = ["Loss", "accuracy_for", "check_targets", "cross_entropy", "get", "mean_squared", "squared"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
+
 Loss = Callable[[Any, Any], Array]
 
 

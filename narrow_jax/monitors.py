@@ -12,6 +12,13 @@ from typing import Any, NamedTuple
 from narrow_jax._typing import Array, Params
 from narrow_jax.spectra import tracking
 
+__all__ = ["Monitor", "SigmaMinMonitor"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
 
 class Monitor(NamedTuple):
     """A named pair of pure functions; ``name`` is the key of its values in the history.

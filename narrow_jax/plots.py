@@ -7,6 +7,13 @@ from pathlib import Path
 from narrow_jax import _checks
 from narrow_jax.spectra import SigmaMin, SingularValues
 
+__all__ = ["spectrum"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
 
 def spectrum(values: SingularValues, smallest: SigmaMin, path: str | Path) -> None:
     """Draw all singular values, their error bounds, and the interval of the smallest, into a file.

@@ -11,6 +11,13 @@ import jax.numpy as jnp
 
 from narrow_jax._typing import HostArray
 
+__all__ = ["bfloat16"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
 
 @dataclass(frozen=True)
 class _Bfloat16:

@@ -17,6 +17,13 @@ import jax.numpy as jnp
 from narrow_jax import _checks
 from narrow_jax._typing import Array, ArrayLike, Float, Params
 
+__all__ = ["ball_shrinkage", "l2_ball", "l2_norm", "ratio_cone", "sign_pattern", "working"]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
 
 def working(x: Array) -> Array:
     """Return ``x`` in the precision of the arithmetic: float32 for half precision, else its own dtype."""

@@ -27,6 +27,10 @@ ACTIVATIONS = {
     "erf": math.erf,
     "relu": lambda z: max(z, 0.0),
     "abs": abs,
+    "swish": lambda z: z / (1 + math.exp(-z)),
+    "silu": lambda z: z / (1 + math.exp(-z)),
+    "mish": lambda z: z * math.tanh(math.log1p(math.exp(z))),
+    "gelu_tanh": lambda z: z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))) / 2,
 }
 
 

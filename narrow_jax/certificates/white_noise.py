@@ -85,6 +85,7 @@ def white_noise_loss(
     Reference:
         "Effect of Depth and Width on Local Minima in Deep Learning", Proposition 2 and Lemma 6.
     """
+    _checks.key("key", key)
     patterns = _checks.real_matrix("patterns", patterns)
     _checks.finite("patterns", patterns)
     for name, value in {"inputs": inputs, "trials": trials, "subsets": subsets}.items():

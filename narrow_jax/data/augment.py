@@ -32,6 +32,7 @@ def random_crop(
 
     Raises:
         ValueError: not a batch of images, or a padding below 1.
+        TypeError: a key that is none, such as 42, or images that are no array.
 
     Example:
         >>> images = jnp.ones((2, 3, 3, 1))
@@ -39,6 +40,7 @@ def random_crop(
         (2, 3, 3, 1)
     """
     _check_images(images)
+    _checks.key("key", key)
     _checks.count("padding", padding)
     n = images.shape[0]
     around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
@@ -58,17 +60,20 @@ def horizontal_flip(
 
     Raises:
         ValueError: not a batch of images.
+        TypeError: a key that is none, such as 42, or images that are no array.
 
     Example:
         >>> horizontal_flip(jax.random.key(0), jnp.ones((2, 3, 3, 1))).shape
         (2, 3, 3, 1)
     """
     _check_images(images)
+    _checks.key("key", key)
     flipped = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
 def _check_images(images: HostArray) -> None:
+    _checks.array("images", images)
     if images.ndim != 4:
         raise ValueError(
             f"images have shape {images.shape}; expected (n, height, width, channels): "

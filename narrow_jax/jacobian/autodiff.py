@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator
@@ -10,12 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks
 from narrow_jax._memory import MemoryBudgetError, check_budget
-from narrow_jax._paths import path_name, select
 from narrow_jax._typing import ApplyFn
+from narrow_jax.jacobian import coupling, inputs, precision
 from narrow_jax.jacobian.blocks import Blocked, recomputed, stored
 from narrow_jax.jacobian.operator import Evaluating
 
@@ -36,6 +39,12 @@ class _Plan:
     width: int
     batch: int
     stored: bool
+    computed: str = "float64"
+    """The lowest precision in which apply_fn and its derivative compute, given float64."""
+    uncoupled: bool = True
+    """Whether the rows are known to come from one sample each; else that is asked where the matrix is evaluated."""
+    reverse_only: bool = False
+    """Whether apply_fn has functions in it that only reverse mode can differentiate."""
 
 
 @jax.tree_util.register_dataclass
@@ -47,7 +56,10 @@ class AutodiffJacobian(Evaluating):
     x: Any
     plan: _Plan = field(metadata={"static": True})
 
-    encloses = "the Jacobian as computed in float64"
+    @property
+    def encloses(self) -> str:
+        """Return the matrix that an enclosure speaks of; one that is computed in less than float64 is not enclosed."""
+        return f"the Jacobian as computed in {self.plan.computed}"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,7 +69,7 @@ class AutodiffJacobian(Evaluating):
     @property
     def dtype(self) -> Any:
         """Return the dtype of the chosen leaves."""
-        return jnp.result_type(*_chosen(self.params, self.plan.chosen))
+        return jnp.result_type(*inputs.chosen_leaves(self.params, self.plan.chosen))
 
     def evaluate(self, dtype: str = "float64") -> Blocked:
         """Return the matrix: stored if it fits the budget, else computed anew for each pass."""
@@ -66,10 +78,15 @@ class AutodiffJacobian(Evaluating):
     def bilinear(self, u: Any, p: Any) -> Any:
         """Return uᵀJp in the dtype at hand, differentiable in params and x."""
         theta, rebuild = _flatten(self.params, self.plan)
-        slope = jax.jvp(lambda t: self.plan.apply_fn(rebuild(t), self.x), (theta,), (p.astype(theta.dtype),))[
-            1
-        ]
-        return jnp.vdot(u, slope.reshape(-1).astype(u.dtype))
+        p = p.astype(theta.dtype)
+
+        def predict(theta: Any) -> Any:
+            return self.plan.apply_fn(rebuild(theta), self.x).reshape(-1)
+
+        if self.plan.mode == "forward":
+            return jnp.vdot(u, jax.jvp(predict, (theta,), (p,))[1].astype(u.dtype))
+        y, pull = jax.vjp(predict, theta)  # the rule of a custom_vjp, as for the values
+        return jnp.vdot(pull(u.astype(y.dtype))[0], p).astype(u.dtype)
 
     def column_blocks(self) -> Iterator[Any]:
         """Yield J in blocks of consecutive columns."""
@@ -87,22 +104,28 @@ def autodiff(
     """Return the Jacobian of apply_fn(params, x) with respect to chosen leaves of params.
 
     J[(i, c), l] = ∂ apply_fn(params, x)[i, c] / ∂θ_l, θ being the chosen leaves as ``ravel_pytree`` flattens them.
-    Its enclosure is that of the matrix as computed in float64: the rounding of apply_fn itself is unknown.
-    apply_fn is called with params and x cast to float64; it is a static argument, so pass the same function object
-    each time to avoid compiling again.
+    Its enclosure is that of the matrix as computed in float64: the rounding of apply_fn itself is unknown. Where
+    apply_fn, or its derivative, computes in lower precision whatever it is given, nothing is enclosed: the status is
+    ``estimate``, and ``encloses`` names the precision. apply_fn is called with floating params and x cast to float64;
+    it is a static argument, so pass the same function object each time to avoid compiling again.
+
+    Rows have to come from one sample each: predictions and their derivatives in one direction are compared with
+    those of each sample alone, here and at params moved by 1 %. While params or x are traced this is part of the
+    traced program, where the Jacobian is NaN if they differ.
 
     Args:
         apply_fn: (params, x) ↦ predictions, (n,) or (n, k); each sample's from that sample alone.
-        params: any pytree.
-        x: data, samples along the first axis.
-        wrt: leaves by name: a path such as "params/w1", or its last or first parts; None for all.
+        params: any pytree. Leaves that are not chosen may be anything that JAX takes.
+        x: data, samples along the first axis; integers, such as tokens, as they are.
+        wrt: leaves by name: a path such as "params/w1", or its last or first parts; None for all, of Flax variables
+            with several collections for those of "params".
         mode: "reverse" (vmap of vjp over samples) or "forward" (``jax.jacfwd`` over blocks of weights).
         memory_budget: bytes that the matrix or its blocks may take.
 
     Raises:
         ValueError: unknown leaf or mode, wrong output shape, no sample, non-finite values, samples that influence each
             other (such as batch normalisation in training mode).
-        TypeError: params or data that are not real floating numbers.
+        TypeError: chosen leaves or outputs that are not real floating numbers, data that are no array of numbers.
         MemoryBudgetError: not even single columns or samples fit.
 
     Example:
@@ -113,71 +136,96 @@ def autodiff(
     """
     _checks.choice("mode", mode, MODES)
     check_budget(memory_budget)
-    chosen = _select(params, wrt)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        _real(f"params leaf {path_name(path)!r}", leaf)
-    x = _real("x", x)
-    if x.ndim == 0 or x.shape[0] == 0:
-        raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1 along the first axis")
-    outputs = _outputs(apply_fn, params, x)
-    _refuse_coupling(apply_fn, params, x)
-    columns = sum(int(jnp.size(leaf)) for leaf in _chosen(params, chosen))
+    _checks.function("apply_fn", apply_fn)
+    chosen = inputs.selected(params, wrt)
+    x = inputs.data(x)
+    outputs = inputs.outputs_of(apply_fn, params, x)
+    columns = sum(int(jnp.size(leaf)) for leaf in inputs.chosen_leaves(params, chosen))
     total = sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
     width, batch, stored = _pieces(x.shape[0], outputs, columns, total, mode, memory_budget)
-    return AutodiffJacobian(
-        params, x, _Plan(apply_fn, chosen, mode, outputs, x.shape[0], columns, width, batch, stored)
-    )
+    plan = _Plan(apply_fn, chosen, mode, outputs, x.shape[0], columns, width, batch, stored)
+    known = plan.samples == 1 or not _traced(params, x)
+    computed, reverse_only = _read(plan, params, x)
+    plan = dataclasses.replace(plan, computed=computed, uncoupled=known, reverse_only=reverse_only)
+    if known and plan.samples > 1:
+        _refuse_coupling(plan, params, x)
+    return AutodiffJacobian(params, x, plan)
 
 
-def _select(params: Any, wrt: str | Iterable[str] | None) -> tuple[bool, ...]:
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise ValueError("params has no leaves; expected a pytree of arrays")
-    return (True,) * len(leaves) if wrt is None else select("wrt leaf", params, wrt)
+def _traced(params: Any, x: Any) -> bool:
+    return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves((params, x)))
 
 
-def _chosen(params: Any, chosen: tuple[bool, ...]) -> list[Any]:
-    return [leaf for leaf, use in zip(jax.tree.leaves(params), chosen, strict=True) if use]
+def _read(plan: _Plan, params: Any, x: Any) -> tuple[str, bool]:
+    """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only."""
+    leaves, structure = jax.tree.flatten((params, x[:1] if plan.mode == "reverse" else x))
+    with _wide():
+        return _read_shapes(plan, structure, tuple(map(_shape, leaves)))
 
 
-def _real(what: str, array: Any) -> Any:
-    array = array if hasattr(array, "dtype") else jnp.asarray(array)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{what} has dtype {array.dtype}; expected real floating numbers: convert it first")
-    _checks.finite(what, array)
-    return array
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Trace in float64; norms of Flax in training mode promote by themselves, which a strict setting forbids."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
 
 
-def _outputs(apply_fn: ApplyFn, params: Any, x: Any) -> int:
-    y = jax.eval_shape(apply_fn, params, x)
-    shape = getattr(y, "shape", None)
-    if shape is None or len(shape) not in (1, 2) or shape[0] != x.shape[0]:
-        found = f"shape {shape}" if shape is not None else f"a {type(y).__name__}"
-        raise ValueError(
-            f"apply_fn returns {found} for {x.shape[0]} samples; expected an array of shape (n,) or (n, k): "
-            "flatten other axes, and return the predictions only"
-        )
-    return shape[1] if len(shape) == 2 else 1
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    dtype = jnp.float64 if inputs.is_floating(leaf) else inputs.dtype_of(leaf)
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, weak_type=isinstance(leaf, int))
 
 
-def _refuse_coupling(apply_fn: ApplyFn, params: Any, x: Any) -> None:
-    """Change all samples but the first: its prediction must not move."""
-    if x.shape[0] < 2 or any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves((params, x))):
-        return
-    if _moves(apply_fn, params, x):
-        raise ValueError(
-            "apply_fn couples samples: the first prediction changes with the other samples, so there is no Jacobian "
-            "row by sample. Batch normalisation in training mode does this: evaluate with stored statistics "
-            "(train=False)"
-        )
+@functools.lru_cache(maxsize=256)
+def _read_shapes(plan: _Plan, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[str, bool]:
+    def derivative(params: Any, x: Any) -> Any:
+        theta, rebuild = _flatten(params, plan)
+
+        def f(theta: Any) -> Any:
+            return plan.apply_fn(rebuild(theta), x)
+
+        if plan.mode == "forward":
+            return jax.jvp(f, (theta,), (theta,))
+        y, pull = jax.vjp(f, theta)
+        return y, pull(y)
+
+    data = jax.tree.unflatten(structure, shapes)
+    primal, both = jax.make_jaxpr(plan.apply_fn)(*data), jax.make_jaxpr(derivative)(*data)
+    return precision.lowest(both), precision.has_reverse_rule_only(primal)
 
 
-@functools.partial(jax.jit, static_argnames="apply_fn")
-def _moves(apply_fn: ApplyFn, params: Any, x: Any) -> Any:
-    others = jnp.concatenate([x[:1], -2 * x[1:] + 1])
-    first, again = (apply_fn(params, data)[0] for data in (x, others))
-    tolerance = 1e3 * jnp.finfo(first.dtype).eps * jnp.max(jnp.abs(first), initial=0.0)
-    return jnp.max(jnp.abs(first - again)) > tolerance
+def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
+    """Raise if a row is not what its sample alone gives."""
+    with _wide():
+        found = _compared((_cast(params, "float64"), _cast(x, "float64")), plan)
+        beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
+    for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
+        if (excess > 0).any():
+            point = int(
+                np.argmax(excess.reshape(2, -1).max(axis=1) > 0)
+            )  # the params themselves, if they tell
+            place = (point, *np.unravel_index(np.argmax(excess[point]), excess.shape[1:]))
+            row = f"row {place[1]}" if excess.ndim == 3 else "a sum of rows"
+            raise ValueError(
+                f"apply_fn couples samples: {what}{row} of apply_fn(params, x) is {rows.whole[place]:.9g}, and "
+                f"{rows.alone[place]:.9g} where each sample is alone{', at params moved by 1 %' if point else ''}, so "
+                "there is no Jacobian row by sample. Batch normalisation in training mode does this: evaluate with "
+                "stored statistics (train=False). So do scans over samples, attention across them, and what depends "
+                "on their number or place: compute each row from its sample, as jax.vmap does"
+            )
+
+
+def _compared(data: Any, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
+    """Return the predictions and their slopes, at the params and beside them."""
+    points = [_rows(data, jnp.asarray(step), plan) for step in (0.0, coupling.STEP)]
+    values, slopes, values_alone, slopes_alone = (jnp.stack(both) for both in zip(*points, strict=True))
+    return coupling.Rows(values, values_alone), coupling.Rows(slopes, slopes_alone)
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _rows(data: Any, step: Any, plan: _Plan) -> tuple[Any, ...]:
+    params, x = data
+    flatten = functools.partial(_flatten, plan=plan)
+    return coupling.rows(plan.apply_fn, flatten, coupling.moved(params, step), x, plan.reverse_only)
 
 
 def _pieces(
@@ -198,13 +246,14 @@ def _pieces(
 
 
 def _cast(tree: Any, dtype: str) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+    """Return the tree with its real floating leaves in that dtype; integers and keys stay as they are."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if inputs.is_floating(leaf) else leaf, tree)
 
 
 def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
     """Return the chosen leaves as one vector, and the function that puts such a vector back in place."""
     leaves, structure = jax.tree.flatten(params)
-    theta, unravel = ravel_pytree(_chosen(params, plan.chosen))
+    theta, unravel = ravel_pytree(inputs.chosen_leaves(params, plan.chosen))
 
     def rebuild(theta: Any) -> Any:
         moved = iter(unravel(theta))
@@ -217,13 +266,27 @@ def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
 @functools.partial(jax.jit, static_argnames=("plan", "dtype"))
 def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
     size = plan.samples * plan.outputs, plan.columns
-    columns = functools.partial(_columns, plan=plan)
+    sound = jnp.ones((), dtype) if plan.uncoupled else _sound(data, plan).astype(dtype)
+    columns = _Columns(plan)
     if not plan.stored:
-        return recomputed(data, _Columns(plan), size, plan.width)
+        return _trusted(recomputed((data, sound), columns, size, plan.width), sound, plan)
     count = math.ceil(plan.columns / plan.width)
-    blocks = jax.lax.map(lambda i: columns(data, i), jnp.arange(count))
+    blocks = jax.lax.map(lambda i: columns((data, sound), i), jnp.arange(count))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)
-    return stored(matrix)
+    return _trusted(stored(matrix), sound, plan)
+
+
+def _sound(data: Any, plan: _Plan) -> Any:
+    """Return 1, or NaN where samples are coupled: what cannot be refused in a traced program must not look right."""
+    eps = precision.eps(plan.computed)
+    coupled = jnp.stack([jnp.any(coupling.excess(rows, eps) > 0) for rows in _compared(data, plan)])
+    return jnp.where(jnp.any(coupled), jnp.nan, 1.0)
+
+
+def _trusted(evaluated: Any, sound: Any, plan: _Plan) -> Blocked:
+    """Return the matrix with its distance from the one that it stands for: unknown in lower precision."""
+    known = jnp.isfinite(sound) & (plan.computed == "float64")
+    return dataclasses.replace(evaluated, perturbation=jnp.where(known, evaluated.perturbation, jnp.inf))
 
 
 @dataclass(frozen=True)
@@ -233,7 +296,8 @@ class _Columns:
     plan: _Plan
 
     def __call__(self, data: Any, index: Any) -> Any:
-        return _columns(data, index, self.plan)
+        (params, x), sound = data
+        return _columns((params, x), index, self.plan).astype(sound.dtype) * sound
 
 
 def _columns(data: Any, index: Any, plan: _Plan) -> Any:

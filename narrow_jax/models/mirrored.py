@@ -29,6 +29,7 @@ def mirror_channels(leaf: HostArray) -> Array:
         >>> mirror_channels(jnp.array([1.0, 2.0, 3.0, 4.0]))
         Array([1., 2., 1., 2.], dtype=float32)
     """
+    _checks.array("leaf", leaf)
     if leaf.ndim == 0:
         raise ValueError("the leaf has shape (); expected its output channels along the last axis")
     _checks.even_width(leaf.shape[-1])
@@ -124,6 +125,8 @@ def pairwise_head(
     Reference:
         "When Expressivity Meets Trainability", equation (6).
     """
+    _checks.array("v", v)
+    _checks.array("features", features)
     if features.ndim != 2 or v.ndim != 2 or features.shape[1] != 2 * v.shape[0]:
         raise ValueError(f"features have shape {features.shape}, v {v.shape}; expected (n, 2h) and (h, k)")
     plus, minus = jnp.split(features.astype(v.dtype), 2, axis=1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from narrow_jax import activations
+from narrow_jax import _checks, activations
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 
@@ -19,16 +19,19 @@ def mlp_layers(params: Params) -> list[HostArray]:
 
     Raises:
         ValueError: other names, such as biases, or shapes that do not chain.
+        TypeError: params that are no dict, or leaves that are no arrays.
 
     Example:
         >>> [w.shape for w in mlp_layers({"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 1))})]
         [(3, 4), (4, 1)]
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params is a {type(params).__name__}; expected a dict of the weights w1, w2, …")
     names = [f"w{layer}" for layer in range(1, len(params) + 1)]
     if set(names) != set(params) or not names:
         found = ", ".join(sorted(params)) or "none"
         raise ValueError(f"params have the leaves {found}; expected w1, w2, … of a net without biases")
-    weights = [params[name] for name in names]
+    weights = [_checks.array(name, params[name]) for name in names]
     shapes = [w.shape for w in weights]
     chain = all(len(shape) == 2 for shape in shapes) and all(
         a[1] == b[0] for a, b in itertools.pairwise(shapes)
@@ -77,6 +80,7 @@ def mlp_apply(
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", section 2.
     """
     first, *others = mlp_layers(params)
+    _checks.array("x", x)
     sigmas = mlp_activations(activation, len(others))
     if x.ndim != 2 or x.shape[1] != first.shape[0]:
         raise ValueError(f"x has shape {x.shape}; expected (n, {first.shape[0]}) for these params")

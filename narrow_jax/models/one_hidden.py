@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from narrow_jax import activations, initializers
+from narrow_jax import _checks, activations, initializers
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 
@@ -75,7 +75,10 @@ def _outputs(hidden: Array, v: HostArray, x: HostArray) -> Array:
 
 
 def _check_shapes(params: Params, x: HostArray, units_per_output_row: int) -> None:
-    w, v = params["w"], params["v"]
+    if not isinstance(params, Mapping) or not {"w", "v"} <= set(params):
+        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(f"params is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
+    x, w, v = (_checks.array(name, leaf) for name, leaf in (("x", x), ("w", params["w"]), ("v", params["v"])))
     matrices = x.ndim == w.ndim == v.ndim == 2
     if not matrices or w.shape != (x.shape[1], units_per_output_row * v.shape[0]):
         net = (

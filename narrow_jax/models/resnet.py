@@ -132,6 +132,7 @@ class ResNet(nn.Module):
             )
         if self.head == "pairwise":
             _checks.even_width(self.channels[-1])
+        _checks.array("x", x)
         if x.ndim != 4:
             raise ValueError(f"x has shape {x.shape}; expected images (n, height, width, colours)")
         if not jnp.issubdtype(x.dtype, jnp.floating):
