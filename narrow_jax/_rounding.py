@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax._typing import Array, Float
 
@@ -20,6 +21,9 @@ UNIT = 2.0**-53
 SLACK = 2.0**-48
 TINY = 2.0**-500
 """Larger than everything that underflow can lose in a problem scaled to entries of size one."""
+
+NORMAL = 2.0**-1022
+"""The smallest normal float64: what is below may have lost any of its digits, or be flushed to 0."""
 
 
 def gamma(terms: int | float) -> float:
@@ -40,6 +44,18 @@ def up(value: Float[Array, ...]) -> Float[Array, ...]:
 def down(value: Float[Array, ...]) -> Float[Array, ...]:
     """Return a lower bound, not below 0, of the exact value of a non-negative expression."""
     return jnp.maximum(value * (1 - SLACK) - TINY, 0.0)
+
+
+def at_least_normal(value: Any) -> Any:
+    """Return max(value, 2⁻¹⁰²²): an upper bound of a positive number stays one where it underflowed.
+
+    For every upper bound, Python number or array, of what is not known to be exactly 0.
+
+    Example:
+        >>> float(at_least_normal(2.0**-600 * 2.0**-600)), float(at_least_normal(1.0))
+        (2.2250738585072014e-308, 1.0)
+    """
+    return (jnp if isinstance(value, jax.Array) else np).maximum(value, NORMAL)
 
 
 def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"]:
