@@ -70,7 +70,8 @@ def outer(a: Float[Array, "a k"]) -> Float[Array, "a a"]:
 
 def total(term: Callable[[Array], Array], count: int) -> Array:
     """Return Σ term(i)."""
-    return jax.lax.fori_loop(1, count, lambda i, partial: partial + term(i), term(jnp.array(0)))
+    first, last = jnp.int32(1), jnp.int32(count)  # typed: XLA lowers the loop where x64 may be off
+    return jax.lax.fori_loop(first, last, lambda i, partial: partial + term(i), term(jnp.int32(0)))
 
 
 def lower_norm(a: Float[Array, "a a"]) -> Float[Array, ""]:
