@@ -125,7 +125,8 @@ def _route(
             lambda: lower,
         )
         lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, jnp.where(accurate, 2, 1))
-        separated = beta > 0  # where it is not, the vector may be that of another singular value
+        # where K̂ resolves ν² and finds no gap above it, the vector may be that of another singular value
+        separated = (beta > 0) | (pair.value**2 <= gram.error)
     trusted = jnp.asarray(regular) & ritz.converged & separated
     found = _judge(pair, lower, gram.majorant, gram.error, ritz.first, ritz.second, sigma_max, trusted)
     return _believed(found, sigma_max, accurate, dense)
