@@ -145,14 +145,15 @@ def _assemble(
     lower = fl.down(found.lower - perturbation)
     lower = jnp.where(jnp.isfinite(lower), lower, 0.0)
     upper = fl.up(found.upper + perturbation)
-    noise = max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
-    status = jnp.where(found.value <= noise, result.ZERO, result.ESTIMATE)
+    zero = found.value <= max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
+    status = jnp.where(zero, result.ZERO, result.ESTIMATE)
     value, lower, upper, sigma_max = (
         jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
     )
     lower, upper = _normal(lower, upper)
     status = jnp.where(lower > 0, result.CERTIFIED, status)
-    status = jnp.where(found.reliable, status, result.NOT_CONVERGED).astype(jnp.int32)
+    # any u with ‖Jᵀu‖ at rounding proves that, converged or not
+    status = jnp.where(found.reliable | zero, status, result.NOT_CONVERGED).astype(jnp.int32)
     return SigmaMin(value, lower, upper, sigma_max, found.vector, status, found.method_code, encloses)
 
 

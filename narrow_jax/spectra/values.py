@@ -182,7 +182,9 @@ def _tied(J: Any, bounds: Array) -> Array:
 
 @_tied.defjvp
 def _tied_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _tied(*primals), jnp.zeros_like(primals[1])
+    moved = [leaf for leaf in jax.tree.leaves(tangents[0]) if leaf.dtype != jax.dtypes.float0]
+    none = sum(0.0 * jnp.sum(leaf) for leaf in moved)  # a tangent that is 0 and depends on that of J
+    return _tied(*primals), jnp.zeros_like(primals[1]) + none.astype(primals[1].dtype)
 
 
 @jax.custom_jvp
