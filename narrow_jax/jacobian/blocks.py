@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian, Gram, Products
@@ -97,7 +98,7 @@ def _indices(count: int) -> Array:
 
 
 def _loop(count: int, body: Callable[[Array, Any], Any], state: Any) -> Any:
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(count), body, state)
+    return jax.lax.fori_loop(np.int32(0), np.int32(count), body, state)
 
 
 def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:

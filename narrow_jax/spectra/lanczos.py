@@ -135,7 +135,7 @@ def device(apply: Callable[[Array], Array], start: Array, tolerance: float) -> R
     number = jnp.arange(steps, dtype=jnp.int32)
 
     def orthogonal(basis: Array, w: Array) -> Array:
-        twice = jnp.int32(0), jnp.int32(2)  # twice is enough; typed, since XLA lowers where x64 may be off
+        twice = np.int32(0), np.int32(2)  # twice is enough; typed, since XLA lowers where x64 may be off
         return jax.lax.fori_loop(*twice, lambda _, w: w - _tall(basis.T, _tall(basis, w)), w)
 
     def step(state: _State) -> _State:

@@ -41,6 +41,8 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
     if not a.size:
         raise ValueError(f"matrix has shape {a.shape}; expected at least one row and one column")
     exponent = int(np.frexp(np.max(np.abs(a)))[1])
+    if not a.any():
+        return Extremes(0.0, 0.0)
     a = np.ldexp(a, -exponent)  # entries of size one: no square over- or underflows
     u, values, vt = linalg.svd(a, full_matrices=False)
     weighted = values[:, None] * vt
@@ -49,7 +51,11 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
     stretch = _defect(u.T) + _defect(vt)
     smallest = values[-1] * (1 - stretch) * (1 - fl.SLACK) - moved * (1 + fl.SLACK)
     largest = (values[0] * (1 + stretch) + moved) * (1 + fl.SLACK)
-    return Extremes(max(0.0, float(np.ldexp(smallest, exponent))), float(np.ldexp(largest, exponent)))
+    with np.errstate(over="ignore", under="ignore"):
+        smallest, largest = np.ldexp(smallest, exponent), np.ldexp(largest, exponent)
+    # a denormal is rounded, and could be rounded up; what overflows is above the largest number
+    smallest = min(smallest, np.finfo(float).max) if smallest > fl.NORMAL else 0.0
+    return Extremes(float(smallest), float(fl.at_least_normal(largest)))
 
 
 def _defect(rows: np.ndarray) -> float:

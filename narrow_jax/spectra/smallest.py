@@ -198,8 +198,7 @@ def _cast(out: Any, dtype: Any) -> Any:
         lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, out
     )
     if dtype != out[0].lower.dtype and dtype == jnp.float32:
-        lower = jnp.nextafter(s.lower, jnp.zeros_like(s.lower))
-        upper = jnp.nextafter(s.upper, jnp.full_like(s.upper, jnp.inf))
+        lower, upper = jnp.nextafter(s.lower, jnp.zeros_like(s.lower)), fl.cast_up(out[0].upper, dtype)
         lower, upper = (bound.astype(dtype) for bound in _normal(lower, upper))
         lost = (s.status_code == result.CERTIFIED) & (lower == 0)
         status = jnp.where(lost, result.ESTIMATE, s.status_code).astype(jnp.int32)

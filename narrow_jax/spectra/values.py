@@ -206,8 +206,7 @@ def _lasting(s: SingularValues, dtype: Any) -> SingularValues:
         return s
     values = s.values.astype(dtype)
     # casting moves a value by up to 2⁻²⁴ of it, and flushes what is below the smallest normal number
-    error = (s.bounds + s.values * 2.0**-23 + 2 * float(jnp.finfo(dtype).tiny)).astype(dtype)
-    error = jnp.nextafter(error, jnp.full_like(error, jnp.inf))
+    error = fl.cast_up(s.bounds + s.values * 2.0**-23 + 2 * float(jnp.finfo(dtype).tiny), dtype)
     return SingularValues(values, jnp.where(jnp.isfinite(values), error, jnp.inf), s.encloses)
 
 
