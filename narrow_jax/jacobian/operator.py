@@ -67,13 +67,21 @@ class Evaluating(ABC):
         return _product(_gram_error, _no_derivative, self)
 
     def _column_blocks(self) -> Iterator[Any]:
-        evaluated = isolated(lambda J: J.evaluate())(jax.lax.stop_gradient(self))
-        left = evaluated.shape[1]
+        if _traced(self):  # one block: how many there are is not known outside of the float64 context
+            yield _product(_dense, _plain_dense, self)
+            return
+        with jax.enable_x64(True):
+            evaluated = self.evaluate()
+        left, ambient = evaluated.shape[1], jnp.zeros((), float).dtype
         for index in range(evaluated.block_count):
-            width = min(left, evaluated.block_width)
-            block = functools.partial(_block, index=index, columns=width, dtype=jnp.zeros((), float).dtype)
-            start, left = self.shape[1] - left, left - width
-            yield _attach(functools.partial(_plain_columns, start, width), isolated(block)(evaluated), self)
+            with jax.enable_x64(True):
+                block = _block(evaluated, index, min(left, evaluated.block_width), ambient)
+            left -= block.shape[1]
+            yield block
+
+
+def _traced(*arguments: Any) -> bool:
+    return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves(arguments))
 
 
 def _product(exact: Callable[..., Any], plain: Callable[..., Any], J: Any, *vectors: Any) -> Any:
@@ -84,14 +92,9 @@ def _product(exact: Callable[..., Any], plain: Callable[..., Any], J: Any, *vect
         return exact(J.evaluate(), *(jnp.asarray(vector, jnp.float64) for vector in vectors), dtype=ambient)
 
     number = isolated(run)(*jax.lax.stop_gradient((J, *vectors)))
-    return _attach(plain, number, J, *vectors)
-
-
-def _attach(plain: Callable[..., Any], number: Any, *arguments: Any) -> Any:
-    """Return ``number``, with the derivatives of plain(*arguments) where those are traced."""
-    if all(_checks.concrete(leaf) is not None for leaf in jax.tree.leaves(arguments)):
+    if not _traced(J, *vectors):
         return number
-    return _follow(plain, number, *(jax.tree.map(jnp.asarray, argument) for argument in arguments))
+    return _follow(plain, number, J, *(jnp.asarray(vector) for vector in vectors))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -120,16 +123,12 @@ def _plain_rmv(J: Any, u: Any) -> Any:
     return jax.grad(lambda p: J.bilinear(u, p))(jnp.zeros(J.shape[1], J.dtype))
 
 
-def _plain_rows(J: Any) -> Any:
+def _plain_dense(J: Any) -> Any:
     return jax.vmap(lambda u: _plain_rmv(J, u))(jnp.eye(J.shape[0], dtype=J.dtype))
 
 
 def _plain_gram(J: Any) -> Any:
-    return fl.outer(_plain_rows(J))
-
-
-def _plain_columns(start: int, width: int, J: Any) -> Any:
-    return _plain_rows(J)[:, start : start + width]
+    return fl.outer(_plain_dense(J))
 
 
 def _no_derivative(J: Any) -> Any:
@@ -156,6 +155,12 @@ def _rmv(j: EvaluatedJacobian, u: Any, dtype: Any) -> Any:
 def _gram(j: EvaluatedJacobian, dtype: Any) -> Any:
     lower = jnp.tril(j.gram(fl).matrix)
     return jnp.ldexp(lower + jnp.tril(lower, -1).T, 2 * j.exponent).astype(dtype)
+
+
+@jax.jit(static_argnames="dtype")
+def _dense(j: EvaluatedJacobian, dtype: Any) -> Any:
+    blocks = [_block(j, index, j.block_width, dtype) for index in range(j.block_count)]
+    return jnp.concatenate(blocks, axis=1)[:, : j.shape[1]]
 
 
 @jax.jit(static_argnames="dtype")

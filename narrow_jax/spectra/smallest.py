@@ -146,6 +146,7 @@ def _assemble(
     lower = jnp.where(jnp.isfinite(lower), lower, 0.0)
     upper = fl.up(found.upper + perturbation)
     zero = found.value <= max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
+    zero = zero & ((sigma_max > 0) | jnp.isfinite(perturbation))  # denormals may have been flushed
     status = jnp.where(zero, result.ZERO, result.ESTIMATE)
     value, lower, upper, sigma_max = (
         jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)

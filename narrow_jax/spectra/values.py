@@ -244,7 +244,8 @@ def _run(algebra: ModuleType, j: EvaluatedJacobian) -> _Found:
 def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Array]:
     values, error = (jnp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
     proven = jnp.where(jnp.isfinite(values), error + smallest.NORMAL, jnp.inf)
-    return SingularValues(values, proven, encloses), found.values[0] == 0
+    zero = (found.values[0] == 0) & jnp.isfinite(found.error[0])  # else denormals may have been flushed
+    return SingularValues(values, proven, encloses), zero
 
 
 @functools.partial(jax.jit, static_argnames="terms")
