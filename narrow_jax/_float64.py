@@ -13,7 +13,7 @@ def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any
 
     JAX batches the body of a jitted function, a loop or a scan when it comes to it: outside of the context, where it
     would cut float64 down to float32. Here ``vmap`` finds f itself instead of its equations.
-    Not differentiable: pass ``jax.lax.stop_gradient`` of the arguments, and attach the derivatives outside.
+    The arguments are constants to differentiation: attach derivatives outside.
 
     Args:
         f: a pure function of pytrees of arrays.
@@ -42,6 +42,6 @@ def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any
 
     def called(*args: Any) -> Any:
         with jax.enable_x64(x64):  # before the call: NumPy's float64 would become float32 on the way in
-            return mappable(*args)
+            return mappable(*jax.lax.stop_gradient(args))
 
     return called

@@ -133,12 +133,12 @@ def check_gradients(operator, number, transformation):
     np.testing.assert_allclose(along, expected[: len(found)], rtol=1e-6, atol=1e-4 * size / 30)
 
 
-HARD = ("vmap of jit", "scan")  # batched, or lowered, after the float64 context has ended
-CASES = [("explicit", number, transformation) for number in NUMBERS for transformation in HARD]
-CASES += [("explicit", "gram", transformation) for transformation in VALUES]
-CASES += [("pairwise", "auto", transformation) for transformation in VALUES]
-CASES += [(name, number, "vmap of jit") for name in OPERATORS for number in ("gram", "singular_values", "products")]
-CASES += [(name, "singular_values", "jit") for name in OPERATORS]
+CASES = [("explicit", number, "vmap of jit") for number in NUMBERS]
+CASES += [("explicit", "singular_values", transformation) for transformation in VALUES]
+CASES += [("explicit", "gram", name) for name in ("jit of vmap", "map in batches", "scan", "vmap of scan")]
+CASES += [("pairwise", "auto", name) for name in ("jit of vmap", "scan")]
+CASES += [("forward, recomputed", "gram", "vmap of jit"), ("reverse", "gram", "scan")]
+CASES += [(name, number, "vmap of jit") for name in OPERATORS for number in ("singular_values", "products")]
 
 
 @pytest.mark.parametrize(("operator", "number", "transformation"), dict.fromkeys(CASES))
@@ -152,9 +152,9 @@ def test_values_in_float64(operator, number, x64):
 
 
 SLOPES = [("explicit", number, "vmap of jit of grad") for number in NUMBERS if number != "bounds"]
-SLOPES += [("explicit", "gram", transformation) for transformation in GRADIENTS]
 SLOPES += [("explicit", "singular_values", transformation) for transformation in GRADIENTS]
-SLOPES += [(name, number, "jit of grad of vmap") for name in OPERATORS for number in ("gram", "effective_rank")]
+SLOPES += [("explicit", "gram", name) for name in ("grad of jit", "jit of grad of vmap")]
+SLOPES += [(name, "effective_rank", "jit of grad of vmap") for name in OPERATORS]
 
 
 @pytest.mark.parametrize(("operator", "number", "transformation"), dict.fromkeys(SLOPES))

@@ -163,7 +163,9 @@ class Stored(Blocked):
         """Return a column block; the last is filled up with columns of 0."""
         padding = self.block_count * self.block_width - self.matrix.shape[1]
         padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
-        return jax.lax.dynamic_slice_in_dim(padded, jnp.int32(index) * self.block_width, self.block_width, axis=1)
+        return jax.lax.dynamic_slice_in_dim(
+            padded, jnp.int32(index) * self.block_width, self.block_width, axis=1
+        )
 
 
 @jax.tree_util.register_dataclass

@@ -91,7 +91,7 @@ def _product(exact: Callable[..., Any], plain: Callable[..., Any], J: Any, *vect
     def run(J: Any, *vectors: Any) -> Any:
         return exact(J.evaluate(), *(jnp.asarray(vector, jnp.float64) for vector in vectors), dtype=ambient)
 
-    number = isolated(run)(*jax.lax.stop_gradient((J, *vectors)))
+    number = isolated(run)(J, *vectors)
     if not _traced(J, *vectors):
         return number
     return _follow(plain, number, J, *(jnp.asarray(vector) for vector in vectors))

@@ -82,10 +82,8 @@ def _solve(J: Jacobian, sigma: Array, w: Array, b: Array) -> Array:
         square = _mv(J, _rmv(J, y)) if wide else _rmv(J, _mv(J, y))
         return sigma**2 * (y + w * jnp.vdot(w, y)) - square
 
-    fixed = jax.lax.stop_gradient((J, w))
-
     def solve(_: Callable[[Array], Array], y: Array) -> Array:
-        basis, inverse = _complement(b.dtype)(*fixed)  # here: a derivative that nobody takes costs nothing
+        basis, inverse = _complement(b.dtype)(J, w)  # here: a derivative that nobody takes costs nothing
         return _apply(basis, inverse * _apply(basis.T, y))
 
     return jax.lax.custom_linear_solve(product, b, solve, symmetric=True)
@@ -103,9 +101,9 @@ def _complement(dtype: Any) -> Any:
         if j.shape[0] > j.shape[1]:
             j = j.transposed()
         basis, values = device.decompose(device.triangle(j, lambda j, i: j.block(i))[0])
-        own = jnp.argmax(jnp.abs(_apply(basis.T, w.astype(basis.dtype))))
-        sigma = values[own]
-        others = jnp.arange(values.size) != own
+        own = jax.lax.argmax(jnp.abs(_apply(basis.T, w.astype(basis.dtype))), 0, jnp.int32)
+        sigma = jax.lax.dynamic_index_in_dim(values, own, keepdims=False)
+        others = jnp.arange(values.size, dtype=jnp.int32) != own
         apart = jnp.min(jnp.abs(sigma - values), where=others, initial=jnp.inf)
         gap = jnp.where(others, (sigma - values) * (sigma + values), sigma**2)
         distinct = apart > 16 * max(j.shape) * fl.UNIT * values[0]

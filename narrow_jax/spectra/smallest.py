@@ -82,7 +82,7 @@ def sigma_min(
     if not traced(J) and dtype == "float64" and on_cpu(J):
         return _on_host(J, method, certify)
     lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype(dtype)
-    found = _program(method, certify, dtype, lasting)(jax.lax.stop_gradient(J))
+    found = _program(method, certify, dtype, lasting)(J)
     return _attach(J, *found) if traced(J) else jax.tree.map(np.asarray, found[0])
 
 
@@ -227,7 +227,7 @@ def _attach(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) ->
 def _by_shape(J: Jacobian) -> SigmaMin:
     """More rows than columns: σ_min over the rows is 0, whatever the entries."""
     lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype("float64")
-    s, right, top = _deficient(lasting)(jax.lax.stop_gradient(J))
+    s, right, top = _deficient(lasting)(J)
     if not traced(J):
         return jax.tree.map(np.asarray, s)
     return _replace(

@@ -65,8 +65,7 @@ def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
 
     NaN where the iteration neither settles nor comes down to rounding; differentiable like σ_min.
     """
-    found = _program(jnp.zeros((), float).dtype)(*jax.lax.stop_gradient((tracked, J)))
-    state, *triple = found
+    state, *triple = _program(jnp.zeros((), float).dtype)(tracked, J)
     return state, derivatives.follow(J, triple[0], *triple)
 
 

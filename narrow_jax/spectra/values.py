@@ -148,7 +148,7 @@ def _found(J: Any) -> tuple[SingularValues, Any]:
                 found = _run(host, J.evaluate("float64"))
                 return jax.tree.map(np.asarray, _true_scale(found, J.encloses))
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
-    s, zero, u, p = _program(jnp.zeros((), float).dtype)(jax.lax.stop_gradient(J))
+    s, zero, u, p = _program(jnp.zeros((), float).dtype)(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 
@@ -163,7 +163,8 @@ def _program(lasting: Any) -> Any:
         s, zero = _true_scale(found, J.encloses)
         near = found.vectors.T
         blocks = jax.lax.map(
-            lambda i: fl.matmul(near, found.near.block(i)), jnp.arange(found.near.block_count, dtype=jnp.int32)
+            lambda i: fl.matmul(near, found.near.block(i)),
+            jnp.arange(found.near.block_count, dtype=jnp.int32),
         )
         far = jnp.moveaxis(blocks, 0, 1).reshape(near.shape[0], -1)[:, : found.near.shape[1]]
         size = jnp.linalg.norm(far, axis=1, keepdims=True)
