@@ -101,12 +101,11 @@ def _complement(dtype: Any) -> Any:
         if j.shape[0] > j.shape[1]:
             j = j.transposed()
         basis, values = device.decompose(device.triangle(j, lambda j, i: j.block(i))[0])
-        own = jax.lax.argmax(jnp.abs(_apply(basis.T, w.astype(basis.dtype))), 0, jnp.int32)
-        sigma = jax.lax.dynamic_index_in_dim(values, own, keepdims=False)
-        others = jnp.arange(values.size, dtype=jnp.int32) != own
+        others = _apply(basis.T, w.astype(basis.dtype)) ** 2 < 0.5  # all but the one that w is
+        sigma = jnp.sum(jnp.where(others, 0.0, values))
         apart = jnp.min(jnp.abs(sigma - values), where=others, initial=jnp.inf)
         gap = jnp.where(others, (sigma - values) * (sigma + values), sigma**2)
-        distinct = apart > 16 * max(j.shape) * fl.UNIT * values[0]
+        distinct = (apart > 16 * max(j.shape) * fl.UNIT * values[0]) & ~jnp.all(others)
         inverse = jnp.ldexp(1 / jnp.where(distinct, gap, jnp.nan), -2 * j.exponent)
         return basis.astype(dtype), inverse.astype(dtype)
 

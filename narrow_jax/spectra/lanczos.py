@@ -46,7 +46,8 @@ def drawn(values: Any, count: Any = 0) -> Any:
     """Return entries in [−½, ½) that all bits of ``values`` decide, the ``count``-th such vector of the same shape.
 
     Example:
-        >>> bool(np.all(drawn(np.ones(3)) == drawn(np.ones(3)))), bool(np.all(drawn(np.ones(3)) == drawn(np.ones(3), 1)))
+        >>> ones = np.ones(3)
+        >>> bool(np.all(drawn(ones) == drawn(ones))), bool(np.all(drawn(ones) == drawn(ones, 1)))
         (True, False)
     """
     xp = jnp if isinstance(values, jax.Array) else np

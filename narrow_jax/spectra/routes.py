@@ -181,7 +181,7 @@ def _judge(
 
 @functools.partial(jax.jit, static_argnames="dense")
 def _believed(found: Found, sigma_max: Array, accurate: Any, dense: bool) -> Found:
-    """Return what the Gram route is believed only after judgement, and the accurate one where its interval is not loose."""
+    """Return what the Gram route is believed only after judgement, and the accurate one unless its interval is wide."""
     reliable = jnp.where(accurate, jnp.isfinite(found.value), found.reliable)
     sharp = jnp.where(accurate, found.upper - found.lower <= LOOSE * sigma_max, found.sharp)
     code = jnp.where(accurate, DENSE if dense else QR, GRAM).astype(jnp.int32)
