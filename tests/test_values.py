@@ -84,6 +84,20 @@ def test_zero_matrix_has_no_proven_rank():
     assert s.rank == 0
 
 
+def test_a_null_value_does_not_cost_the_rank_of_the_others():
+    """One duplicate row of 60: 59 values are proven, the smallest of them 1e-9 of the largest."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(60, 90)) * 10.0 ** -np.linspace(0, 8, 60)[:, None]
+    for row in (1, 59):
+        matrix[row] = matrix[0] if row == 1 else matrix[58]
+        for operand in (matrix, matrix.T):
+            s = nj.singular_values(nj.jacobian.explicit(operand))
+            assert s.rank == 60 - (1 if row == 1 else 2)
+            assert np.all(s.error <= 1e-4 * s.values + 1e-12)
+    exact = np.linalg.svd(matrix, compute_uv=False)
+    assert np.all(np.abs(s.values - exact) <= s.error + 60 * UNIT * exact[0])
+
+
 TRACED = ["generic-tanh", "nearly-duplicate-11"]
 
 
