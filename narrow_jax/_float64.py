@@ -22,9 +22,9 @@ def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any
 
     Example:
         >>> import jax.numpy as jnp
-        >>> third = isolated(lambda x: jnp.float64(1) / 3 * x - x / 3)
-        >>> float(jax.vmap(jax.jit(lambda x: third(x)))(jnp.ones(1))[0])
-        0.0
+        >>> bytes_inside = isolated(lambda x: x * jnp.zeros((), float).dtype.itemsize)
+        >>> jax.vmap(jax.jit(lambda x: bytes_inside(x)))(jnp.ones(2)).tolist()
+        [8.0, 8.0]
     """
 
     def inside(*args: Any) -> Any:

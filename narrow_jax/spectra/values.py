@@ -53,6 +53,10 @@ class SingularValues:
 def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
     """Return all singular values of J with a bound of each one's error.
 
+    Differentiable in the operator's arrays, any number of times: dσ_i = u_iᵀ dJ v_i, 0 where σ_i = 0 (a subgradient);
+    second derivatives are NaN where values coincide. Differentiating needs both sets of vectors in memory. The bounds
+    have no derivative, and say so.
+
     R from Jᵀ = QR by column blocks, its singular vectors U and values by the QR iteration. G = diag(σ̂)⁻¹UᵀĴ is
     nearly orthogonal; σ_i lies in σ̂_i[σ_min(G), σ_max(G)] (Ostrowski), and |σ_i² − σ̂_i²| is at most
     ‖UᵀĴĴᵀU − diag(σ̂²)‖ (Weyl). The better of the two holds for each.
@@ -84,9 +88,10 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
 
 
 def condition_number(J: Any) -> Any:
-    """Return σ_max/σ_min over the rows of J; infinity where it is rank-deficient to rounding.
+    """Return σ_max/σ_min over the rows of J.
 
-    Differentiable like ``sigma_min``.
+    Infinity where J is rank-deficient to rounding, with a derivative that is not finite; NaN where σ_min is
+    ``not_converged``, as it may be under ``vmap``, or outside the range of numbers. Differentiable like ``sigma_min``.
 
     Example:
         >>> import numpy as np
@@ -114,6 +119,9 @@ def _ratio(s: smallest.SigmaMin) -> Array:
 
 def effective_rank(J: Any) -> Any:
     """Return exp(−Σ p_i log p_i) with p_i = σ_i/Σσ: between 1 and the rank, and equal to it for equal values.
+
+    0 for a matrix of zeros, with derivative 0; NaN where the values leave the range of numbers. Differentiable like
+    ``singular_values``; a value that is exactly 0 takes no part.
 
     Example:
         >>> import numpy as np
@@ -183,9 +191,10 @@ def _tied(J: Any, bounds: Array) -> Array:
 
 @_tied.defjvp
 def _tied_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    moved = [leaf for leaf in jax.tree.leaves(tangents[0]) if leaf.dtype != jax.dtypes.float0]
-    none = sum(0.0 * jnp.sum(leaf) for leaf in moved)  # a tangent that is 0 and depends on that of J
-    return _tied(*primals), jnp.zeros_like(primals[1]) + none.astype(primals[1].dtype)
+    none = jnp.zeros_like(primals[1])
+    for leaf in jax.tree.leaves(tangents[0]):  # a tangent that is 0 and depends on that of J
+        none += 0.0 * jnp.sum(leaf).astype(none.dtype)
+    return _tied(*primals), none
 
 
 @jax.custom_jvp
