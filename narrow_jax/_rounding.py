@@ -59,6 +59,19 @@ def at_least_normal(value: Any) -> Any:
     return (jnp if isinstance(value, jax.Array) else np).maximum(value, NORMAL)
 
 
+def cast_up(bound: Float[Array, ...], dtype: Any) -> Float[Array, ...]:
+    """Return an upper bound in another dtype, its rounding and the underflow of a positive number included.
+
+    Example:
+        >>> float(cast_up(jnp.float32(1e-7), jnp.float16)) >= 1e-7
+        True
+    """
+    if bound.dtype == dtype:
+        return bound
+    cast = bound.astype(dtype)
+    return jnp.maximum(jnp.nextafter(cast, jnp.full_like(cast, jnp.inf)), jnp.finfo(dtype).tiny)
+
+
 def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"]:
     """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
@@ -71,7 +84,8 @@ def outer(a: Float[Array, "a k"]) -> Float[Array, "a a"]:
 
 def total(term: Callable[[Array], Array], count: int) -> Array:
     """Return Σ term(i)."""
-    return jax.lax.fori_loop(1, count, lambda i, partial: partial + term(i), term(jnp.array(0)))
+    first, last = np.int32(1), np.int32(count)  # typed: XLA lowers the loop where x64 may be off
+    return jax.lax.fori_loop(first, last, lambda i, partial: partial + term(i), term(jnp.int32(0)))
 
 
 def lower_norm(a: Float[Array, "a a"]) -> Float[Array, ""]:

@@ -128,3 +128,46 @@ def test_values_beyond_the_largest_number():
     assert np.isfinite(s.lower)
     assert s.upper == np.inf
     assert nj.singular_values(J).error[0] == np.inf
+
+
+SCALES = [1e-320, 1e-308, 1e-300, 1e-160, 1e-150, 1e150, 1e160, 1e300]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_bound_is_on_its_side_at_every_scale(scale):
+    """Upper bounds at least the smallest normal number, lower bounds never rounded up, nothing below the truth."""
+    matrix = np.random.default_rng(0).normal(size=(3, 4)) * scale
+    with mp.workdps(40):
+        exact = sorted(mp.svd_r(mp.matrix(matrix.T.tolist()), compute_uv=False))
+    low, high = nj.spectra.extremes(matrix)
+    s, values = nj.sigma_min(nj.jacobian.explicit(matrix)), nj.singular_values(nj.jacobian.explicit(matrix))
+    for lower, upper, true in ((s.lower, s.upper, exact[0]), (low, np.inf, exact[0]), (0.0, high, exact[-1])):
+        assert mp.mpf(float(lower)) <= true <= mp.mpf(float(upper))
+        assert upper >= U
+        assert lower == 0 or lower >= U
+        assert np.isfinite(lower)
+    for value, error, true in zip(values.values, values.error, reversed(exact), strict=True):
+        assert error >= U
+        assert error == np.inf or abs(mp.mpf(float(value)) - true) <= mp.mpf(float(error))
+
+
+def test_extremes_of_zero_are_exactly_zero():
+    assert nj.spectra.extremes(np.zeros((2, 3))) == (0, 0)
+
+
+@pytest.mark.parametrize("scale", [1e-160, 1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("on", [False, True])
+def test_bounds_of_operators_are_rounded_up(scale, on):
+    params = {"w": np.ones((2, 4)), "v": np.full((2, 1), scale)}
+    J = nj.jacobian.pairwise(params, np.array([[1.0, 2.0], [0.5, 0.25]]) * scale)
+    with jax.enable_x64(True):
+        j = J.evaluate()
+        gram, exponent = j.gram(nj._rounding), int(j.exponent)
+        exact = [mp.ldexp(float(gram.perturbation), exponent), mp.ldexp(float(gram.error), 2 * exponent)]
+    with jax.enable_x64(on):
+        found = J.perturbation(), J.gram_error()
+    tiny = float(jnp.finfo(found[0].dtype).tiny)
+    for bound, true in zip(found, exact, strict=True):
+        assert mp.mpf(float(bound)) >= true
+        assert float(bound) >= tiny
+    assert nj.jacobian.explicit(np.ones((2, 2))).perturbation() == 0, "Ĵ is J itself"

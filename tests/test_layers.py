@@ -13,6 +13,7 @@ LAYERS = [
     {
         "_checks",
         "_epochs",
+        "_float64",
         "_manifest",
         "_memory",
         "_operators",

@@ -271,7 +271,7 @@ def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
     if not plan.stored:
         return _trusted(recomputed((data, sound), columns, size, plan.width), sound, plan)
     count = math.ceil(plan.columns / plan.width)
-    blocks = jax.lax.map(lambda i: columns((data, sound), i), jnp.arange(count))
+    blocks = jax.lax.map(lambda i: columns((data, sound), i), jnp.arange(count, dtype=jnp.int32))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)
     return _trusted(stored(matrix), sound, plan)
 
@@ -306,7 +306,7 @@ def _columns(data: Any, index: Any, plan: _Plan) -> Any:
     theta, rebuild = _flatten(params, plan)
     width, count = plan.width, math.ceil(plan.columns / plan.width)
     padded = jnp.pad(theta, (0, count * width - plan.columns))
-    start = index * width
+    start = jnp.int32(index) * width
     here = jax.lax.dynamic_slice_in_dim(padded, start, width)
 
     def predict(step: Any, x: Any) -> Any:

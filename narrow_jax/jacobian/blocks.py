@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian, Gram, Products
@@ -63,7 +64,7 @@ class Blocked(ABC):
     def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
         """Return Ĵᵀu."""
         parts = jax.lax.map(
-            lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], jnp.arange(self.block_count)
+            lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], _indices(self.block_count)
         )
         return parts.reshape(-1)[: self.shape[1]]
 
@@ -80,13 +81,24 @@ class Blocked(ABC):
             product, error = fl.split_product(self.block(i).T, u[:, None])
             return product[:, 0], error[:, 0]
 
-        products, errors = jax.lax.map(part, jnp.arange(self.block_count))
+        products, errors = jax.lax.map(part, _indices(self.block_count))
         return products.reshape(-1)[: self.shape[1]], fl.norm_up(errors)
 
 
 @jax.jit
 def _block(j: Blocked, index: Any) -> Array:
     return j.block(index)
+
+
+# indices are int32: XLA lowers what depends on them where x64 may be off
+
+
+def _indices(count: int) -> Array:
+    return jnp.arange(count, dtype=jnp.int32)
+
+
+def _loop(count: int, body: Callable[[Array, Any], Any], state: Any) -> Any:
+    return jax.lax.fori_loop(np.int32(0), np.int32(count), body, state)
 
 
 def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
@@ -102,7 +114,7 @@ def _mv(j: Blocked, p: Array) -> tuple[Array, Array]:
         )
 
     zero = jnp.zeros(j.shape[0], p.dtype)
-    return jax.lax.fori_loop(0, count, add, (zero, zero))
+    return _loop(count, add, (zero, zero))
 
 
 @jax.jit
@@ -116,12 +128,12 @@ def _majorant(j: Blocked) -> tuple[Array, Array, Array]:
             block = jnp.abs(j.block(i))
             return total + fl.matmul(block, fl.matmul(block.T, y[:, None]))[:, 0]
 
-        return jax.lax.fori_loop(0, count, add, jnp.zeros(rows, dtype))
+        return _loop(count, add, jnp.zeros(rows, dtype))
 
     def squares(i: Array, total: Array) -> Array:
         return total + jnp.sum(j.block(i) ** 2, axis=1)
 
-    sizes = jax.lax.fori_loop(0, count, squares, jnp.zeros(rows, dtype))
+    sizes = _loop(count, squares, jnp.zeros(rows, dtype))
     trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
     majorant = jnp.minimum(trace, collatz_wielandt(apply, sizes, rows + width + count + 2))
     return majorant, trace, fl.up(fl.gamma(width + count) * majorant)
@@ -151,7 +163,9 @@ class Stored(Blocked):
         """Return a column block; the last is filled up with columns of 0."""
         padding = self.block_count * self.block_width - self.matrix.shape[1]
         padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
-        return jax.lax.dynamic_slice_in_dim(padded, index * self.block_width, self.block_width, axis=1)
+        return jax.lax.dynamic_slice_in_dim(
+            padded, jnp.int32(index) * self.block_width, self.block_width, axis=1
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -201,7 +215,7 @@ def recomputed(
     data: Any, columns: Callable[[Any, Any], Any], size: tuple[int, int], width: int
 ) -> Recomputed:
     """Return a matrix of blocks ``columns(data, i)``, scaled to entries of size one by a pass over them."""
-    indices = jnp.arange(math.ceil(size[1] / width))
+    indices = _indices(math.ceil(size[1] / width))
 
     def measured(index: Any) -> tuple[Array, Array]:
         block = columns(data, index)
@@ -223,7 +237,7 @@ def _unless(exact: Array) -> Array:
 @jax.jit
 def stored_transpose(j: EvaluatedJacobian) -> Stored:
     """Return the transpose of an evaluated matrix, each entry as its blocks round it."""
-    blocks = jax.lax.map(j.block, jnp.arange(j.block_count))
+    blocks = jax.lax.map(j.block, _indices(j.block_count))
     rows, columns = j.shape
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
     return Stored(matrix.T, j.exponent, jnp.zeros(()))

@@ -109,7 +109,7 @@ class KhatriRao:
         """Return a column block, each entry rounded once; the last is filled up with columns of 0."""
         size = self.block_inputs
         x = jnp.pad(self.x, ((0, 0), (0, self.block_count * size - self.x.shape[1])))
-        x = jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1)
+        x = jax.lax.dynamic_slice_in_dim(x, jnp.int32(index) * size, size, axis=1)
         return (x[:, :, None] * self.d[:, None, :]).reshape(x.shape[0], -1)
 
 

@@ -107,7 +107,7 @@ def triangle(j: Any, block: Any) -> tuple[Array, Array]:
         return jnp.linalg.qr(stacked, mode="r")[:rows], None
 
     dtype = jax.eval_shape(lambda: block(j, 0)).dtype
-    r, _ = jax.lax.scan(step, jnp.zeros((rows, rows), dtype), jnp.arange(j.block_count))
+    r, _ = jax.lax.scan(step, jnp.zeros((rows, rows), dtype), jnp.arange(j.block_count, dtype=jnp.int32))
     pivots = jnp.abs(jnp.diag(r))
     return r.T, jnp.min(pivots) > 2.0**-60 * jnp.max(pivots)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax import _rounding as fl
 from narrow_jax._operators import EvaluatedJacobian, Gram
@@ -156,10 +157,10 @@ def separation(algebra: ModuleType, gram: Gram, u: Array, ritz: Any, rows: int) 
     if rows == 1:
         return jnp.full((), NO_COMPLEMENT)
     shifts = _shifts(gram.majorant, gram.error, gram.trace, ritz.first, ritz.second, rows)
-    return at_most_twice(
+    return attempts(
         algebra,
         lambda index, _: _shifted_bound(algebra, gram, u, _choose(index, *shifts)),
-        lambda beta: ~(beta > 0),
+        lambda index, beta: (index < 2) & ~(beta > 0),
         jnp.zeros(()),
     )
 
@@ -169,14 +170,14 @@ def _choose(index: Any, first: Any, second: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(index > 0, b, a), first, second)
 
 
-def at_most_twice(
-    algebra: ModuleType, attempt: Callable[[Any, Any], Any], wanting: Callable[[Any], Any], before: Any
+def attempts(
+    algebra: ModuleType, attempt: Callable[[Any, Any], Any], wanting: Callable[[Any, Any], Any], result: Any
 ) -> Any:
-    """Return attempt(0, before), or where that is ``wanting`` attempt(1, attempt(0, before)); compiled once."""
+    """Return the result after result ← attempt(i, result), i = 0, 1, …, while wanting(i, result); compiled once."""
     return algebra.while_loop(
-        lambda state: (state[0] < 2) & wanting(state[1]),
-        lambda state: (state[0] + 1, attempt(*state)),
-        (0, before),
+        lambda state: wanting(*state),
+        lambda state: (state[0] + np.int32(1), attempt(*state)),
+        (np.int32(0), result),
     )[1]
 
 
@@ -286,12 +287,12 @@ def _norm_bound(algebra: ModuleType, a: Array) -> Array:
     forming = fl.gamma(a.shape[0]) * fl.norm_up(jnp.asarray(a)) ** 2
 
     rounding = 4 * fl.gamma(a.shape[0] ** 2)
-    return at_most_twice(
+    return attempts(
         algebra,
         lambda index, _: _norm_bound_at(
             algebra, square, size * (1 + rounding + _choose(index, 1e-13, 1e-3)), forming
         ),
-        lambda bound: ~jnp.isfinite(bound),
+        lambda index, bound: (index < 2) & ~jnp.isfinite(bound),
         jnp.full((), jnp.inf),
     )
 

@@ -18,6 +18,9 @@ from narrow_jax.spectra.result import DENSE, GRAM, QR
 TOLERANCE = 1e-16
 """Lanczos stops here: the value is then exact to rounding, and one more inverse step does the same for C."""
 
+LOOSE = 1e-11
+"""An interval wider than this times σ_max, where one can be proven, says that the vector is not that of σ_min."""
+
 EXCESS = 2e-14
 """A Gram enclosure is kept if B, C and β cost at most this times σ_max: the aim is a width of 1e-13·σ_max."""
 
@@ -32,7 +35,7 @@ class Found(NamedTuple):
         vector: u.
         right: Ĵᵀu/ν.
         reliable: the value is as accurate as the accurate route would give it.
-        sharp: the interval is as narrow as the accurate route would give it.
+        sharp: the interval is as narrow as the route can give it.
         method_code: which route.
     """
 
@@ -51,6 +54,8 @@ def find(
 ) -> Found:
     """Return the smallest singular value by a route, or by the one that the measurements choose.
 
+    First the Gram matrix ("auto"), then QR with the vector from Lanczos, last with the one from the QR iteration.
+
     Args:
         algebra: ``host`` or ``device``.
         j: the evaluated matrix, no more rows than columns.
@@ -60,18 +65,19 @@ def find(
         certify: whether to prove bounds.
     """
     route = functools.partial(_route, algebra, j, gram, sigma_max, certify=certify)
-    if method != "auto":
-        return route(accurate=method != "gram", dense=method == "dense")
+    if method in ("gram", "dense"):
+        return route(accurate=method == "dense", iterated=method == "gram", dense=method == "dense")
+    first_by_qr = 0 if method == "qr" else 1
 
     def next_route(index: Any, before: Found) -> Found:
-        found = route(accurate=index > 0)
+        found = route(accurate=method == "qr" or index > 0, iterated=index <= first_by_qr)
         lower, upper = jnp.maximum(found.lower, before.lower), jnp.minimum(found.upper, before.upper)
         return found._replace(lower=lower, upper=upper, value=jnp.clip(found.value, lower, upper))
 
-    return enclosure.at_most_twice(
+    return enclosure.attempts(
         algebra,
         next_route,
-        lambda found: ~(found.sharp if certify else found.reliable),
+        lambda index, found: (index <= first_by_qr + 1) & ~(found.sharp if certify else found.reliable),
         _nothing(j.shape, gram.trace),
     )
 
@@ -90,21 +96,22 @@ def _route(
     sigma_max: Any,
     *,
     accurate: Any,
+    iterated: Any,
     dense: bool = False,
     certify: bool,
 ) -> Found:
     """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, the value from ‖Ĵᵀu‖.
 
     The factor is the Cholesky factor of K̂, or for the ``accurate`` route the triangle of Jᵀ = QR, taken by
-    column blocks, whose singular vectors serve where Lanczos does not. One program for both routes, since XLA
-    would compile two.
+    column blocks, whose singular vectors serve where Lanczos does not or is not ``iterated``. One program for both
+    routes, since XLA would compile two.
     """
     factor, regular = algebra.cond(
         accurate, lambda: algebra.triangle(j, block), lambda: algebra.cholesky(gram.matrix)
     )
-    ritz = _smallest(algebra, j, factor, regular, accurate, dense)
+    ritz = _smallest(algebra, j, factor, regular, accurate, iterated, dense)
     pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
-    lower = jnp.zeros_like(pair.value)
+    lower, separated = jnp.zeros_like(pair.value), True
     if certify:
         # beyond this condition number ZĴ is not near orthogonal
         worthwhile = jnp.asarray(regular) & (pair.value > jnp.where(accurate, 1e-13 * sigma_max, -1.0))
@@ -118,20 +125,28 @@ def _route(
             lambda: lower,
         )
         lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, jnp.where(accurate, 2, 1))
-    trusted = jnp.asarray(regular) & ritz.converged
+        # where K̂ resolves ν² and finds no gap above it, the vector may be that of another singular value
+        separated = (beta > 0) | (pair.value**2 <= gram.error)
+    trusted = jnp.asarray(regular) & ritz.converged & separated
     found = _judge(pair, lower, gram.majorant, gram.error, ritz.first, ritz.second, sigma_max, trusted)
-    return _believed(found, accurate, dense)
+    return _believed(found, sigma_max, accurate, dense)
 
 
 def _smallest(
-    algebra: ModuleType, j: EvaluatedJacobian, factor: Any, regular: Any, accurate: Any, dense: bool
+    algebra: ModuleType,
+    j: EvaluatedJacobian,
+    factor: Any,
+    regular: Any,
+    accurate: Any,
+    iterated: Any,
+    dense: bool,
 ) -> lanczos.Ritz:
     if dense:
         return algebra.singular(jnp.concatenate([block(j, i) for i in range(j.block_count)], axis=1))
     ritz = algebra.cond(regular, lambda: algebra.smallest(factor, TOLERANCE), lambda: algebra.unknown(factor))
     return algebra.cond(
         accurate,
-        lambda: algebra.cond(ritz.converged, lambda: ritz, lambda: algebra.singular(factor)),
+        lambda: algebra.cond(ritz.converged & iterated, lambda: ritz, lambda: algebra.singular(factor)),
         lambda: ritz,
     )
 
@@ -165,10 +180,10 @@ def _judge(
 
 
 @functools.partial(jax.jit, static_argnames="dense")
-def _believed(found: Found, accurate: Any, dense: bool) -> Found:
-    """Return what the Gram route is believed only after judgement, and the accurate one as it is."""
+def _believed(found: Found, sigma_max: Array, accurate: Any, dense: bool) -> Found:
+    """Return what the Gram route is believed only after judgement, and the accurate one unless its interval is wide."""
     reliable = jnp.where(accurate, jnp.isfinite(found.value), found.reliable)
-    sharp = jnp.where(accurate, found.lower > 0, found.sharp)
+    sharp = jnp.where(accurate, found.upper - found.lower <= LOOSE * sigma_max, found.sharp)
     code = jnp.where(accurate, DENSE if dense else QR, GRAM).astype(jnp.int32)
     return found._replace(reliable=reliable, sharp=sharp, method_code=code)
 

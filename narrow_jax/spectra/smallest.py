@@ -12,10 +12,11 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax import _rounding as fl
+from narrow_jax._float64 import isolated
 from narrow_jax._memory import require
 from narrow_jax._operators import EvaluatedJacobian, Jacobian
 from narrow_jax._typing import Array
-from narrow_jax.spectra import device, host, result, routes
+from narrow_jax.spectra import derivatives, device, host, result, routes
 from narrow_jax.spectra.result import SigmaMin
 
 METHODS = ("auto", "gram", "qr", "dense")
@@ -38,9 +39,9 @@ def sigma_min(
 
     The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy
     float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds
-    rounded outward). Differentiable in the operator's arrays: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along,
-    ``vector`` is a constant. Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that
-    cannot be trusted.
+    rounded outward). Differentiable in the operator's arrays, any number of times: dσ = uᵀ dJ v; ``lower`` and
+    ``upper`` move along. Where σ is not distinct, ``vector`` and second derivatives are NaN when differentiated.
+    Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
 
     Args:
         J: an operator of ``narrow_jax.jacobian``.
@@ -81,10 +82,7 @@ def sigma_min(
     if not traced(J) and dtype == "float64" and on_cpu(J):
         return _on_host(J, method, certify)
     lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype(dtype)
-    with jax.enable_x64(
-        dtype == "float64"
-    ):  # before the call: NumPy's float64 would become float32 on the way in
-        found = _compiled(method, certify, dtype, lasting)(jax.lax.stop_gradient(J))
+    found = _program(method, certify, dtype, lasting)(J)
     return _attach(J, *found) if traced(J) else jax.tree.map(np.asarray, found[0])
 
 
@@ -123,18 +121,15 @@ def on_cpu(J: Jacobian) -> bool:
 
 
 def _run(
-    algebra: ModuleType, j: EvaluatedJacobian, method: str, certify: bool, encloses: str
+    algebra: ModuleType, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
 ) -> tuple[SigmaMin, Any, Any]:
     """Return the result in true scale, the right singular vector, and the vector of σ_max."""
     gram = j.gram(algebra)
-    top = algebra.largest(gram.matrix, 1e-8)  # of σ²: it judges, and proves nothing
-    sigma_max = jnp.sqrt(jnp.asarray(top.first))
+    largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
+    sigma_max = jnp.sqrt(jnp.asarray(largest.first))
     found = routes.find(algebra, j, gram, sigma_max, method, certify)
-    return (
-        _assemble(found, sigma_max, gram.perturbation, j.exponent, j.shape, encloses),
-        found.right,
-        top.vector,
-    )
+    s = _assemble(found, sigma_max, gram.perturbation, j.exponent, j.shape, encloses)
+    return s, found.right, largest.vector
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "encloses"))
@@ -150,14 +145,16 @@ def _assemble(
     lower = fl.down(found.lower - perturbation)
     lower = jnp.where(jnp.isfinite(lower), lower, 0.0)
     upper = fl.up(found.upper + perturbation)
-    noise = max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
-    status = jnp.where(found.value <= noise, result.ZERO, result.ESTIMATE)
+    zero = found.value <= max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
+    zero = zero & ((sigma_max > 0) | jnp.isfinite(perturbation))  # denormals may have been flushed
+    status = jnp.where(zero, result.ZERO, result.ESTIMATE)
     value, lower, upper, sigma_max = (
         jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
     )
     lower, upper = _normal(lower, upper)
     status = jnp.where(lower > 0, result.CERTIFIED, status)
-    status = jnp.where(found.reliable, status, result.NOT_CONVERGED).astype(jnp.int32)
+    # any u with ‖Jᵀu‖ at rounding proves that, converged or not
+    status = jnp.where(found.reliable | zero, status, result.NOT_CONVERGED).astype(jnp.int32)
     return SigmaMin(value, lower, upper, sigma_max, found.vector, status, found.method_code, encloses)
 
 
@@ -176,33 +173,24 @@ def _on_host(J: Jacobian, method: str, certify: bool) -> SigmaMin:
 
 
 @functools.cache
-def _compiled(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
-    return jax.jit(_in_trace(method, certify, dtype, lasting))
-
-
-@functools.cache
-def _in_trace(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
-    """Return J ↦ (result, right vector, vector of σ_max) in JAX; under ``vmap`` "auto" becomes "gram"."""
+def _program(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
+    """Return J ↦ (result, right vector, vectors of σ_max) in JAX; under ``vmap`` "auto" becomes "gram"."""
 
     def run(J: Jacobian, method: str) -> Any:
-        with jax.enable_x64(dtype == "float64"):
-            j = J.evaluate(dtype)
-            s, right, u_max = _run(device, j, method, certify, J.encloses)
-            p_max = j.rmv(u_max) / jnp.sqrt(jnp.sum(j.rmv(u_max) ** 2))
-            return _cast((s, right, (u_max, p_max)), lasting)
+        j = J.evaluate(dtype)
+        # derivatives of σ_max need its vector, whose error is the root of that of σ²
+        s, right, u_max = _run(device, j, method, certify, J.encloses, routes.TOLERANCE)
+        return _cast((s, right, (u_max, _partner(j, u_max))), lasting)
 
-    if method != "auto":
-        return functools.partial(run, method=method)
-    auto = jax.custom_batching.custom_vmap(functools.partial(run, method="auto"))
+    batched = jax.jit(functools.partial(run, method="gram")) if method == "auto" else None
+    return isolated(jax.jit(functools.partial(run, method=method)), dtype == "float64", batched)
 
-    @auto.def_vmap
-    def _batched(axis_size: int, in_batched: Any, J: Jacobian) -> Any:
-        del axis_size
-        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched[0])
-        out = jax.vmap(functools.partial(run, method="gram"), in_axes=(axes,))(J)
-        return out, jax.tree.map(lambda _: True, out)
 
-    return auto
+def _partner(j: EvaluatedJacobian, u: Array) -> Array:
+    """Return Jᵀu/‖Jᵀu‖, 0 where that is."""
+    image = j.rmv(u)
+    size = jnp.linalg.norm(image)
+    return image / jnp.where(size > 0, size, 1.0)
 
 
 def _cast(out: Any, dtype: Any) -> Any:
@@ -211,8 +199,7 @@ def _cast(out: Any, dtype: Any) -> Any:
         lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, out
     )
     if dtype != out[0].lower.dtype and dtype == jnp.float32:
-        lower = jnp.nextafter(s.lower, jnp.zeros_like(s.lower))
-        upper = jnp.nextafter(s.upper, jnp.full_like(s.upper, jnp.inf))
+        lower, upper = jnp.nextafter(s.lower, jnp.zeros_like(s.lower)), fl.cast_up(out[0].upper, dtype)
         lower, upper = (bound.astype(dtype) for bound in _normal(lower, upper))
         lost = (s.status_code == result.CERTIFIED) & (lower == 0)
         status = jnp.where(lost, result.ESTIMATE, s.status_code).astype(jnp.int32)
@@ -225,48 +212,42 @@ def _replace(s: SigmaMin, **fields: Any) -> SigmaMin:
 
 
 def _attach(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:
-    """Return the result with derivatives: value, lower and upper follow uᵀ dJ v, σ_max its own vectors."""
-    u_max, p_max = top
+    """Return the result with derivatives: value, lower and upper are those of one pair, σ_max has its own."""
+    smallest, follow = (s.value, s.vector, right), functools.partial(derivatives.follow, J)
     return _replace(
         s,
-        value=_follow(J, s.value, s.vector, right),
-        lower=_follow(J, s.lower, s.vector, right),
-        upper=_follow(J, s.upper, s.vector, right),
-        sigma_max=_follow(J, s.sigma_max, u_max, p_max),
+        value=follow(s.value, *smallest),
+        lower=follow(s.lower, *smallest),
+        upper=follow(s.upper, *smallest),
+        sigma_max=follow(s.sigma_max, s.sigma_max, *top),
+        vector=derivatives.vectors(J, *smallest)[0],
     )
-
-
-@jax.custom_jvp
-def _follow(J: Any, number: Array, u: Array, p: Array) -> Array:
-    """Return ``number``, whose derivative is that of uᵀJp with u and p held fixed."""
-    return number
-
-
-@_follow.defjvp
-def _follow_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    J, number, u, p = primals
-    # in the dtype of the weights, outside any float64 context: a transpose would run outside it anyway
-    u, p = u.astype(J.dtype), p.astype(J.dtype)
-    slope = jax.jvp(lambda J: J.bilinear(u, p), (J,), (tangents[0],))[1]
-    return number, slope.astype(number.dtype)
 
 
 def _by_shape(J: Jacobian) -> SigmaMin:
     """More rows than columns: σ_min over the rows is 0, whatever the entries."""
-    with jax.enable_x64(True):
-        s = _rank_deficient(J.evaluate("float64"), J.encloses)
-    return (
-        _cast((s, s.vector, s.vector), jnp.zeros((), float).dtype)[0]
-        if traced(J)
-        else jax.tree.map(np.asarray, s)
+    lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype("float64")
+    s, right, top = _deficient(lasting)(J)
+    if not traced(J):
+        return jax.tree.map(np.asarray, s)
+    return _replace(
+        s,
+        sigma_max=derivatives.follow(J, s.sigma_max, s.sigma_max, *top),
+        vector=derivatives.vectors(J, s.value, s.vector, right)[0],
     )
 
 
-@functools.partial(jax.jit, static_argnames="encloses")
-def _rank_deficient(j: EvaluatedJacobian, encloses: str) -> SigmaMin:
-    lower = jnp.tril(j.gram(device).matrix)
-    values, vectors = jnp.linalg.eigh(lower + jnp.tril(lower, -1).T)
-    zero = jnp.zeros(())
-    sigma_max = jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent)
-    codes = jnp.asarray(result.SHAPE, jnp.int32), jnp.asarray(result.BY_SHAPE, jnp.int32)
-    return SigmaMin(zero, zero, zero, sigma_max, vectors[:, 0], *codes, encloses)
+@functools.cache
+def _deficient(lasting: Any) -> Any:
+    def run(J: Jacobian) -> Any:
+        j = J.evaluate("float64")
+        lower = jnp.tril(j.gram(device).matrix)
+        values, vectors = jnp.linalg.eigh(lower + jnp.tril(lower, -1).T)
+        zero, u_max = jnp.zeros(()), vectors[:, -1]
+        sigma_max = jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent)
+        codes = jnp.asarray(result.SHAPE, jnp.int32), jnp.asarray(result.BY_SHAPE, jnp.int32)
+        s = SigmaMin(zero, zero, zero, sigma_max, vectors[:, 0], *codes, J.encloses)
+        out = s, jnp.zeros(j.shape[1]), (u_max, _partner(j, u_max))
+        return jax.tree.map(lambda leaf: leaf.astype(lasting) if leaf.dtype == jnp.float64 else leaf, out)
+
+    return isolated(jax.jit(run))

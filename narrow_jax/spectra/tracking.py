@@ -9,14 +9,16 @@ Reference: Knyazev, "Toward the optimal preconditioned eigensolver" (2001), bloc
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from narrow_jax._float64 import isolated
 from narrow_jax._operators import EvaluatedJacobian, Jacobian
 from narrow_jax._typing import Array, Float
-from narrow_jax.spectra import device
+from narrow_jax.spectra import derivatives, device, lanczos
 
 TOLERANCE = 3e-2
 """Residual ‖Ku − θu‖/θ at which a look ends; the error of θ is of the order of its square."""
@@ -59,32 +61,48 @@ def start(rows: int) -> Tracked:
 
 
 def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
-    """Return the state after a look at J, and ‖Jᵀu‖, an upper bound of σ_min(J) up to its own rounding."""
-    with jax.enable_x64(True):
+    """Return the state after a look at J, and ‖Jᵀu‖, an upper bound of σ_min(J) up to its own rounding.
+
+    NaN where the iteration neither settles nor comes down to rounding; differentiable like σ_min.
+    """
+    state, *triple = _program(jnp.zeros((), float).dtype)(tracked, J)
+    return state, derivatives.follow(J, triple[0], *triple)
+
+
+@functools.cache
+def _program(lasting: Any) -> Any:
+    def run(tracked: Tracked, J: Jacobian) -> Any:
         j = J.evaluate("float64")
         inverse, vector = (leaf.astype(jnp.float64) for leaf in tracked[:2])
         near = _lobpcg(j, inverse, vector, STEPS)
-        settled = near.residual < TOLERANCE  # false for NaN
-        inverse, last, refreshed = jax.lax.cond(
+        settled = (near.residual < TOLERANCE) & (tracked.refreshes > 0)  # false for NaN
+        inverse, last, refreshed, noise = jax.lax.cond(
             settled,
-            lambda: (inverse, near, jnp.zeros((), jnp.int32)),
-            lambda: _refresh(j, vector),
+            lambda: (inverse, near, jnp.zeros((), jnp.int32), jnp.zeros(())),
+            lambda: _refresh(j),
         )
-        value = jnp.ldexp(jnp.sqrt(last.theta), j.exponent)
+        known = (last.residual < TOLERANCE) | (last.theta <= noise)
+        value = jnp.where(known, jnp.ldexp(jnp.sqrt(last.theta), j.exponent), jnp.nan)
         state = Tracked(
             inverse.astype(jnp.float32), last.u.astype(jnp.float32), tracked.refreshes + refreshed
         )
-    return state, value.astype(jnp.zeros((), float).dtype)
+        right = last.image / jnp.linalg.norm(last.image)
+        return state, *(number.astype(lasting) for number in (value, last.u, right))
+
+    return isolated(jax.jit(run))
 
 
-def _refresh(j: EvaluatedJacobian, vector: Array) -> tuple[Array, _Iterate, Array]:
+def _refresh(j: EvaluatedJacobian) -> tuple[Array, _Iterate, Array, Array]:
+    """Return a new inverse, the iterate from a drawn vector, that this was one, and the rounding of θ."""
     gram = j.gram(device).matrix
-    lower = jnp.tril(gram)
+    lower, size = jnp.tril(gram), gram.shape[0]
     # the shift keeps the factorisation going where K is singular to rounding
-    shift = 4 * gram.shape[0] * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))
-    factor = jax.scipy.linalg.cho_factor(lower + shift * jnp.eye(gram.shape[0]), lower=True)
-    inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(gram.shape[0]))
-    return inverse, _lobpcg(j, inverse, vector, STEPS_AFTER_REFRESH), jnp.ones((), jnp.int32)
+    shift = 4 * size * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))
+    factor = jax.scipy.linalg.cho_factor(lower + shift * jnp.eye(size), lower=True)
+    inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(size))
+    # not the last vector, which could be a singular vector of another value, and not a known one either
+    vector = inverse @ lanczos.drawn(jnp.sum(inverse, axis=1))
+    return inverse, _lobpcg(j, inverse, vector, STEPS_AFTER_REFRESH), jnp.ones((), jnp.int32), shift
 
 
 def _lobpcg(j: EvaluatedJacobian, inverse: Array, vector: Array, steps: int) -> _Iterate:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from narrow_jax import _checks
 from narrow_jax import _rounding as fl
+from narrow_jax._float64 import isolated
 from narrow_jax._memory import require
 from narrow_jax._operators import EvaluatedJacobian, Jacobian
 from narrow_jax._typing import Array
-from narrow_jax.spectra import device, host, routes, smallest
+from narrow_jax.spectra import derivatives, device, host, result, routes, smallest
 
 
 @jax.tree_util.register_dataclass
@@ -25,22 +27,35 @@ class SingularValues:
 
     Args:
         values: σ_1 ≥ σ_2 ≥ …
-        error: |values − exact| ≤ error, one bound a value; infinite where nothing is proven.
+        bounds: those of ``error``, as arrays.
         encloses: the matrix that the bounds speak of.
     """
 
     values: Any
-    error: Any
+    bounds: Any
     encloses: str = field(metadata={"static": True})
+
+    @property
+    def error(self) -> Any:
+        """Return bounds, |values − exact| ≤ error, one a value: infinite where nothing is proven.
+
+        Raises:
+            TypeError: differentiated; a bound of rounding has no derivative.
+        """
+        return _constant(self.bounds) if _checks.concrete(self.bounds) is None else self.bounds
 
     @property
     def rank(self) -> Any:
         """Return how many are proven to be positive: a lower bound of the rank."""
-        return (self.values > self.error).sum()
+        return (self.values > self.bounds).sum()
 
 
 def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
     """Return all singular values of J with a bound of each one's error.
+
+    Differentiable in the operator's arrays, any number of times: dσ_i = u_iᵀ dJ v_i, 0 where σ_i = 0 (a subgradient);
+    second derivatives are NaN where values coincide. Differentiating needs both sets of vectors in memory. The bounds
+    have no derivative, and say so.
 
     R from Jᵀ = QR by column blocks, its singular vectors U and values by the QR iteration. G = diag(σ̂)⁻¹UᵀĴ is
     nearly orthogonal; σ_i lies in σ̂_i[σ_min(G), σ_max(G)] (Ostrowski), and |σ_i² − σ̂_i²| is at most
@@ -69,19 +84,14 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
     """
     smallest.require_operator(J)
     require(memory_budget, {"qr": smallest.plan(*J.shape)["qr"]}, "qr", "singular_values")
-    lasting = jnp.zeros((), float).dtype
-    with jax.enable_x64(True):  # before the call: NumPy's float64 would become float32 on the way in
-        if smallest.traced(J):
-            return _lasting(_compiled(jax.lax.stop_gradient(J)), lasting)
-        if smallest.on_cpu(J):
-            return jax.tree.map(np.asarray, _run(host, J.evaluate("float64"), J.encloses))
-        return jax.tree.map(np.asarray, _compiled(J))
+    return _found(J)[0]
 
 
 def condition_number(J: Any) -> Any:
-    """Return σ_max/σ_min over the rows of J; infinity where it is rank-deficient to rounding.
+    """Return σ_max/σ_min over the rows of J.
 
-    Differentiable like ``sigma_min``.
+    Infinity where J is rank-deficient to rounding, with a derivative that is not finite; NaN where σ_min is
+    ``not_converged``, as it may be under ``vmap``, or outside the range of numbers. Differentiable like ``sigma_min``.
 
     Example:
         >>> import numpy as np
@@ -90,14 +100,28 @@ def condition_number(J: Any) -> Any:
         1.5
     """
     s = smallest.sigma_min(J, certify=False)
-    singular = (s.status_code == smallest.result.ZERO) | (s.status_code == smallest.result.SHAPE)
-    safe = jnp.where(singular, 1.0, s.value)
-    ratio = jnp.where(singular, jnp.inf, s.sigma_max / safe)
-    return ratio if smallest.traced(J) else np.float64(s.sigma_max / s.value if not singular else np.inf)
+    if smallest.traced(J):
+        return _ratio(s)
+    with jax.enable_x64(True):
+        return np.float64(_ratio(s))
+
+
+def _ratio(s: smallest.SigmaMin) -> Array:
+    value, sigma_max = jnp.asarray(s.value), jnp.asarray(s.sigma_max)
+    status = jnp.asarray(s.status_code)
+    deficient = (status == result.ZERO) | (status == result.SHAPE)
+    normal = (value >= jnp.finfo(value.dtype).tiny) & jnp.isfinite(sigma_max)
+    reliable = deficient | (normal & (status != result.NOT_CONVERGED))
+    # by division, so that the derivative of ∞ is not 0; one more, so that 0/0 does not arise
+    ratio = (sigma_max + deficient.astype(value.dtype)) / jnp.where(deficient, 0.0, value)
+    return jnp.where(reliable, ratio, jnp.nan)
 
 
 def effective_rank(J: Any) -> Any:
     """Return exp(−Σ p_i log p_i) with p_i = σ_i/Σσ: between 1 and the rank, and equal to it for equal values.
+
+    0 for a matrix of zeros, with derivative 0; NaN where the values leave the range of numbers. Differentiable like
+    ``singular_values``; a value that is exactly 0 takes no part.
 
     Example:
         >>> import numpy as np
@@ -108,29 +132,108 @@ def effective_rank(J: Any) -> Any:
     Reference:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007).
     """
-    values = singular_values(J).values
-    xp = jnp if smallest.traced(J) else np
-    p = values / values.sum()
-    return xp.exp(-(p * xp.log(xp.where(p > 0, p, 1.0))).sum())
+    s, zero = _found(J)
+    if smallest.traced(J):
+        return _entropic(s.values, zero)
+    with jax.enable_x64(True):
+        return np.float64(_entropic(jnp.asarray(s.values), zero))
 
 
-@jax.jit
-def _compiled(J: Jacobian) -> SingularValues:
-    return _run(device, J.evaluate("float64"), J.encloses)
+def _entropic(values: Array, zero: Any) -> Array:
+    largest = jnp.max(values)
+    reliable = (largest >= jnp.finfo(values.dtype).tiny) & jnp.isfinite(largest)
+    size = jnp.where(reliable, values / jnp.where(reliable, largest, 1.0), 1.0)  # their sum may overflow
+    p = size / jnp.sum(size)
+    rank = jnp.exp(-jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1.0))))
+    return jnp.where(zero, 0.0, jnp.where(reliable, rank, jnp.nan))
+
+
+def _found(J: Any) -> tuple[SingularValues, Any]:
+    """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
+    if not smallest.traced(J):
+        if smallest.on_cpu(J):
+            with jax.enable_x64(True):
+                found = _run(host, J.evaluate("float64"))
+                return jax.tree.map(np.asarray, _true_scale(found, J.encloses))
+        return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
+    s, zero, u, p = _program(jnp.zeros((), float).dtype)(J)
+    follow = jax.vmap(functools.partial(derivatives.follow, J))
+    return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
+
+
+@functools.cache
+def _program(lasting: Any) -> Any:
+    """Return J ↦ (singular values, whether Ĵ = 0, left vectors, right vectors), vectors as rows."""
+
+    def run(J: Jacobian) -> Any:
+        j = J.evaluate("float64")
+        found = _run(device, j)
+        s, zero = _true_scale(found, J.encloses)
+        near = found.vectors.T
+        blocks = jax.lax.map(
+            lambda i: fl.matmul(near, found.near.block(i)),
+            jnp.arange(found.near.block_count, dtype=jnp.int32),
+        )
+        far = jnp.moveaxis(blocks, 0, 1).reshape(near.shape[0], -1)[:, : found.near.shape[1]]
+        size = jnp.linalg.norm(far, axis=1, keepdims=True)
+        far = far / jnp.where(size > 0, size, 1.0)  # at σ = 0 the smallest subgradient, 0
+        pair = (near, far) if j.shape[0] <= j.shape[1] else (far, near)
+        return _lasting(s, lasting), zero, *(rows.astype(lasting) for rows in pair)
+
+    return isolated(jax.jit(run))
+
+
+@jax.custom_jvp
+def _tied(J: Any, bounds: Array) -> Array:
+    """Return the bounds, marked as made from J, so that ``_constant`` hears of it when they are differentiated."""
+    return bounds
+
+
+@_tied.defjvp
+def _tied_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    none = jnp.zeros_like(primals[1])
+    for leaf in jax.tree.leaves(tangents[0]):  # a tangent that is 0 and depends on that of J
+        none += 0.0 * jnp.sum(leaf).astype(none.dtype)
+    return _tied(*primals), none
+
+
+@jax.custom_jvp
+def _constant(bounds: Array) -> Array:
+    return bounds
+
+
+@_constant.defjvp
+def _constant_jvp(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "the error bounds of singular values have no derivative; expected .values where something is "
+        "differentiated: take the bounds from singular_values(jax.lax.stop_gradient(J))"
+    )
 
 
 def _lasting(s: SingularValues, dtype: Any) -> SingularValues:
     """Return the values in the dtype that outlives the float64 context, their rounding added to the error."""
     if dtype == s.values.dtype:
         return s
+    values = s.values.astype(dtype)
     # casting moves a value by up to 2⁻²⁴ of it, and flushes what is below the smallest normal number
-    error = (s.error + s.values * 2.0**-23 + 2 * float(jnp.finfo(dtype).tiny)).astype(dtype)
-    return SingularValues(
-        s.values.astype(dtype), jnp.nextafter(error, jnp.full_like(error, jnp.inf)), s.encloses
-    )
+    error = fl.cast_up(s.bounds + s.values * 2.0**-23 + 2 * float(jnp.finfo(dtype).tiny), dtype)
+    return SingularValues(values, jnp.where(jnp.isfinite(values), error, jnp.inf), s.encloses)
 
 
-def _run(algebra: ModuleType, j: EvaluatedJacobian, encloses: str) -> SingularValues:
+class _Found(NamedTuple):
+    """Values and error bounds in the scale of the evaluated matrix.
+
+    ``near`` is that matrix or its transpose, with no more rows than columns, ``vectors`` its left ones, as columns.
+    """
+
+    values: Any
+    error: Any
+    exponent: Any
+    near: EvaluatedJacobian
+    vectors: Any
+
+
+def _run(algebra: ModuleType, j: EvaluatedJacobian) -> _Found:
     gram = j.gram(algebra)
     extra = gram.perturbation
     if j.shape[0] > j.shape[1]:
@@ -143,53 +246,77 @@ def _run(algebra: ModuleType, j: EvaluatedJacobian, encloses: str) -> SingularVa
     scale = jnp.maximum(values, jnp.max(values) * 2.0**-200 + fl.TINY)
     z = jnp.asarray(vectors).T / scale[:, None]
     n = algebra.total(lambda i: algebra.outer(algebra.matmul(z, routes.block(j, i))), j.block_count)
-    return _bounds(
-        z,
-        vectors,
-        values,
-        scale,
-        n,
-        gram.majorant,
-        extra,
-        j.exponent,
-        j.block_width + j.block_count,
-        encloses,
-    )
+    error = _error(z, vectors, values, scale, n, gram.majorant, extra, j.block_width + j.block_count)
+    return _Found(values, error, j.exponent, j, vectors)
 
 
-@functools.partial(jax.jit, static_argnames=("terms", "encloses"))
-def _bounds(
-    z: Array,
-    vectors: Array,
-    values: Array,
-    scale: Array,
-    n: Array,
-    majorant: Array,
-    extra: Array,
-    exponent: Array,
-    terms: int,
-    encloses: str,
-) -> SingularValues:
-    """Ostrowski's and Weyl's bounds from N̂ = fl(GGᵀ), G = diag(scale)⁻¹UᵀĴ; ``skew`` ≥ ‖UᵀU − I‖.
+@functools.partial(jax.jit, static_argnames="encloses")
+def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Array]:
+    values, error = (jnp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
+    proven = jnp.where(jnp.isfinite(values), error + smallest.NORMAL, jnp.inf)
+    zero = (found.values[0] == 0) & jnp.isfinite(found.error[0])  # else denormals may have been flushed
+    return SingularValues(values, proven, encloses), zero
 
-    ``scale`` is σ̂, but for values so small that they cannot be divided by.
+
+@functools.partial(jax.jit, static_argnames="terms")
+def _error(
+    z: Array, vectors: Array, values: Array, scale: Array, n: Array, majorant: Array, extra: Array, terms: int
+) -> Array:
+    """Return the better of Ostrowski's and Weyl's bounds from N̂ = fl(GGᵀ), G = diag(scale)⁻¹UᵀĴ.
+
+    ``scale`` is σ̂, but for values so small that they cannot be divided by; ``skew`` ≥ ‖UᵀU − I‖.
     """
     rows = values.size
     product = fl.matmul(vectors.T, vectors)
     skew = fl.up(fl.lower_norm(product - jnp.eye(rows)) + fl.gamma(rows + 1) * fl.norm_up(vectors) ** 2)
+    forming = fl.up((fl.gamma(rows + 2) + 3 * fl.UNIT) * jnp.sqrt(majorant))
+    ostrowski = _ostrowski(z, values, scale, n, forming, skew, terms)
+    weyl = _weyl(values, scale, n, majorant, forming, skew, terms)
+    error = jnp.minimum(*(jnp.where(jnp.isnan(bound), jnp.inf, bound) for bound in (ostrowski, weyl)))
+    return fl.up(error + extra)
+
+
+def _ostrowski(
+    z: Array, values: Array, scale: Array, n: Array, forming: Array, skew: Array, terms: int
+) -> Array:
+    """Return the best bounds over k: the first k rows of G are nearly orthogonal, the others of UᵀĴ small.
+
+    With ‖I − G_kG_kᵀ‖ < 1 the σ_i(U_kᵀĴ), i ≤ k, are within σ̂_i[σ_min(G_k), σ_max(G_k)]; they are at most
+    σ_i(UᵀĴ), and σ_i(UᵀĴ)² is at most τ² more, τ = ‖U_{>k}ᵀĴ‖_F; where i > k, σ_i(UᵀĴ) ≤ τ.
+    """
+    rows = values.size
+    strict = jnp.tril(n, -1) ** 2
+    diagonal = jnp.diag(n)
+    summed = 1 + fl.gamma(2 * rows + terms + 4)
+    defects = jnp.cumsum(2 * jnp.sum(strict, axis=1) + (diagonal - 1) ** 2)
+    traces = jnp.cumsum(jnp.abs(diagonal)) * summed
+    count = jnp.arange(1, rows + 1, dtype=jnp.int32)
+    f = fl.up(jnp.sqrt(defects * summed) + fl.UNIT * count.astype(n.dtype) + fl.gamma(terms + 2) * traces)
+    sizes = jnp.sum(z * z, axis=1) * summed
+    loss = fl.up(forming * jnp.sqrt(jnp.cumsum(sizes) * summed))
+    low = fl.down(fl.down(jnp.sqrt(fl.down(1 - f))) - loss) / jnp.sqrt(fl.up(1 + skew))
+    high = fl.up(jnp.sqrt(1 + f) + loss)
+    usable = (low > 0) & jnp.isfinite(high) & (jnp.cumsum(scale != values) == 0)
+
+    rest = fl.up(scale * (jnp.sqrt(jnp.abs(diagonal) * summed) + fl.up(forming * jnp.sqrt(sizes)))) ** 2
+    tau = jnp.append(jnp.cumsum(rest[::-1])[::-1][1:], 0.0) * summed  # τ², the last of no rows
+    stretch = fl.up(1 / jnp.sqrt(fl.down(1 - skew)))
+
+    index, k = count[:, None], count[None, :]
+    value, low, high, tau = values[:, None], fl.down(low)[None, :], high[None, :], tau[None, :]
+    upper = fl.up(stretch * jnp.sqrt(jnp.where(index <= k, (value * high) ** 2, 0.0) + tau))
+    lower = jnp.where(index <= k, fl.down(value * low), 0.0)
+    error = fl.up(jnp.maximum(fl.up(upper) - value, value - lower) + 4 * fl.UNIT * (value + upper))
+    return jnp.min(jnp.where(usable[None, :], error, jnp.inf), axis=1)
+
+
+def _weyl(
+    values: Array, scale: Array, n: Array, majorant: Array, forming: Array, skew: Array, terms: int
+) -> Array:
+    """Return the bounds from UᵀĴ = diag(scale)G: its Gram matrix against diag(σ̂²)."""
+    rows = values.size
     summing = fl.gamma(terms + 2)
     defect = n - jnp.eye(rows)
-    forming = fl.up((fl.gamma(rows + 2) + 3 * fl.UNIT) * jnp.sqrt(majorant))
-    trace = jnp.sum(jnp.abs(jnp.diag(n))) * (1 + fl.gamma(rows + terms + 2))
-
-    # G: ‖I − N‖ ≤ f, and the exact G differs from the computed one by forming·‖Z‖_F
-    f = fl.up(fl.lower_norm(defect) + fl.UNIT * rows + summing * trace)
-    loss = fl.up(forming * fl.norm_up(z))
-    low = fl.down(fl.down(jnp.sqrt(fl.down(1 - f))) - loss) / jnp.sqrt(fl.up(1 + skew))
-    high = fl.up((jnp.sqrt(1 + f) + loss) / jnp.sqrt(fl.down(1 - skew)))
-    relative = fl.up(values * fl.up(jnp.maximum(1 - fl.down(low), high - 1) + 4 * fl.UNIT))
-
-    # UᵀĴ = diag(σ̂)G: its Gram matrix against diag(σ̂²)
     weighted = scale[:, None] * defect * scale[None, :]
     replaced = jnp.sum(jnp.where(scale > values, scale**2, 0.0)) * 1.01
     weighted_trace = jnp.sum(scale**2 * jnp.abs(jnp.diag(n))) * (1 + fl.gamma(rows + terms + 6))
@@ -199,10 +326,4 @@ def _bounds(
     square = fl.up(square + replaced + 2 * fl.UNIT * jnp.sum(scale**2) + 2 * absolute * size + absolute**2)
     stretch = fl.up(1 / jnp.sqrt(fl.down(1 - skew)) - fl.down(1 / jnp.sqrt(fl.up(1 + skew))))
     moved = fl.up(square / jnp.maximum(values, jnp.sqrt(square)))
-    weyl = fl.up(moved + (values + moved) * stretch)
-
-    ostrowski = jnp.isfinite(relative) & (low > 0) & (scale == values)
-    error = jnp.minimum(jnp.where(ostrowski, relative, jnp.inf), weyl)
-    error = fl.up(jnp.where(jnp.isnan(error), jnp.inf, error) + extra)
-    scaled, error = jnp.ldexp(values, exponent), jnp.ldexp(error, exponent) + smallest.NORMAL
-    return SingularValues(scaled, jnp.where(jnp.isfinite(scaled), error, jnp.inf), encloses)
+    return fl.up(moved + (values + moved) * stretch)

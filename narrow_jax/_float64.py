@@ -1,0 +1,47 @@
+"""Programs in float64 whatever the setting outside, through every transformation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:
+    """Return f traced with x64 as stated, and traced so again where ``vmap`` reaches it after the context has ended.
+
+    JAX batches the body of a jitted function, a loop or a scan when it comes to it: outside of the context, where it
+    would cut float64 down to float32. Here ``vmap`` finds f itself instead of its equations.
+    The arguments are constants to differentiation: attach derivatives outside.
+
+    Args:
+        f: a pure function of pytrees of arrays.
+        x64: whether 64-bit numbers are on inside.
+        batched: the function to map instead of f.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> bytes_inside = isolated(lambda x: x * jnp.zeros((), float).dtype.itemsize)
+        >>> jax.vmap(jax.jit(lambda x: bytes_inside(x)))(jnp.ones(2)).tolist()
+        [8.0, 8.0]
+    """
+
+    def inside(*args: Any) -> Any:
+        with jax.enable_x64(x64):
+            return f(*args)
+
+    mappable = jax.custom_batching.custom_vmap(inside)
+
+    @mappable.def_vmap
+    def _vmap(axis_size: int, in_batched: list[Any], *args: Any) -> Any:
+        axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
+        mapped = jax.vmap(batched or f, in_axes=axes, axis_size=axis_size)
+        out = isolated(mapped, x64)(*args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    def called(*args: Any) -> Any:
+        with jax.enable_x64(x64):  # before the call: NumPy's float64 would become float32 on the way in
+            return mappable(*jax.lax.stop_gradient(args))
+
+    return called
