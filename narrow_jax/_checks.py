@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,137 @@ def concrete(value: Any) -> np.ndarray | None:
         return np.asarray(value)
     except jax.errors.TracerArrayConversionError:
         return None
+
+
+def _from(value: Any, *packages: str) -> bool:
+    """Return whether a class of one of the packages is among the value's: nothing is imported to tell."""
+    names = [cls.__module__ + "." for cls in type(value).__mro__]
+    return any(name.startswith(package + ".") for name in names for package in packages)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return whether the value has a shape and a dtype of numbers or booleans."""
+    try:
+        dtype = jnp.dtype(value.dtype)
+    except (AttributeError, TypeError):
+        return False
+    return hasattr(value, "shape") and (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_))
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+# What an object is, and what to do with it: the first row that fits. No attribute is read before.
+_OBJECTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
+    (lambda o: o is None, "None", "pass one"),
+    (
+        lambda o: _from(o, "flax.nnx.module"),
+        "an nnx.Module",
+        "split it, graphdef, state = nnx.split(model), and pass the state as params with "
+        "apply_fn = lambda state, x: nnx.merge(graphdef, state)(x)",
+    ),
+    (
+        lambda o: _from(o, "flax.linen.module"),
+        "a Flax module",
+        "pass module.apply as the function and variables = module.init(key, x) as the params",
+    ),
+    (lambda o: _from(o, "narrow_jax.data"), "a {type} of nj.data", "pass its arrays, such as .x and .y"),
+    (
+        lambda o: isinstance(o, tuple) and hasattr(o, "init") and hasattr(o, "update"),
+        "a gradient transformation",
+        "it goes where tx is asked for",
+    ),
+    (_is_key, "a random key", "draw from it first, such as jax.random.normal(key, shape)"),
+    (lambda o: isinstance(o, str | bytes), "a {type} ({value!r})", "encode text as numbers first"),
+    (
+        lambda o: isinstance(o, bool | int | float | complex) and not _is_numeric(o),
+        "the number {value!r}",
+        "pass np.asarray({value!r}, np.float32)",
+    ),
+    (lambda o: isinstance(o, list), "a list", "pass np.asarray({what}, np.float32)"),
+    (
+        lambda o: isinstance(o, tuple | Mapping),
+        "a {type} of {length}",
+        "several inputs are not supported; join them along the last axis, such as np.concatenate(…, axis=-1), "
+        "and take them apart in apply_fn",
+    ),
+    (
+        lambda o: _from(o, "pandas", "polars"),
+        "a {type} of a data frame library",
+        "pass {what}.to_numpy(dtype=np.float32), categories and strings encoded as numbers and missing values "
+        "filled in first",
+    ),
+    (lambda o: _from(o, "scipy.sparse"), "a sparse {type}", "pass {what}.toarray()"),
+    (lambda o: _from(o, "jax.experimental.sparse"), "a sparse {type}", "pass {what}.todense()"),
+    (
+        lambda o: isinstance(o, np.ma.MaskedArray) and np.ma.is_masked(o),
+        "an array with masked entries",
+        "fill them in or remove them first; a mask would be ignored",
+    ),
+    (lambda o: _is_numeric(o) and not isinstance(o, type), "", ""),
+    (
+        lambda o: isinstance(o, np.ndarray | np.generic),
+        "an array of dtype {dtype}",
+        "encode categories, text and dates as numbers first, such as {what}.astype(np.float32)",
+    ),
+    (callable, "the callable {name}", "pass what it returns"),
+    (lambda o: hasattr(o, "__array__"), "a {type}", "pass np.asarray({what})"),
+    (lambda o: True, "a {type}", "pass a NumPy or JAX array"),
+)
+
+
+def _misfit(what: str, value: Any) -> str:
+    """Return what the value is and what to do, or nothing if it is an array of numbers or booleans."""
+    noun, advice = next((noun, advice) for fits, noun, advice in _OBJECTS if fits(value))
+    if not noun:
+        return ""
+    words = {
+        "what": what if what.isidentifier() else "it",
+        "value": value,
+        "type": type(value).__name__,
+        "name": getattr(value, "__name__", type(value).__name__),
+        "length": len(value) if isinstance(value, tuple | Mapping) else "",
+        "dtype": getattr(value, "dtype", None),
+    }
+    return f"{what} is {noun.format(**words)}; expected an array of numbers: {advice.format(**words)}"
+
+
+def array(what: str, value: Any) -> Any:
+    """Return the value if it is an array of numbers or booleans, traced or not; otherwise say what it is."""
+    misfit = _misfit(what, value)
+    if misfit:
+        raise TypeError(misfit)
+    return value
+
+
+def as_array(what: str, value: Any) -> Any:
+    """Return arrays as they are, lists and tables of numbers as NumPy arrays; say what anything else is."""
+    if _is_numeric(value) or isinstance(value, str | bytes | Mapping) or value is None:
+        return array(what, value)
+    try:
+        converted = np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of unequal length, objects that refuse
+        raise TypeError(f"{_misfit(what, value)} ({error})") from None
+    return converted if _is_numeric(converted) else array(what, value)
+
+
+def key(what: str, value: Any) -> Any:
+    """Return the value if it is one random key: a typed one, or the words of a key of the old style."""
+    shape = jnp.shape(value) if isinstance(value, jax.Array | np.ndarray) else None
+    if shape == () and _is_key(value):
+        return value
+    if shape is not None and len(shape) == 1 and value.dtype == np.uint32:
+        return value
+    if shape is not None and _is_key(value):
+        raise TypeError(
+            f"{what} has shape {shape}; expected one random key: pass {what}[0], or jax.vmap over them"
+        )
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        raise TypeError(f"{what} is {value}; expected a random key: pass jax.random.key({value})")
+    raise TypeError(
+        f"{what} is {type(value).__name__} {value!r:.60}; expected a random key: pass jax.random.key(seed)"
+    )
 
 
 def choice(what: str, value: str, options: Iterable[str]) -> str:
@@ -152,7 +283,7 @@ def same_dtype(what: str, array: Any, params: Any) -> None:
 
 def real_matrix(what: str, array: Any) -> Any:
     """Return the array if it is a matrix of real floating numbers; NumPy and JAX arrays stay as they are."""
-    array = array if hasattr(array, "dtype") else np.asarray(array)
+    array = as_array(what, array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
             f"{what} has dtype {array.dtype}; expected real floating numbers: convert it with .astype(float) first"
