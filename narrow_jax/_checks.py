@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -208,17 +209,23 @@ def positive(what: str, value: Any) -> None:
         raise ValueError(f"{what} is {number}; expected a finite number > 0")
 
 
-def count(what: str, value: Any, minimum: int = 1) -> None:
-    """Require an integer ≥ ``minimum``, such as a number of steps."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+def count(what: str, value: Any, minimum: int = 1) -> int:
+    """Return an integer ≥ ``minimum``, such as a number of steps, as Python's own: NumPy's too are none for JSON."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
         raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}")
+    return number
 
 
-def batch_size(value: Any, samples: int) -> None:
-    """Require a number of samples a batch that the data have."""
-    count("batch_size", value)
-    if value > samples:
-        raise ValueError(f"batch_size is {value} and there are {samples} samples; use at most {samples}")
+def batch_size(value: Any, samples: int) -> int:
+    """Return a number of samples a batch that the data have."""
+    size = count("batch_size", value)
+    if size > samples:
+        raise ValueError(f"batch_size is {size} and there are {samples} samples; use at most {samples}")
+    return size
 
 
 def even_width(width: Any) -> None:

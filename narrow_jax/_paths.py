@@ -33,6 +33,27 @@ def listed(tree: Any) -> str:
     return ", ".join(names[:6]) + more if names else "none"
 
 
+def difference(expected: Any, found: Any) -> str:
+    """Return the first leaf that is missing, too many, or of another shape or dtype, empty where there is none.
+
+    Example:
+        >>> difference({"mean": jnp.zeros(4)}, {"mean": jnp.zeros(8)})
+        "'mean' (float32[4] expected, float32[8] found)"
+    """
+    want, have = (
+        {name: f"{x.dtype}{list(x.shape)}" for name, x in _named(tree)} for tree in (expected, found)
+    )
+    for name in want | have:
+        if (wanted := want.get(name, "nothing")) != (had := have.get(name, "nothing")):
+            return f"{name!r} ({wanted} expected, {had} found)"
+    return ""
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    shapes = jax.eval_shape(lambda tree: tree, tree)
+    return list(zip(leaf_names(shapes), jax.tree.leaves(shapes), strict=True))
+
+
 def select(what: str, tree: Any, names: str | Iterable[str], missing: bool = False) -> tuple[bool, ...]:
     """Return, leaf by leaf, whether one of the names is its path, or the first or last parts of it.
 

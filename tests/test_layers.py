@@ -22,7 +22,7 @@ LAYERS = [
         "precision",
     },
     {"_elementary", "_extra_arguments", "_paths"},
-    {"_labels", "activations", "losses", "projections", "spectra"},
+    {"_labels", "_taking", "activations", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
     {"checkpoints", "models", "plots"},
     {"_loop", "data", "runs"},

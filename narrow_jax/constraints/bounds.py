@@ -32,9 +32,14 @@ def current(radius: Radius, step: Array) -> ArrayLike:
 
 
 def limit(bound: ArrayLike | None) -> Array | None:
-    """Return the bound as an array, None for none: an infinity that the code itself states is not in the state."""
-    stated = not isinstance(bound, jax.Array)  # what may change from step to step keeps its place
-    return None if bound is None or (stated and np.isinf(bound)) else jnp.asarray(bound, float)
+    """Return the bound as an array, None for none: an infinity that the code itself states is not in the state.
+
+    Another one is the largest float there, since JAX_DEBUG_INFS reports every infinity that a step returns.
+    """
+    if bound is None or (not isinstance(bound, jax.Array) and np.isinf(bound)):
+        return None
+    array = jnp.asarray(bound, float)
+    return jnp.minimum(array, jnp.finfo(array.dtype).max)
 
 
 def said(bound: Radius) -> str:

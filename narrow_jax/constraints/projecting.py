@@ -110,9 +110,11 @@ def project(
 
 
 def in_radii(distance: Array, radius: ArrayLike) -> Array:
-    """Return distance/ε, the distance itself for ε = 0."""
+    """Return distance/ε, the distance itself for ε = 0, and 0 without a ball."""
     radius = jnp.asarray(radius, distance.dtype)
-    return jnp.where(radius > 0, distance / jnp.where(radius > 0, radius, 1), distance)
+    bounded = radius < jnp.finfo(radius.dtype).max
+    ratio = distance / jnp.where((radius > 0) & bounded, radius, jnp.ones_like(radius))
+    return jnp.where(bounded | ~(radius > 0), ratio, jnp.zeros_like(ratio))
 
 
 def _check_cone(zeta: ArrayLike | None, kappa: ArrayLike) -> None:
