@@ -97,7 +97,7 @@ def require_selected(what: str, marks: Any, params: Params, radius: str = "", ze
         what: who asks.
         marks: the labels of ``params``.
         params: the tree.
-        radius: the ball's radius in words, empty where none is wanted.
+        radius: the ball's bound in words, empty where none is wanted.
         zeta: the cone's bound in words, empty where none is wanted.
 
     Raises:
@@ -106,12 +106,13 @@ def require_selected(what: str, marks: Any, params: Params, radius: str = "", ze
     found = set(jax.tree.leaves(marks))
     if has_masked(params) and (not found or found & {"w", "v"}):
         return
-    for value, label, constraint, without in (
-        (radius, "w", "the ball of radius", "pass radius=jnp.inf for no ball"),
-        (zeta, "v", "the cone of zeta", "pass zeta=None for no cone"),
+    for bound, label, constraint, without in (
+        (radius, "w", "ball", "pass radius=jnp.inf for no ball"),
+        (zeta, "v", "cone", "pass zeta=None for no cone"),
     ):
-        if value and label not in found:
+        if bound and label not in found:
             raise ValueError(
-                f"{what}: no leaf is labelled {label!r}, {constraint} {value} would hold for nothing. The leaves are "
-                f"{listed(params)}: name those that it is for, labels=nj.constraints.by_path({label}=…), or {without}"
+                f"{what}: no leaf is labelled {label!r}, so the {constraint} of {bound} would constrain nothing. The "
+                f"leaves are {listed(params)}: name those that it is for, labels=nj.constraints.by_path({label}=…), or "
+                f"{without}"
             )

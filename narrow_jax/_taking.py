@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from narrow_jax import _checks
@@ -86,6 +87,8 @@ def _param(path: tuple[Any, ...], leaf: Any) -> HostArray:
 
 def transformation(tx: Any) -> Any:
     """Return an optax transformation."""
+    if isinstance(tx, optax.MultiSteps):
+        return tx.gradient_transformation()
     if hasattr(tx, "init") and hasattr(tx, "update"):
         return tx
     name = getattr(tx, "__name__", type(tx).__name__)

@@ -13,15 +13,18 @@ Reference: "When Expressivity Meets Trainability", problem (7).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 
 from narrow_jax._labels import Labels, by_name, by_path
-from narrow_jax._typing import ArrayLike
-from narrow_jax.constraints.bounds import Limits, Radius
+from narrow_jax._typing import ArrayLike, Params
+from narrow_jax.constraints.bounds import Limits, Radius, limits
 from narrow_jax.constraints.coordinates import BallCoordinatesState, ball_coordinates
+from narrow_jax.constraints.iterates import eval_params, keep_inside
 from narrow_jax.constraints.projecting import ProjectState, project
-from narrow_jax.constraints.reading import eval_params, report
+from narrow_jax.constraints.reading import report
 
 __all__ = [
     "BallCoordinatesState",
@@ -38,6 +41,8 @@ __all__ = [
     "report",
 ]
 
+RegimeState = tuple[BallCoordinatesState, ProjectState]
+
 
 def regime(
     tx: optax.GradientTransformation,
@@ -51,7 +56,8 @@ def regime(
     It comes last in a chain: what a later transformation adds may leave the ball, and the history of ``nj.fit`` then
     shows a relative distance above 1. Optimizers whose steps are relative to the size of the weights crawl, since
     ŵ = 0 at the start: pass ``optax.adafactor(…, multiply_by_parameter_scale=False)``, and chain lamb, lars and
-    fromage with ``project`` instead. Evaluate the average of a schedule-free optimizer by ``eval_params``.
+    fromage with ``project`` instead. Of a schedule-free optimizer all iterates are kept inside, and ``eval_params`` is
+    their average.
 
     Args:
         tx: any optax optimizer.
@@ -67,4 +73,19 @@ def regime(
     Example:
         >>> tx = regime(optax.adam(1e-2), radius=0.1)
     """
-    return optax.chain(ball_coordinates(tx, radius, labels), project(radius, zeta, kappa, labels))
+    coordinates, projection = ball_coordinates(tx, radius, labels), project(radius, zeta, kappa, labels)
+
+    def init_fn(params: Params) -> RegimeState:
+        return coordinates.init(params), projection.init(params)
+
+    def update_fn(
+        updates: Params, state: RegimeState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, RegimeState]:
+        ball, kept = state
+        updates, ball = coordinates.update(updates, ball, params, **extra)
+        now = kept._replace(limits=limits(radius, zeta, kappa, kept.step))
+        updates, ball = keep_inside(ball, now, updates, params)
+        updates, kept = projection.update(updates, kept, params)
+        return updates, (ball, kept)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

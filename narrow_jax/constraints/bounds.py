@@ -31,7 +31,12 @@ def current(radius: Radius, step: Array) -> ArrayLike:
     return radius(step) if callable(radius) else radius
 
 
-def limit(bound: ArrayLike | None) -> Array | None:
+def limits(radius: Radius, zeta: ArrayLike | None, kappa: ArrayLike, step: Array) -> Limits:
+    """Return the bounds of this step as arrays."""
+    return Limits(_limit(current(radius, step)), _limit(zeta), _limit(kappa))
+
+
+def _limit(bound: ArrayLike | None) -> Array | None:
     """Return the bound as an array, None for none: an infinity that the code itself states is not in the state.
 
     Another one is the largest float there, since JAX_DEBUG_INFS reports every infinity that a step returns.
@@ -42,11 +47,12 @@ def limit(bound: ArrayLike | None) -> Array | None:
     return jnp.minimum(array, jnp.finfo(array.dtype).max)
 
 
-def said(bound: Radius) -> str:
-    """Return the bound in words, empty for infinity: only a bound that is known to be none asks for no leaf."""
+def said(name: str, bound: Radius) -> str:
+    """Return the bound in words, empty for infinity: only one that is known to be none asks for no leaf."""
     value = None if callable(bound) else _checks.concrete(bound)
-    words = "on schedule" if callable(bound) else "traced"
-    return words if value is None else "" if np.isinf(value) else f"{float(value):g}"
+    if value is None:
+        return f"{'scheduled' if callable(bound) else 'traced'} {name}"
+    return "" if np.isinf(value) else f"{name} {float(value):g}"
 
 
 def require_like_start(what: str, center: Params, updates: Params, params: Params | None) -> None:

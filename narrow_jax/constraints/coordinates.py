@@ -69,7 +69,7 @@ def ball_coordinates(
 
     def init_fn(params: Params) -> BallCoordinatesState:
         marks, step = label_tree(labels, params), jnp.zeros((), jnp.int32)
-        require_selected("ball_coordinates", marks, params, said(radius))
+        require_selected("ball_coordinates", marks, params, said("radius", radius))
         center, scale = pick("w", jnp.copy, marks, params), _scale(marks, current(radius, step))
         return BallCoordinatesState(step, center, scale, inner.init(to_ball(center, scale, params)))
 

@@ -12,9 +12,9 @@ import optax
 
 from narrow_jax import _checks, projections
 from narrow_jax._labels import Labels, label_tree, require_selected
-from narrow_jax._masking import at_picked, masked_like, pick
+from narrow_jax._masking import at_picked, completed, masked_like, pick
 from narrow_jax._typing import Array, ArrayLike, Params
-from narrow_jax.constraints.bounds import Limits, Radius, current, limit, require_like_start, said
+from narrow_jax.constraints.bounds import Limits, Radius, current, limits, require_like_start, said
 from narrow_jax.projections import working
 
 
@@ -77,12 +77,12 @@ def project(
         _checks.radius(radius)
     _check_cone(zeta, kappa)
 
-    def limits(step: Array) -> Limits:
-        return Limits(*(limit(bound) for bound in (current(radius, step), zeta, kappa)))
+    bounds = partial(limits, radius, zeta, kappa)
 
     def init_fn(params: Params) -> ProjectState:
         marks = label_tree(labels, params)
-        require_selected("project", marks, params, said(radius), "" if zeta is None else said(zeta))
+        cone = "" if zeta is None else said("zeta", zeta)
+        require_selected("project", marks, params, said("radius", radius), cone)
         if zeta is not None:
             jax.tree_util.tree_map_with_path(partial(_require_in_cone, zeta, kappa), marks, params)
         center = pick("w", jnp.copy, marks, params)  # a reference would be lost to buffer donation
@@ -90,7 +90,7 @@ def project(
         signs = pick("v", projections.sign_pattern, marks, params)
         step = jnp.zeros((), jnp.int32)
         # copies: no buffer can be donated twice
-        told = zero, jnp.copy(zero), false, jnp.copy(false), jax.tree.map(jnp.copy, limits(step))
+        told = zero, jnp.copy(zero), false, jnp.copy(false), jax.tree.map(jnp.copy, bounds(step))
         return ProjectState(step, center, signs, *told)
 
     def update_fn(
@@ -102,11 +102,24 @@ def project(
         cone_active = state.cone_active
         if zeta is not None:
             updates, cone_active = _into_cone(state.signs, updates, params, zeta, kappa)
-        told = distance, in_radii(distance, epsilon), ball_active, cone_active, limits(state.step)
+        told = distance, in_radii(distance, epsilon), ball_active, cone_active, bounds(state.step)
         step = optax.safe_increment(state.step)
         return updates, ProjectState(step, state.center, state.signs, *told)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def feasible(state: ProjectState, params: Params) -> Params:
+    """Project params onto the ball and the cone of a state."""
+    radius, zeta, kappa = state.limits
+    if radius is not None:
+        params = completed(
+            projections.l2_ball(masked_like(params, state.center), state.center, radius), params
+        )
+    if zeta is not None:
+        bound = jnp.inf if kappa is None else kappa
+        params = at_picked(lambda s, v: projections.ratio_cone(v, zeta, bound, s), state.signs, params)
+    return params
 
 
 def in_radii(distance: Array, radius: ArrayLike) -> Array:
@@ -121,9 +134,9 @@ def _check_cone(zeta: ArrayLike | None, kappa: ArrayLike) -> None:
     _checks.kappa(kappa)
     if zeta is not None:
         _checks.zeta(zeta)
-    elif said(kappa) not in ("", "traced"):
+    elif _checks.concrete(kappa) is not None and (bound := said("kappa", kappa)):
         raise ValueError(
-            f"kappa is {said(kappa)} and zeta None; there is no cone without zeta: pass it too, or leave kappa out"
+            f"there is a {bound} and no zeta; expected both or none: pass zeta too, or leave kappa out"
         )
 
 
