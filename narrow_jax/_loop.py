@@ -240,7 +240,7 @@ def _measure(
 def _score(problem: Problem, metrics: Metrics, state: State, data: Batch) -> dict[str, Array]:
     x, y = data
     outputs = _predict(problem, state, x)
-    return {"loss": problem.loss(outputs, y)} | {name: metric(outputs, y) for name, metric in metrics}
+    return {name: jnp.asarray(score(outputs, y)) for name, score in (("loss", problem.loss), *metrics)}
 
 
 def _finite(params: Params, values: dict[str, Array]) -> Array:

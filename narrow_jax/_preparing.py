@@ -118,7 +118,7 @@ def _check_names(problem: Problem) -> None:
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(
             f"{', '.join(map(repr, twice))} would name more than one entry of the history; expected names of monitors "
-            f"and metrics that differ from each other and from {', '.join(recorded)}: give another, as in "
+            f"and metrics that differ from each other and from {', '.join(dict.fromkeys(recorded))}: give another, as in "
             "SigmaMinMonitor(jacobian, name='sigma_min of the head')"
         )
 

@@ -18,12 +18,11 @@ from narrow_jax._typing import HostArray, Params
 
 def pair(what: str, data: Any) -> tuple[Any, Any]:
     """Return x and y of ``(x, y)``."""
-    if not isinstance(data, tuple | list):
-        fields = "(data.x, data.y)" if hasattr(data, "x") and hasattr(data, "y") else "(x, y)"
-        raise TypeError(f"{what} is a {type(data).__name__}; expected a pair of arrays: pass {fields}")
-    if len(data) != 2:
-        raise ValueError(f"{what} has {len(data)} parts; expected a pair of arrays (x, y)")
-    return data[0], data[1]
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return data[0], data[1]
+    fields = "(data.x, data.y)" if hasattr(data, "x") and hasattr(data, "y") else "(x, y)"
+    found = f"{type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else type(data).__name__
+    raise TypeError(f"{what} is a {found}; expected a pair of arrays: pass {fields}")
 
 
 def samples(what: str, value: Any) -> HostArray:
@@ -40,6 +39,11 @@ def samples(what: str, value: Any) -> HostArray:
 
 
 def targets(what: str, value: Any) -> HostArray:
+    """Return targets as an array in the dtype that JAX gives it."""
+    return narrowed(what, as_targets(what, value))
+
+
+def as_targets(what: str, value: Any) -> HostArray:
     """Return targets as an array; tables and lists of numbers are converted."""
     if isinstance(value, tuple | Mapping):
         raise TypeError(
@@ -47,7 +51,7 @@ def targets(what: str, value: Any) -> HostArray:
             "columns, np.stack([labels, weights], axis=1), and take them apart in a loss(outputs, y) of your own"
         )
     try:
-        return narrowed(what, _checks.as_array(what, value))
+        return _checks.as_array(what, value)
     except TypeError as error:
         words = np.asarray(value)
         if words.dtype.kind not in "OUST" or not all(isinstance(word, str) for word in words.ravel()):
@@ -91,9 +95,13 @@ def transformation(tx: Any) -> Any:
         return tx.gradient_transformation()
     if hasattr(tx, "init") and hasattr(tx, "update"):
         return tx
-    name = getattr(tx, "__name__", type(tx).__name__)
-    call = f": call it, such as optax.{name}(1e-2)" if callable(tx) else " such as optax.adam(1e-2)"
-    raise TypeError(f"tx is the {type(tx).__name__} {name}; expected a gradient transformation{call}")
+    if name := getattr(tx, "__name__", ""):
+        raise TypeError(
+            f"tx is {name} itself; expected a gradient transformation: call it, such as {name}(1e-2)"
+        )
+    raise TypeError(
+        f"tx is a {type(tx).__name__}; expected a gradient transformation, such as optax.adam(1e-2)"
+    )
 
 
 def model(apply_fn: Any) -> Any:
@@ -156,3 +164,15 @@ def on_one_device(tree: Any) -> Any:
         return jax.device_put(leaf, SingleDeviceSharding(leaf.sharding.mesh.devices.flat[0]))
 
     return jax.tree.map(place, tree)
+
+
+def row(rows: Any, number: int) -> np.ndarray:
+    """Return one sample of a source of samples."""
+    sample = rows[number]
+    if isinstance(sample, tuple | Mapping):
+        first = next(iter(sample)) if isinstance(sample, Mapping) else 0
+        raise TypeError(
+            f"sample {number} is a {type(sample).__name__} of {len(sample)}; expected the array of one sample, and the "
+            f"targets of all apart: pass x=grain.MapDataset.source(rows).map(lambda row: row[{first!r}]) and y as an array"
+        )
+    return np.asarray(_checks.as_array(f"sample {number}", sample))

@@ -91,8 +91,8 @@ def save(
         >>> restore(folder, state, {"width": 4}).state["w"].tolist()
         [0.0, 1.0, 2.0]
     """
-    folder, target, draft = Path(folder), _path(folder, step), Path(folder) / f"{_DRAFT}{step:08d}"
-    _checks.count("step", step, minimum=0)
+    folder, step = Path(folder).expanduser(), _checks.count("step", step, minimum=0)
+    target, draft = _path(folder, step), folder / f"{_DRAFT}{step:08d}"
     config = as_json(config)
     arrays, leaves = _on_host(_named(state))
     records, columns = _on_host((history or {}).items())
@@ -134,7 +134,7 @@ def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int 
         UserWarning: the versions or the machine are others than those that saved, so that a run that goes on
             may not repeat the uninterrupted one bit for bit.
     """
-    folder, found = Path(folder), steps(folder)
+    folder, found = Path(folder).expanduser(), steps(folder)
     step = found[-1] if step is None and found else step
     if step is None:
         raise CheckpointError(f"{folder} holds no checkpoint")
@@ -154,7 +154,7 @@ def restore(folder: str | Path, like: Any, config: Mapping[str, Any], step: int 
 
 def steps(folder: str | Path) -> list[int]:
     """Return the steps of the checkpoints in a folder, damaged ones included, in ascending order."""
-    names = (path.name.removeprefix(_STEP) for path in Path(folder).glob(f"{_STEP}*"))
+    names = (path.name.removeprefix(_STEP) for path in Path(folder).expanduser().glob(f"{_STEP}*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -181,17 +181,23 @@ def described(array: HostArray) -> str:
 
 
 def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config as it will be read back, tuples as lists.
+    """Return the config as it will be read back: tuples and arrays as lists, NumPy's and JAX's numbers as plain ones.
 
     Raises:
         TypeError: JSON cannot hold it.
     """
     try:
-        return json.loads(json.dumps(dict(config)))
+        return json.loads(json.dumps(dict(config), default=_plain))
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"config is to be saved as JSON: {error}; use numbers, words, lists, dictionaries"
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not _is_key(value):
+        return np.asarray(value).tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def prepare(folder: str | Path) -> None:
@@ -202,8 +208,9 @@ def prepare(folder: str | Path) -> None:
         ImportError: Orbax is not installed.
     """
     _orbax()
+    folder = Path(folder).expanduser()
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
