@@ -34,7 +34,7 @@ _BATCHES_MEASURED = 4
 class Forward(Protocol):
     """A model in the loop's form: outputs and new variables from params, variables, samples, mode."""
 
-    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Any, Any]:
         """Return ``(outputs, state)``."""
 
 
@@ -75,7 +75,7 @@ class Stateless:
 
     apply_fn: ApplyFn
 
-    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Any, Any]:
         """Return the outputs and the state as it came."""
         return self.apply_fn(params, x), state
 
@@ -86,7 +86,7 @@ class Stated:
 
     apply_fn: Callable[..., Any]
 
-    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Any, Any]:
         """Return the outputs and the state after them, in evaluation the one given."""
         result = self.apply_fn(params, state, x, train=train)
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -205,10 +205,10 @@ def _share(problem: Problem, arrays: Any) -> Any:
     return jax.lax.with_sharding_constraint(arrays, problem.devices)
 
 
-def _predict(problem: Problem, state: State, x: Array) -> Array:
+def _predict(problem: Problem, state: State, x: Array) -> Any:
     """Return the outputs for all samples, some batches at a time where training goes by batches."""
 
-    def outputs(block: Array) -> Array:
+    def outputs(block: Array) -> Any:
         return problem.forward(state.params, state.model_state, _share(problem, block), train=False)[0]
 
     n, size = x.shape[0], problem.batch_size and _BATCHES_MEASURED * problem.batch_size

@@ -31,7 +31,7 @@ _RECORDED = ("step", "distance", "relative_distance", "ball_active", "cone_activ
 def prepare(
     apply_fn: Callable[..., Any],
     params: Params,
-    tx: optax.GradientTransformation,
+    tx: Any,
     data: Data | Stream,
     loss: str | Loss,
     batch_size: int | None,
@@ -118,8 +118,8 @@ def _check_names(problem: Problem) -> None:
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(
             f"{', '.join(map(repr, twice))} would name more than one entry of the history; expected names of monitors "
-            f"and metrics that differ from each other and from {', '.join(dict.fromkeys(recorded))}: give another, as in "
-            "SigmaMinMonitor(jacobian, name='sigma_min of the head')"
+            f"and metrics that differ from each other and from {', '.join(dict.fromkeys(recorded))}: give another, as "
+            "in SigmaMinMonitor(jacobian, name='sigma_min of the head')"
         )
 
 

@@ -172,7 +172,7 @@ def row(rows: Any, number: int) -> np.ndarray:
     if isinstance(sample, tuple | Mapping):
         first = next(iter(sample)) if isinstance(sample, Mapping) else 0
         raise TypeError(
-            f"sample {number} is a {type(sample).__name__} of {len(sample)}; expected the array of one sample, and the "
-            f"targets of all apart: pass x=grain.MapDataset.source(rows).map(lambda row: row[{first!r}]) and y as an array"
+            f"sample {number} is a {type(sample).__name__} of {len(sample)}; expected the array of one sample: pass "
+            f"x=grain.MapDataset.source(rows).map(lambda row: row[{first!r}]), and the targets of all as the array y"
         )
     return np.asarray(_checks.as_array(f"sample {number}", sample))
