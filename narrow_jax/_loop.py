@@ -18,7 +18,7 @@ from narrow_jax import _epochs, constraints
 from narrow_jax._extra_arguments import accepted
 from narrow_jax._masking import completed
 from narrow_jax._paths import difference
-from narrow_jax._typing import ApplyFn, Array, Key, Params
+from narrow_jax._typing import ApplyFn, Array, HostArray, Key, Params
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
@@ -123,10 +123,10 @@ def init_one(problem: Problem, params: Params, model_state: Any, data: Batch, op
 
 
 @partial(jax.jit, static_argnames=("problem", "setup"))
-def init_sweep(problem: Problem, setup: Setup, points: dict[str, Array], data: Batch) -> State:
+def init_sweep(problem: Problem, setup: Setup, points: dict[str, HostArray], data: Batch) -> State:
     """Return the states of all runs at step 0, stacked along the first axis."""
 
-    def one(point: dict[str, Array]) -> State:
+    def one(point: dict[str, HostArray]) -> State:
         params, tx = setup(**point)
         return _init(problem._replace(tx=tx), params, None, data)
 
@@ -330,14 +330,14 @@ def sweep_chunk(
     every: Array,
     *,
     records: int,
-    points: dict[str, Array],
+    points: dict[str, HostArray],
     data: Batch,
     evaluation: Batch | None,
     keys: Key[Array, " runs"] | None,
 ) -> tuple[State, dict[str, Array]]:
     """Run one chunk of every run; the values have the blocks first, then the runs."""
 
-    def one(point: dict[str, Array], state: State, key: Any) -> tuple[State, dict[str, Array]]:
+    def one(point: dict[str, HostArray], state: State, key: Any) -> tuple[State, dict[str, Array]]:
         tx = setup(**point)[1]  # the params of this call are not used: they are compiled away
         own = problem._replace(tx=tx)
         return _chunk(own, state, data, evaluation, key, begin, steps, every, records)

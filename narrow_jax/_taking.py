@@ -15,6 +15,13 @@ from narrow_jax import _checks
 from narrow_jax._paths import path_name
 from narrow_jax._typing import HostArray, Params
 
+Transformation = Any
+"""An ``optax.GradientTransformation``."""
+RandomKey = Any
+"""A key of ``jax.random``."""
+Count = Any
+"""An integer, of Python, NumPy or JAX."""
+
 
 def pair(what: str, data: Any) -> tuple[Any, Any]:
     """Return x and y of ``(x, y)``."""
@@ -92,7 +99,9 @@ def _param(path: tuple[Any, ...], leaf: Any) -> HostArray:
 def transformation(tx: Any) -> Any:
     """Return an optax transformation."""
     if isinstance(tx, optax.MultiSteps):
-        return tx.gradient_transformation()
+        return optax.GradientTransformationExtraArgs(
+            tx.init, tx.update
+        )  # its own method leaves the arguments out
     if hasattr(tx, "init") and hasattr(tx, "update"):
         return tx
     if name := getattr(tx, "__name__", ""):

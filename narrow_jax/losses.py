@@ -167,7 +167,7 @@ def _accuracy_of_targets(y: np.ndarray) -> Loss | None:
 
 def _has_form(kind: Loss, outputs: Any, y: HostArray) -> bool:
     """Return whether outputs can be compared with these targets: a number for each class or sign."""
-    shape = getattr(outputs, "shape", ())
+    shape: tuple[int, ...] = getattr(outputs, "shape", ())
     if kind is not _label_accuracy:
         return shape == y.shape
     return (

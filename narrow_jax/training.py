@@ -25,14 +25,13 @@ from narrow_jax._loop import Augment, Setup, State
 from narrow_jax._preparing import Data
 from narrow_jax._resuming import History, Saver
 from narrow_jax._streaming import Streamed
+from narrow_jax._taking import Count, RandomKey, Transformation
 from narrow_jax._typing import Array, Params
 from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
 Run = Callable[..., tuple[State, dict[str, Array]]]
-Transformation = RandomKey = Count = Any
-"""An ``optax.GradientTransformation``, a key of ``jax.random``, an integer: looked at before they are used."""
 
 
 class FitResult(NamedTuple):
@@ -62,9 +61,8 @@ class FitResult(NamedTuple):
     def __repr__(self) -> str:
         """Return the steps and the last record, of a sweep their ranges."""
         last = {name: self.history[name][..., -1] for name in ("loss", "accuracy") if name in self.history}
-        parts = {"steps": self.steps_taken, **last} | (
-            {"diverged": self.diverged} if np.any(self.diverged) else {}
-        )
+        parts: dict[str, Any] = {"steps": self.steps_taken, **last}
+        parts |= {"diverged": self.diverged} if np.any(self.diverged) else {}
         runs = [f"runs={np.shape(self.steps_taken)}"] if np.ndim(self.steps_taken) else []
         return (
             f"FitResult({', '.join([*runs, *(f'{name}={_short(value)}' for name, value in parts.items())])})"
@@ -286,7 +284,7 @@ def sweep(
     key = key if batch_size or augment else None
     shape = tuple(values.size for values in axes.values())
     mesh = np.meshgrid(*axes.values(), indexing="ij")
-    points = {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
+    points = {name: values.ravel() for name, values in zip(axes, mesh, strict=True)}
     keys = None if key is None else jax.random.split(key, int(np.prod(shape)))
     problem = problem._replace(tx=None)
     state = _loop.init_sweep(problem, setup, points, data)

@@ -187,6 +187,10 @@ def smooth(f, y):
     return jnp.mean(optax.softmax_cross_entropy(f, optax.smooth_labels(jax.nn.one_hot(y, 3), 0.1)))
 
 
+def sigmoid(f, y):
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(f[:, 0], y.astype(f.dtype)))
+
+
 def by_sign(f, y):
     """The loss of probabilities for labels of ±1."""
     return -jnp.mean(jnp.where(y > 0, jnp.log(f), jnp.log1p(-f)))

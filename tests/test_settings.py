@@ -60,8 +60,7 @@ for axis in (AxisType.Explicit, AxisType.Auto):
 """
 
 CASES = {
-    "infinities": (DEBUGGED, {"JAX_DEBUG_INFS": "1"}),
-    "NaNs": (DEBUGGED, {"JAX_DEBUG_NANS": "1"}),
+    "infinities and NaNs": (DEBUGGED, {"JAX_DEBUG_INFS": "1", "JAX_DEBUG_NANS": "1"}),
     "devices": (SHARDED, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}),
 }
 
