@@ -37,7 +37,7 @@ def difference(expected: Any, found: Any) -> str:
     """Return the first leaf that is missing, too many, or of another shape or dtype, empty where there is none.
 
     Example:
-        >>> difference({"mean": jnp.zeros(4)}, {"mean": jnp.zeros(8)})
+        >>> difference({"mean": jax.numpy.zeros(4)}, {"mean": jax.numpy.zeros(8)})
         "'mean' (float32[4] expected, float32[8] found)"
     """
     want, have = (

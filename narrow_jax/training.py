@@ -60,8 +60,8 @@ class FitResult(NamedTuple):
 
     def __repr__(self) -> str:
         """Return the steps and the last record, of a sweep their ranges."""
-        last = {name: self.history[name][..., -1] for name in ("loss", "accuracy") if name in self.history}
-        parts: dict[str, Any] = {"steps": self.steps_taken, **last}
+        parts: dict[str, Any] = {"steps": self.steps_taken}
+        parts |= {name: self.history[name][..., -1] for name in ("loss", "accuracy") if name in self.history}
         parts |= {"diverged": self.diverged} if np.any(self.diverged) else {}
         runs = [f"runs={np.shape(self.steps_taken)}"] if np.ndim(self.steps_taken) else []
         return (
