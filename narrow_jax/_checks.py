@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -227,17 +228,23 @@ def positive(what: str, value: Any) -> None:
         raise ValueError(f"{what} is {number}; expected a finite number > 0")
 
 
-def count(what: str, value: Any, minimum: int = 1) -> None:
-    """Require an integer ≥ ``minimum``, such as a number of steps."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+def count(what: str, value: Any, minimum: int = 1) -> int:
+    """Return an integer ≥ ``minimum``, such as a number of steps, as Python's own: NumPy's too are none for JSON."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
         raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}")
+    return number
 
 
-def batch_size(value: Any, samples: int) -> None:
-    """Require a number of samples a batch that the data have."""
-    count("batch_size", value)
-    if value > samples:
-        raise ValueError(f"batch_size is {value} and there are {samples} samples; use at most {samples}")
+def batch_size(value: Any, samples: int) -> int:
+    """Return a number of samples a batch that the data have."""
+    size = count("batch_size", value)
+    if size > samples:
+        raise ValueError(f"batch_size is {size} and there are {samples} samples; use at most {samples}")
+    return size
 
 
 def even_width(width: Any) -> None:
@@ -276,31 +283,6 @@ def finite(what: str, array: Any) -> None:
         raise ValueError(
             f"{what} has {int(bad.sum())} non-finite entries of {values.size}, the first is "
             f"{values[first]} at index {first}: remove or impute them first"
-        )
-
-
-def fits(what: str, array: Any) -> None:
-    """Require numbers that stay what they are in the dtype that JAX gives them: int32 and float32 while x64 is off.
-
-    Floats may be rounded; integers that would wrap and floats that would become infinite are refused.
-    """
-    values = concrete(array)
-    if values is None or not jnp.issubdtype(values.dtype, jnp.number):
-        return
-    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
-    if dtype == values.dtype:
-        return
-    if jnp.issubdtype(dtype, jnp.integer):
-        bad = (values < jnp.iinfo(dtype).min) | (values > jnp.iinfo(dtype).max)
-    else:
-        with np.errstate(over="ignore"):
-            bad = np.isfinite(values) & ~np.isfinite(values.astype(dtype))
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{what} is {values.dtype} and {int(bad.sum())} of its entries do not fit into {dtype}, which JAX makes "
-            f"of it while x64 is off; the first is {values[first]} at index {first}: shift or scale them, or call "
-            "jax.config.update('jax_enable_x64', True) before the first array is made"
         )
 
 

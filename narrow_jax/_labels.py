@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import jax
 
-from narrow_jax._paths import path_name, select
+from narrow_jax._masking import has_masked, masked_like
+from narrow_jax._paths import listed, own_path, path_name, select
 from narrow_jax._typing import Params
 
 Labels = Callable[[Params], Any] | Any
@@ -24,7 +26,7 @@ def by_name(params: Params) -> Any:
     """
 
     def label(path: tuple[Any, ...], _: Any) -> str:
-        name = jax.tree_util.keystr(path[-1:], simple=True) if path else ""
+        name = jax.tree_util.keystr(own_path(path)[-1:], simple=True)
         return name if name in ("w", "v") else "free"
 
     return jax.tree_util.tree_map_with_path(label, params)
@@ -40,7 +42,8 @@ def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callabl
         v: names of the leaves in the cone, each (h,) or (h, k).
 
     Raises:
-        ValueError: when called, a name that no leaf has, or a leaf that is both.
+        ValueError: when called, a name that no leaf has (in a tree that optax masked it may have been masked), or a
+            leaf that is both.
 
     Example:
         >>> labels = by_path(w="block", v="head/v")
@@ -50,10 +53,9 @@ def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callabl
 
     def labels(params: Params) -> Any:
         paths, structure = jax.tree_util.tree_flatten_with_path(params)
+        chosen = (select("leaf", params, names, missing=has_masked(params)) for names in (w, v))
         marks = []
-        for (path, _), ball, cone in zip(
-            paths, select("leaf", params, w), select("leaf", params, v), strict=True
-        ):
+        for (path, _), ball, cone in zip(paths, *chosen, strict=True):
             if ball and cone:
                 raise ValueError(
                     f"leaf {path_name(path)!r} is named by both w={w!r} and v={v!r}; expected one constraint a leaf"
@@ -73,6 +75,9 @@ def label_tree(labels: Labels | None, params: Params) -> Any:
     # None and not by_name in the signatures: inject_hyperparams takes a callable default for a schedule
     labels = by_name if labels is None else labels
     tree = labels(params) if callable(labels) else labels
+    if has_masked(params):
+        with suppress(ValueError):  # of unlike structure: told below
+            tree = masked_like(tree, params)
     if operator.ne(jax.tree.structure(tree), jax.tree.structure(params)):
         raise ValueError(
             f"labels have the structure {jax.tree.structure(tree)}, params {jax.tree.structure(params)}; "
@@ -83,3 +88,31 @@ def label_tree(labels: Labels | None, params: Params) -> Any:
             place = jax.tree_util.keystr(path)
             raise ValueError(f"leaf {place} has the label {label!r}; expected 'w', 'v' or 'free'")
     return tree
+
+
+def require_selected(what: str, marks: Any, params: Params, radius: str = "", zeta: str = "") -> None:
+    """Require a leaf for every constraint that is wanted, unless optax masked the tree and left others.
+
+    Args:
+        what: who asks.
+        marks: the labels of ``params``.
+        params: the tree.
+        radius: the ball's bound in words, empty where none is wanted.
+        zeta: the cone's bound in words, empty where none is wanted.
+
+    Raises:
+        ValueError: labels by which a constraint would hold for no leaf.
+    """
+    found = set(jax.tree.leaves(marks))
+    if has_masked(params) and (not found or found & {"w", "v"}):
+        return
+    for bound, label, constraint, without in (
+        (radius, "w", "ball", "pass radius=jnp.inf for no ball"),
+        (zeta, "v", "cone", "pass zeta=None for no cone"),
+    ):
+        if bound and label not in found:
+            raise ValueError(
+                f"{what}: no leaf is labelled {label!r}, so the {constraint} of {bound} would constrain nothing. The "
+                f"leaves are {listed(params)}: name those that it is for, labels=nj.constraints.by_path({label}=…), or "
+                f"{without}"
+            )

@@ -15,13 +15,17 @@ import jax.numpy as jnp
 import optax
 
 from narrow_jax import _epochs, constraints
-from narrow_jax._typing import ApplyFn, Array, Key, Params
+from narrow_jax._extra_arguments import accepted
+from narrow_jax._masking import completed
+from narrow_jax._paths import difference
+from narrow_jax._typing import ApplyFn, Array, HostArray, Key, Params
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
 Batch = tuple[Array, Array]
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 Augment = Callable[[Any, Any], Any]
+Metrics = tuple[tuple[str, Loss], ...]
 _AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
 # at once: unlike a gradient, a measurement does not keep the activations of every layer
 _BATCHES_MEASURED = 4
@@ -30,20 +34,26 @@ _BATCHES_MEASURED = 4
 class Forward(Protocol):
     """A model in the loop's form: outputs and new variables from params, variables, samples, mode."""
 
-    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Any, Any]:
         """Return ``(outputs, state)``."""
 
 
 class Problem(NamedTuple):
-    """The static half of a run: pure functions, the batch size, the devices that share a batch."""
+    """The static half of a run: pure functions, the batch size, the devices that share a batch.
+
+    ``metrics`` are measured beside the loss, ``test_metrics`` on the data of ``evaluation``; ``extra`` names what
+    ``tx.update`` gets beside gradients, state and params.
+    """
 
     forward: Forward
     tx: optax.GradientTransformation
     loss: Loss
-    accuracy: Loss | None
+    metrics: Metrics
     monitors: tuple[Monitor, ...]
     batch_size: int | None
     augment: Augment | None = None
+    test_metrics: Metrics = ()
+    extra: tuple[str, ...] = ()
     devices: jax.sharding.NamedSharding | None = None
 
 
@@ -65,17 +75,41 @@ class Stateless:
 
     apply_fn: ApplyFn
 
-    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Any, Any]:
         """Return the outputs and the state as it came."""
         return self.apply_fn(params, x), state
 
 
-def _init(problem: Problem, params: Params, model_state: Any, data: Batch) -> State:
+@dataclass(frozen=True)
+class Stated:
+    """A model with variables, which come back in the structure in which they were given: dict or FrozenDict."""
+
+    apply_fn: Callable[..., Any]
+
+    def __call__(self, params: Params, state: Any, x: Array, train: bool) -> tuple[Any, Any]:
+        """Return the outputs and the state after them, in evaluation the one given."""
+        result = self.apply_fn(params, state, x, train=train)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(
+                f"apply_fn returned a {type(result).__name__}; with model_state expected a pair (outputs, state)"
+            )
+        outputs, after = result
+        if not train:
+            return outputs, state
+        if other := difference(state, after):
+            raise ValueError(
+                f"apply_fn returns another model_state than it was given: at {other}; expected the same variables "
+                "before and after a step: pass all that it updates, and no others"
+            )
+        return outputs, jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+
+
+def _init(problem: Problem, params: Params, model_state: Any, data: Batch, opt_state: Any = None) -> State:
     x, _ = data
     return State(
         params,
         model_state,
-        problem.tx.init(params),
+        problem.tx.init(params) if opt_state is None else opt_state,
         tuple(monitor.init(params, x) for monitor in problem.monitors),
         None if problem.batch_size is None else jnp.arange(x.shape[0]),
         jnp.zeros((), jnp.int32),
@@ -83,16 +117,16 @@ def _init(problem: Problem, params: Params, model_state: Any, data: Batch) -> St
     )
 
 
-def init_one(problem: Problem, params: Params, model_state: Any, data: Batch) -> State:
+def init_one(problem: Problem, params: Params, model_state: Any, data: Batch, opt_state: Any) -> State:
     """Return the state at step 0, a copy: chunks donate their state. Eager, so that init sees values."""
-    return jax.tree.map(jnp.copy, _init(problem, params, model_state, data))
+    return jax.tree.map(jnp.copy, _init(problem, params, model_state, data, opt_state))
 
 
 @partial(jax.jit, static_argnames=("problem", "setup"))
-def init_sweep(problem: Problem, setup: Setup, points: dict[str, Array], data: Batch) -> State:
+def init_sweep(problem: Problem, setup: Setup, points: dict[str, HostArray], data: Batch) -> State:
     """Return the states of all runs at step 0, stacked along the first axis."""
 
-    def one(point: dict[str, Array]) -> State:
+    def one(point: dict[str, HostArray]) -> State:
         params, tx = setup(**point)
         return _init(problem._replace(tx=tx), params, None, data)
 
@@ -132,16 +166,36 @@ def _update(problem: Problem, batch: Batch, key: Key[Array, ""] | None, step: Ar
         return problem.loss(outputs, y), model_state
 
     (value, model_state), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optax.with_extra_args_support(problem.tx).update(
-        grads,
-        state.opt_state,
-        state.params,
-        value=value,
-        grad=grads,
-        value_fn=lambda params: objective(params)[0],
+    params, opt_state = advance(
+        problem, lambda params: objective(params)[0], value, grads, state.params, state.opt_state
     )
-    params = optax.apply_updates(state.params, updates)
     return state._replace(params=params, model_state=model_state, opt_state=opt_state)
+
+
+def advance(
+    problem: Problem,
+    objective: Callable[[Params], Array],
+    value: Array,
+    grads: Params,
+    params: Params,
+    opt_state: optax.OptState,
+) -> tuple[Params, optax.OptState]:
+    """Return params and optimizer state after one update."""
+
+    def value_fn(chosen: Params) -> Array:
+        return objective(completed(chosen, params))  # what optax masked keeps its value
+
+    extra = {
+        "value": value,
+        "grad": grads,
+        "value_fn": value_fn,
+        "obj_fn": value_fn,
+        "grad_fn": lambda chosen, _: jax.grad(value_fn)(chosen),
+    }
+    tx = optax.with_extra_args_support(problem.tx)
+    given = accepted(tx.update, {name: extra[name] for name in problem.extra})
+    updates, opt_state = tx.update(grads, opt_state, params, **given)
+    return optax.apply_updates(params, updates), opt_state
 
 
 def _share(problem: Problem, arrays: Any) -> Any:
@@ -151,10 +205,10 @@ def _share(problem: Problem, arrays: Any) -> Any:
     return jax.lax.with_sharding_constraint(arrays, problem.devices)
 
 
-def _predict(problem: Problem, state: State, x: Array) -> Array:
+def _predict(problem: Problem, state: State, x: Array) -> Any:
     """Return the outputs for all samples, some batches at a time where training goes by batches."""
 
-    def outputs(block: Array) -> Array:
+    def outputs(block: Array) -> Any:
         return problem.forward(state.params, state.model_state, _share(problem, block), train=False)[0]
 
     n, size = x.shape[0], problem.batch_size and _BATCHES_MEASURED * problem.batch_size
@@ -162,17 +216,20 @@ def _predict(problem: Problem, state: State, x: Array) -> Array:
         return outputs(x)
     starts = jnp.arange(n // size) * size  # sliced one by one: x as blocks would be a copy of x
     blocks = jax.lax.map(lambda start: outputs(jax.lax.dynamic_slice_in_dim(x, start, size)), starts)
-    blocks = blocks.reshape(-1, *blocks.shape[2:])
-    return blocks if n % size == 0 else jnp.concatenate([blocks, outputs(x[-(n % size) :])])
+    joined = jax.tree.map(lambda block: block.reshape(-1, *block.shape[2:]), blocks)
+    if n % size == 0:
+        return joined
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), joined, outputs(x[-(n % size) :]))
 
 
 def _measure(
     problem: Problem, data: Batch, evaluation: Batch | None, state: State
 ) -> tuple[State, dict[str, Array]]:
-    values = _score(problem, state, data)
+    values = _score(problem, problem.metrics, state, data)
     if evaluation is not None:
-        values |= {f"test_{name}": value for name, value in _score(problem, state, evaluation).items()}
-    values |= constraints.report(state.opt_state)
+        scores = _score(problem, problem.test_metrics, state, evaluation)
+        values |= {f"test_{name}": value for name, value in scores.items()}
+    values |= constraints.report(state.opt_state, state.params)
     states = []
     for monitor, monitor_state in zip(problem.monitors, state.monitors, strict=True):
         monitor_state, values[monitor.name] = monitor.update(monitor_state, state.params, data[0])
@@ -180,13 +237,10 @@ def _measure(
     return state._replace(monitors=tuple(states)), values
 
 
-def _score(problem: Problem, state: State, data: Batch) -> dict[str, Array]:
+def _score(problem: Problem, metrics: Metrics, state: State, data: Batch) -> dict[str, Array]:
     x, y = data
     outputs = _predict(problem, state, x)
-    values = {"loss": problem.loss(outputs, y)}
-    if problem.accuracy is not None:
-        values["accuracy"] = problem.accuracy(outputs, y)
-    return values
+    return {name: jnp.asarray(score(outputs, y)) for name, score in (("loss", problem.loss), *metrics)}
 
 
 def _finite(params: Params, values: dict[str, Array]) -> Array:
@@ -276,14 +330,14 @@ def sweep_chunk(
     every: Array,
     *,
     records: int,
-    points: dict[str, Array],
+    points: dict[str, HostArray],
     data: Batch,
     evaluation: Batch | None,
     keys: Key[Array, " runs"] | None,
 ) -> tuple[State, dict[str, Array]]:
     """Run one chunk of every run; the values have the blocks first, then the runs."""
 
-    def one(point: dict[str, Array], state: State, key: Any) -> tuple[State, dict[str, Array]]:
+    def one(point: dict[str, HostArray], state: State, key: Any) -> tuple[State, dict[str, Array]]:
         tx = setup(**point)[1]  # the params of this call are not used: they are compiled away
         own = problem._replace(tx=tx)
         return _chunk(own, state, data, evaluation, key, begin, steps, every, records)

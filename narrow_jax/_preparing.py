@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,20 +13,25 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from narrow_jax import _checks, losses
-from narrow_jax._loop import Augment, Forward, Problem, Stateless
+from narrow_jax import _checks, _paths, _taking, losses
+from narrow_jax._loop import Augment, Forward, Metrics, Problem, Stated, Stateless, advance
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 
-Data = tuple[HostArray, HostArray]
+Data = Any
+"""``(x, y)``, looked at before it is used."""
+
+_EXTRA = (("value", "grad", "value_fn"), ("grad_fn",), ("obj_fn",))
+"""What optax hands to some updates: line searches and plateaus, SAM, Sophia; none of them takes all."""
+_RECORDED = ("step", "distance", "relative_distance", "ball_active", "cone_active")
 
 
 def prepare(
     apply_fn: Callable[..., Any],
     params: Params,
-    tx: optax.GradientTransformation,
+    tx: Any,
     data: Data | Stream,
     loss: str | Loss,
     batch_size: int | None,
@@ -33,12 +39,12 @@ def prepare(
     augment: Augment | None,
     model_state: Any,
     monitors: Sequence[Monitor],
-) -> tuple[Problem, tuple[Array, Array], Key[Array, ""] | None]:
+    metrics: Mapping[str, Loss],
+) -> tuple[Problem, tuple[Array, Array]]:
     """Check everything that can be wrong before anything is compiled; of a stream, return the sample."""
-    x, y = data.sample() if isinstance(data, Stream) else data
-    targets = data.y if isinstance(data, Stream) else y
+    x, y = taken(data.sample() if isinstance(data, Stream) else data)
+    targets = _taking.targets("y", data.y) if isinstance(data, Stream) else y
     _check_rows("", x, y, params)
-    _checks.fits("y", targets)
     if batch_size is not None:
         _checks.batch_size(batch_size, len(targets))
     elif isinstance(data, Stream):
@@ -47,19 +53,26 @@ def prepare(
         raise ValueError("minibatches are drawn at random: pass key=jax.random.key(seed)")
     if augment is not None:
         _check_augment(augment, key, x)
-    forward: Forward = Stateless(apply_fn) if model_state is None else apply_fn
-    accuracy = losses.accuracy_for(targets)
-    problem = Problem(forward, tx, losses.get(loss), accuracy, tuple(monitors), batch_size, augment)
-    _check_outputs(problem, params, model_state, x, targets)
-    return problem, (jnp.asarray(x), jnp.asarray(y)), key if batch_size or augment else None
+    forward: Forward = (Stateless if model_state is None else Stated)(_taking.model(apply_fn))
+    problem = Problem(
+        forward, _taking.transformation(tx), losses.get(loss), (), tuple(monitors), batch_size, augment
+    )
+    outputs = _check_outputs(problem, params, model_state, x, targets)
+    problem = problem._replace(metrics=_metrics(problem, outputs, targets, metrics))
+    _check_names(problem)
+    return problem, (jnp.asarray(x), jnp.asarray(y))
+
+
+def taken(data: Data, what: str = "") -> tuple[HostArray, HostArray]:
+    """Return x and y as arrays in the dtypes that JAX gives them, on one device."""
+    x, y = _taking.pair(what.removesuffix(": ") or "data", data)
+    return _taking.on_one_device((_taking.samples(f"{what}x", x), _taking.targets(f"{what}y", y)))
 
 
 def _check_rows(what: str, x: HostArray, y: HostArray, params: Params) -> None:
     _checks.samples(x, y, what)
     _checks.finite(f"{what}x", x)
     _checks.finite(f"{what}y", y)
-    _checks.fits(f"{what}x", x)
-    _checks.fits(f"{what}y", y)
     _checks.same_dtype(f"{what}x", x, params)
 
 
@@ -77,27 +90,120 @@ def _check_augment(augment: Augment, key: Key[Array, ""] | None, x: HostArray) -
 
 def _check_outputs(
     problem: Problem, params: Params, model_state: Any, x: HostArray, targets: HostArray
-) -> None:
-    """Compare the targets with the model's outputs for as many samples as ``x`` has, or its stream."""
+) -> Any:
+    """Compare the targets with the model's outputs for as many samples as ``x`` has, or its stream; return these."""
     samples = jax.eval_shape(lambda x: jnp.broadcast_to(x[:1], (len(targets), *x.shape[1:])), x)
+    if model_state is not None:  # the variables after a step are compared with those given
+        jax.eval_shape(partial(problem.forward, train=True), params, model_state, samples)
     outputs, _ = jax.eval_shape(partial(problem.forward, train=False), params, model_state, samples)
     losses.check_targets(problem.loss, outputs, targets)
+    losses.check_scalar("the loss", problem.loss, outputs, targets)
+    return outputs
+
+
+def _metrics(problem: Problem, outputs: Any, targets: HostArray, own: Mapping[str, Loss]) -> Metrics:
+    """Return the accuracy, where there is one, and the user's metrics."""
+    for name, metric in own.items():
+        losses.check_scalar(f"the metric {name!r}", metric, outputs, targets)
+    accuracy = losses.accuracy_for(targets, outputs, problem.loss)
+    return (*(() if accuracy is None else (("accuracy", accuracy),)), *own.items())
+
+
+def _check_names(problem: Problem) -> None:
+    """Require one entry of the history for each name."""
+    scores = ["loss", *(name for name, _ in problem.metrics)]
+    recorded = [*_RECORDED, *scores, *(f"test_{name}" for name in scores)]
+    recorded += sorted({"accuracy", "test_accuracy"} - set(recorded))
+    names = Counter([*recorded, *(monitor.name for monitor in problem.monitors)])
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ValueError(
+            f"{', '.join(map(repr, twice))} would name more than one entry of the history; expected names of monitors "
+            f"and metrics that differ from each other and from {', '.join(dict.fromkeys(recorded))}: give another, as "
+            "in SigmaMinMonitor(jacobian, name='sigma_min of the head')"
+        )
+
+
+def begin(problem: Problem, params: Params, opt_state: Any) -> tuple[Problem, Any]:
+    """Try one update on shapes; return the problem with the arguments that the optimizer takes, and its state.
+
+    Args:
+        problem: what to run.
+        params: the start.
+        opt_state: the state to go on from; it comes back in the structure that ``init`` gives. None for a new one.
+
+    Raises:
+        TypeError: an optimizer that training cannot run.
+        ValueError: an optimizer state of another optimizer or of other params.
+    """
+    fresh = jax.eval_shape(problem.tx.init, params)
+    _refuse_lookahead(fresh)
+    if opt_state is not None:
+        if other := _paths.difference(fresh, opt_state):
+            raise ValueError(
+                f"opt_state does not fit tx and params: at {other}; expected what tx.init(params) makes: pass "
+                "result.opt_state with result.params of a run with the same optimizer"
+            )
+        opt_state = jax.tree.unflatten(jax.tree.structure(fresh), jax.tree.leaves(opt_state))
+    problem, after = _updated(problem, params, fresh)
+    if other := _paths.difference((params, fresh), after):
+        raise TypeError(
+            f"tx.update changes what tx.init made: at {other}; expected the same shapes and dtypes after every update"
+        )
+    return problem, opt_state
+
+
+def _refuse_lookahead(opt_state: Any) -> None:
+    def is_lookahead(node: Any) -> bool:
+        return isinstance(node, optax.LookaheadState)
+
+    if any(map(is_lookahead, jax.tree.leaves(opt_state, is_leaf=is_lookahead))):
+        raise TypeError(
+            "tx holds optax.lookahead, whose params are pairs (fast, slow), and training moves one tree: pass its fast "
+            "optimizer alone, or for an average of iterates optax.contrib.schedule_free, evaluated by "
+            "nj.constraints.eval_params"
+        )
+
+
+def _updated(problem: Problem, params: Params, opt_state: Any) -> tuple[Problem, Any]:
+    """Return the problem with the first arguments with which an update runs, and the shapes after it."""
+    value, errors = jax.ShapeDtypeStruct((), float), []
+    for extra in _EXTRA:
+        tried = problem._replace(extra=extra)
+
+        def update(value: Array, params: Params, opt_state: Any, tried: Problem = tried) -> Any:
+            return advance(tried, lambda chosen: value, value, params, params, opt_state)
+
+        try:
+            return tried, jax.eval_shape(update, value, params, opt_state)
+        except (TypeError, ValueError, AttributeError) as error:
+            errors.append(error)
+    raise TypeError(
+        f"tx.update cannot be run by training: {errors[0]}. It gets gradients, state and params, and by name value, "
+        "grad and value_fn, or grad_fn, or obj_fn"
+    ) from errors[0]
 
 
 def evaluation_for(
     problem: Problem, params: Params, model_state: Any, x: Array, evaluation: Data | None
-) -> tuple[Array, Array] | None:
-    """Return the data of ``evaluation`` after the checks that the training data ``x`` went through."""
+) -> tuple[Problem, tuple[Array, Array] | None]:
+    """Return the data of ``evaluation`` after the checks that the training data ``x`` went through.
+
+    The problem comes back with what is measured on them: an accuracy where it is of the kind of the training data.
+    """
     if evaluation is None:
-        return None
-    x_test, y_test = evaluation
+        return problem, None
+    x_test, y_test = taken(evaluation, "evaluation: ")
     _check_rows("evaluation: ", x_test, y_test, params)
     if x_test.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"evaluation: x has shape {x_test.shape} and the data {x.shape}; expected samples of one shape"
         )
-    _check_outputs(problem, params, model_state, x_test, y_test)
-    return jnp.asarray(x_test), jnp.asarray(y_test)
+    outputs = _check_outputs(problem, params, model_state, x_test, y_test)
+    kind = losses.accuracy_for(y_test, outputs, problem.loss)
+    kept = tuple(
+        (name, metric) for name, metric in problem.metrics if not losses.is_stock(metric) or metric is kind
+    )
+    return problem._replace(test_metrics=kept), (jnp.asarray(x_test), jnp.asarray(y_test))
 
 
 def shared_by(devices: Sequence[jax.Device] | None, batch: int) -> NamedSharding | None:

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def say(message: str) -> None:
+    """Write a line to the standard error."""
+    print(message, file=sys.stderr)
+
+
 @contextmanager
 def bar(total: int, show: bool | None) -> Iterator[Callable[[int, float], None]]:
     """Give a function ``advance(done, loss)`` that draws a bar, or does nothing if none is wanted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, checkpoints
+from narrow_jax import _checks, _progress, checkpoints
+from narrow_jax._loop import Problem
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.checkpoints import CheckpointError
 from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
-from narrow_jax.monitors import Monitor
 
 History = dict[str, np.ndarray]
 
@@ -45,7 +45,10 @@ class Saver(NamedTuple):
                 f"{self.folder} holds checkpoints up to step {found[-1]}: go on from there (fit: resume=True, "
                 "shell: --resume), or choose another folder"
             )
-        if self.resume is False or (self.resume is True and not found):
+        if self.resume is False:
+            return state, {}
+        if self.resume is True and not found:
+            _progress.say(f"nothing to resume in {self.folder}: the run begins at step 0")
             return state, {}
         restored = checkpoints.restore(
             self.folder, state, self.config, None if self.resume is True else self.resume
@@ -61,9 +64,7 @@ class Saver(NamedTuple):
         return f"step {step} of {steps} is saved in {self.folder}: go on from there (fit: resume=True, shell: --resume)"
 
 
-def saver(
-    folder: str | Path | None, every: int | None, resume: bool | int, config: Mapping[str, Any]
-) -> Saver | None:
+def saver(folder: str | Path | None, every: Any, resume: Any, config: Mapping[str, Any]) -> Saver | None:
     """Return what saves a run, None if no folder is given; the folder is made and tried.
 
     Raises:
@@ -75,21 +76,18 @@ def saver(
         if every is not None or resume is not False:
             raise ValueError("save_every and resume speak of checkpoints: pass checkpoint=folder too")
         return None
-    if every is not None:
-        _checks.count("save_every", every)
-    if not isinstance(resume, bool):
-        _checks.count("resume", resume)
-    config = checkpoints.as_json(config)
+    every = 0 if every is None else _checks.count("save_every", every)
+    resume = resume if isinstance(resume, bool) else _checks.count("resume", resume)
+    config, folder = checkpoints.as_json(config), Path(folder).expanduser()
     checkpoints.prepare(folder)
-    return Saver(Path(folder), every or 0, resume, {"config": config})
+    return Saver(folder, every, resume, {"config": config})
 
 
 def describe(
+    problem: Problem,
     loss: str | Loss,
-    augment: Callable[..., Any] | None,
-    monitors: Sequence[Monitor],
     key: Key[Array, ""] | None,
-    start: tuple[Params, Any],
+    start: tuple[Params, Any, Any],
     data: tuple[HostArray, HostArray],
     stream: Stream | None,
     evaluation: tuple[HostArray, HostArray] | None,
@@ -102,8 +100,9 @@ def describe(
     return {
         **plain,
         "loss": _name(loss),
-        "augment": _name(augment),
-        "monitors": [monitor.name for monitor in monitors],
+        "augment": _name(problem.augment),
+        "monitors": [monitor.name for monitor in problem.monitors],
+        "metrics": [name for name, _ in problem.metrics],
         "key": None if key is None else jax.random.key_data(key).tolist(),
         "start": checkpoints.fingerprint(start),
         "stream": None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -56,16 +57,44 @@ def get(loss: str | Loss) -> Loss:
 
 
 def check_targets(loss: Loss, outputs: Any, y: HostArray) -> None:
-    """Require targets that the stock loss can compare with outputs of that shape and dtype.
+    """Require targets that the stock loss can compare with outputs of that shape and dtype, and one number as loss.
 
     Raises:
-        TypeError: integer targets for a squared loss, or real ones for cross-entropy.
-        ValueError: shapes that do not match, or labels out of range.
+        TypeError: integer targets for a squared loss, or real ones for cross-entropy; outputs that are no array of
+            real numbers, or a loss that is none.
+        ValueError: shapes that do not match, labels out of range, or a loss of more numbers than one.
     """
-    if loss is cross_entropy:
-        _check_labels(outputs.shape, y)
-    elif loss in (squared, mean_squared):
-        _check_regression(outputs, y)
+    if loss in _STOCK.values():
+        if not (hasattr(outputs, "dtype") and jnp.issubdtype(outputs.dtype, jnp.floating)):
+            found = (
+                f"of dtype {outputs.dtype}" if hasattr(outputs, "dtype") else f"a {type(outputs).__name__}"
+            )
+            raise TypeError(
+                f"the model's output is {found}; the stock losses expect an array (n, k) of real floating numbers: "
+                "let apply_fn return that, or pass a loss(outputs, y) of your own"
+            )
+        (_check_labels if loss is cross_entropy else _check_regression)(outputs, y)
+
+
+def check_scalar(what: str, function: Loss, outputs: Any, y: HostArray) -> None:
+    """Require a loss or metric that returns one real number, a loss a floating one.
+
+    Raises:
+        ValueError: more numbers than one.
+        TypeError: no real number.
+    """
+    value = jax.eval_shape(function, outputs, y)
+    if not hasattr(value, "shape") or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        found = f"of dtype {value.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
+        raise TypeError(f"{what} is {found}; expected one real number")
+    if value.shape:
+        raise ValueError(
+            f"{what} has shape {value.shape}; expected one number for all samples: take its mean, such as jnp.mean(…)"
+        )
+    if what == "the loss" and not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"{what} has dtype {value.dtype}; expected a real floating number, which has a gradient"
+        )
 
 
 def _check_regression(outputs: Any, y: HostArray) -> None:
@@ -84,7 +113,8 @@ def _check_regression(outputs: Any, y: HostArray) -> None:
         )
 
 
-def _check_labels(shape: tuple[int, ...], y: HostArray) -> None:
+def _check_labels(outputs: Any, y: HostArray) -> None:
+    shape = outputs.shape
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"y has dtype {y.dtype}; cross_entropy expects integer labels, one a sample")
     if len(shape) != 2 or shape[1] < 2 or y.shape != shape[:1]:
@@ -99,20 +129,74 @@ def _check_labels(shape: tuple[int, ...], y: HostArray) -> None:
         )
 
 
-def accuracy_for(y: HostArray) -> Loss | None:
-    """Return the accuracy ``(outputs, y) -> fraction`` that fits these targets, or None if there is none.
+def accuracy_for(y: HostArray, outputs: Any = None, loss: str | Loss | None = None) -> Loss | None:
+    """Return the accuracy ``(outputs, y) -> fraction`` that has a meaning here, or None if there is none.
 
-    Integer labels and one-hot rows compare the largest output, a column of ±1 compares signs. Real-valued
-    targets have no accuracy.
+    Integer labels and one-hot rows compare the largest output, a column of ±1 compares signs. Real-valued targets have
+    no accuracy. Under a loss of one's own outputs may mean anything, so there the loss has to agree: at equal outputs
+    it falls when the label's own rises and never when another's does; for ±1 it is the same for (f, y) and (−f, −y)
+    and falls as f·y rises.
+
+    Args:
+        y: targets.
+        outputs: the model's outputs for them, or their shape and dtype; None: such as the targets ask for.
+        loss: name or function; None for a stock loss.
+
+    Example:
+        >>> labels, logit = np.array([0, 1, 1]), jnp.zeros((3, 1))
+        >>> accuracy_for(labels, logit, lambda f, y: jnp.mean(jnp.exp(f[:, 0]) - y * f[:, 0])) is None
+        True
     """
-    values = np.asarray(y)
-    if jnp.issubdtype(values.dtype, jnp.integer):
-        return _label_accuracy if values.ndim == 1 else None
-    if values.ndim == 2 and values.shape[1] == 1 and (abs(values) == 1).all():
+    kind = _accuracy_of_targets(np.asarray(y))
+    if kind is None or outputs is None:
+        return kind
+    if not _has_form(kind, outputs, y):
+        return None
+    if loss is None or get(loss) in _STOCK.values():
+        return kind
+    agrees = _scores_signs if kind is _sign_accuracy else _scores_classes
+    return kind if agrees(get(loss), outputs, y) else None
+
+
+def is_stock(metric: Loss) -> bool:
+    """Return whether a metric is one that ``accuracy_for`` may return."""
+    return metric in (_label_accuracy, _sign_accuracy, _one_hot_accuracy)
+
+
+def _accuracy_of_targets(y: np.ndarray) -> Loss | None:
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        return _label_accuracy if y.ndim == 1 else None
+    if y.ndim == 2 and y.shape[1] == 1 and (abs(y) == 1).all():
         return _sign_accuracy
-    if values.ndim == 2 and values.shape[1] > 1 and _one_hot(values):
+    if y.ndim == 2 and y.shape[1] > 1 and _one_hot(y):
         return _one_hot_accuracy
     return None
+
+
+def _has_form(kind: Loss, outputs: Any, y: HostArray) -> bool:
+    """Return whether outputs can be compared with these targets: a number for each class or sign."""
+    shape: tuple[int, ...] = getattr(outputs, "shape", ())
+    if kind is not _label_accuracy:
+        return shape == y.shape
+    return (
+        len(shape) == 2 and shape[0] == len(y) and shape[1] > 1 and set(np.unique(y)) <= set(range(shape[1]))
+    )
+
+
+def _scores_classes(loss: Loss, outputs: Any, y: HostArray) -> bool:
+    """Return whether the loss falls as the label's output rises, and never as another's does."""
+    n, k = outputs.shape
+    slope = np.asarray(jax.grad(loss)(jnp.full((n, k), 1 / k, outputs.dtype), jnp.asarray(y)))
+    own = np.asarray(y) == 1 if np.ndim(y) == 2 else np.arange(k) == np.asarray(y)[:, None]
+    return bool((slope[own] < 0).all() and (slope[~own] >= 0).all())
+
+
+def _scores_signs(loss: Loss, outputs: Any, y: HostArray) -> bool:
+    """Return whether the loss is the same for (f, y) and (−f, −y), and falls as f·y rises."""
+    y = jnp.asarray(y)
+    f = jnp.linspace(-2, 2, y.size, dtype=outputs.dtype).reshape(y.shape)
+    slope = np.asarray(jax.grad(loss)(jnp.zeros_like(f), y)) * np.asarray(y)
+    return bool((slope < 0).all() and np.isclose(loss(f, y), loss(-f, -y), rtol=1e-3, atol=0))
 
 
 def _one_hot(values: np.ndarray) -> bool:

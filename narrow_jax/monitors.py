@@ -44,6 +44,7 @@ class SigmaMinMonitor(Monitor):
 
     Args:
         jacobian: an operator's constructor, such as ``nj.jacobian.pairwise``.
+        name: the key in the history; each of several monitors of a run needs one of its own.
 
     Example:
         >>> import jax, optax
@@ -56,11 +57,11 @@ class SigmaMinMonitor(Monitor):
         (5,)
     """
 
-    def __new__(cls, jacobian: Callable[[Params, Array], Any]) -> SigmaMinMonitor:
+    def __new__(cls, jacobian: Callable[[Params, Array], Any], name: str = "sigma_min") -> SigmaMinMonitor:
         """Return the monitor of this Jacobian."""
         return super().__new__(
             cls,
-            "sigma_min",
+            name,
             lambda params, x: tracking.start(jacobian(params, x).shape[0]),
             lambda tracked, params, x: tracking.look(tracked, jacobian(params, x)),
         )

@@ -13,6 +13,7 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, ArrayLike, Float, Params
@@ -66,6 +67,7 @@ def _scaled_norm(leaves: list[Array]) -> Float[Array, ""]:
     return jnp.where(largest == 0, jnp.zeros_like(total), scale * jnp.sqrt(jnp.where(largest == 0, 1, total)))
 
 
+@jax.jit  # so that the NaN for bad radii is no result of its own, which JAX_DEBUG_NANS would take for a fault
 def ball_shrinkage(norm: Float[Array, ""], radius: ArrayLike) -> Float[Array, ""]:
     """Return the factor min(1, radius/norm) that brings a displacement of that norm into the ball.
 
@@ -152,9 +154,14 @@ def ratio_cone(
     _checks.zeta(zeta)
     _checks.kappa(kappa)
     magnitudes = working(v) if signs is None else working(v) * working(signs)
-    zeta, kappa = (jnp.asarray(bound, magnitudes.dtype) for bound in (zeta, kappa))
-    project = _ratio_cone_column if v.ndim == 1 else jax.vmap(_ratio_cone_column, (1, None, None), 1)
-    u = project(magnitudes, zeta, kappa)
+    zeta, ratio = jnp.asarray(zeta, magnitudes.dtype), _checks.concrete(kappa)
+    if ratio is not None and np.isinf(ratio):
+        u = jnp.where(
+            magnitudes < zeta, zeta, magnitudes
+        )  # no ∞ is computed with, which JAX_DEBUG_INFS would report
+    else:
+        project = _ratio_cone_column if v.ndim == 1 else jax.vmap(_ratio_cone_column, (1, None, None), 1)
+        u = project(magnitudes, zeta, jnp.asarray(kappa, magnitudes.dtype))
     return (u if signs is None else u * working(signs)).astype(v.dtype)
 
 

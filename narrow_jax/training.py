@@ -20,12 +20,13 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from narrow_jax import _checks, _loop, _preparing, _progress, _resuming
+from narrow_jax import _checks, _loop, _preparing, _progress, _resuming, _taking
 from narrow_jax._loop import Augment, Setup, State
 from narrow_jax._preparing import Data
 from narrow_jax._resuming import History, Saver
 from narrow_jax._streaming import Streamed
-from narrow_jax._typing import Array, Key, Params
+from narrow_jax._taking import Count, RandomKey, Transformation
+from narrow_jax._typing import Array, Params
 from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
@@ -40,10 +41,11 @@ class FitResult(NamedTuple):
         params: the weights after the last step whose loss and weights were finite.
         model_state: the model's other variables (BatchNorm statistics), None if it has none.
         opt_state: the optimizer's state; ``nj.constraints.report`` reads the constraints from it.
-        history: "step", "loss", "accuracy" where the targets have one, "test_loss" and "test_accuracy" of the
-            data of ``evaluation``, "distance", "relative_distance", "ball_active", "cone_active" where the
-            optimizer projects, and one entry a monitor: arrays over the records, the first at step 0, the last
-            at the end.
+        history: "step", "loss", "accuracy" where targets, outputs and loss have one (``nj.losses.accuracy_for``), the
+            ``metrics``, the same of the data of ``evaluation`` as "test_loss" and so on, "distance" and
+            "relative_distance" of the params, "ball_active", "cone_active" where the optimizer projects, and one entry
+            a monitor: arrays over the records, the first at step 0, the last at the end. A relative distance above 1:
+            a transformation after the projection moved the params out of the ball.
         steps_taken: finite steps; fewer than asked for if the run diverged (in a sweep: up to the last
             finite record, after which the history is NaN).
         diverged: whether it did.
@@ -56,28 +58,50 @@ class FitResult(NamedTuple):
     steps_taken: int | np.ndarray
     diverged: bool | np.ndarray
 
+    def __repr__(self) -> str:
+        """Return the steps and the last record, of a sweep their ranges."""
+        parts: dict[str, Any] = {"steps": self.steps_taken}
+        parts |= {name: self.history[name][..., -1] for name in ("loss", "accuracy") if name in self.history}
+        parts |= {"diverged": self.diverged} if np.any(self.diverged) else {}
+        runs = [f"runs={np.shape(self.steps_taken)}"] if np.ndim(self.steps_taken) else []
+        return (
+            f"FitResult({', '.join([*runs, *(f'{name}={_short(value)}' for name, value in parts.items())])})"
+        )
+
+
+def _short(value: Any) -> str:
+    """Return a number in three digits, of an array how many are set or its range."""
+    if np.asarray(value).dtype == bool:
+        return str(bool(value)) if np.ndim(value) == 0 else f"{np.sum(value)} of {np.size(value)}"
+    low, high = (
+        format(of(value), ".3g" if np.asarray(value).dtype.kind == "f" else "d") for of in (np.min, np.max)
+    )
+    return low if low == high else f"{low}…{high}"
+
 
 def fit(
     apply_fn: Callable[..., Any],
     params: Params,
-    tx: optax.GradientTransformation,
+    tx: Transformation,
     data: Data | Stream,
     *,
-    steps: int,
+    steps: Count,
     loss: str | Loss = "squared",
-    batch_size: int | None = None,
-    key: Key[Array, ""] | None = None,
+    batch_size: Count | None = None,
+    key: RandomKey | None = None,
     augment: Augment | None = None,
     evaluation: Data | None = None,
     devices: Sequence[jax.Device] | None = None,
-    every: int | None = None,
+    every: Count | None = None,
     model_state: Any = None,
+    opt_state: optax.OptState = None,
     monitors: Sequence[Monitor] = (),
+    metrics: Mapping[str, Loss] | None = None,
     progress: bool | None = None,
     record: str | Path | None = None,
     checkpoint: str | Path | None = None,
-    save_every: int | None = None,
-    resume: bool | int = False,
+    save_every: Count | None = None,
+    resume: bool | Count = False,
     config: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train a model with an optax optimizer.
@@ -88,7 +112,9 @@ def fit(
             reuse the compiled loop.
         params: the start, a pytree; copied, never donated.
         tx: any optax transformation, such as ``nj.constraints.regime(optax.adam(1e-2), radius=0.1)``.
-        data: ``(x, y)`` with n rows each, or a ``nj.data.Stream`` of samples that do not fit on the device.
+        data: ``(x, y)`` with n rows each, or a ``nj.data.Stream`` of samples that do not fit on the device. Without
+            x64 float64 becomes float32, as everywhere in JAX. Samples that lie on several devices are shared among
+            these, as with ``devices``.
         steps: number of updates.
         loss: "squared" (½ Σ (y − f)², equation (2)), "mean_squared", "cross_entropy" (integer labels), or
             ``loss(outputs, y) -> scalar``.
@@ -97,13 +123,17 @@ def fit(
         key: random key of the batches and of ``augment``; needed with either.
         augment: ``augment(key, x) -> x``, applied to every batch inside the compiled step, with a key that is a
             function of ``key`` and the step; see ``nj.data.augment``.
-        evaluation: ``(x, y)`` on which loss and accuracy are recorded too, as "test_loss" and "test_accuracy".
+        evaluation: ``(x, y)`` on which loss, accuracy and metrics are recorded too, as "test_loss", "test_accuracy", ….
         devices: share every batch evenly among these, such as ``jax.local_devices()``; weights and data lie on
             each. A stream brings each device its part of a batch only.
         every: steps between records of the history, by default a hundredth of ``steps``. Loss, accuracy
             and monitors are evaluated there on all data, of a stream on its ``sample``.
         model_state: other variables of the model, such as BatchNorm statistics.
+        opt_state: ``result.opt_state`` of an earlier run, to go on from its ``result.params`` with the same ball,
+            schedule and moments; in full batch the two runs are one, bit for bit. Batches, augmentation and monitors
+            begin anew: pass another key. None for ``tx.init(params)``, whose ball is around ``params``.
         monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
+        metrics: ``{"name": fn(outputs, y) -> number}``, recorded as "name" and "test_name".
         progress: show a progress bar; by default where the standard error is a terminal.
         record: a file that gets one JSON line a record.
         checkpoint: a folder for checkpoints of this run (they need the extra ``checkpoints``); the newest three
@@ -111,16 +141,17 @@ def fit(
             KeyboardInterrupt.
         save_every: steps between checkpoints, rounded up to records and at least two of them; by default and
             at most a 25th of the run. The numbers do not depend on it.
-        resume: True goes on from the newest checkpoint in the folder, or begins where there is none yet; a
-            number goes on from the checkpoint of that step. Params and history end bit for bit as those of a run
+        resume: True goes on from the newest checkpoint in the folder, or begins where there is none yet, and says so;
+            a number goes on from the checkpoint of that step. Params and history end bit for bit as those of a run
             that was never stopped, on the same kind of machine.
         config: whatever else made the run, such as the learning rate, as JSON can hold it. It is saved, and compared
-            on resuming. So are the start, the data (``nj.data.Stream.fingerprint``), the number of devices, key,
-            steps, every, batch_size, and the names of loss, augmentation and monitors. What ``apply_fn``, ``tx`` and
-            other functions hold inside is not seen: it belongs in here.
+            on resuming. So are the start with ``opt_state``, the data (``nj.data.Stream.fingerprint``), the number of
+            devices, key, steps, every, batch_size, and the names of loss, augmentation, monitors and metrics. What
+            ``apply_fn``, ``tx`` and other functions hold inside is not seen: it belongs in here.
 
     Raises:
-        ValueError, TypeError: data, loss or batch size that do not fit; each message says what would.
+        ValueError, TypeError: data, loss, optimizer or batch size that do not fit, names that are taken twice; each
+            message says what would do.
         CheckpointError: (a ValueError) a checkpoint that is damaged, of another run, or cannot be written.
         KeyboardInterrupt: Ctrl-C, with the step that was saved in the message.
 
@@ -137,31 +168,39 @@ def fit(
         >>> float(result.history["loss"][0]), float(result.history["accuracy"][-1])
         (2.0, 1.0)
     """
-    _checks.count("steps", steps)
-    every = max(1, steps // 100) if every is None else every
-    _checks.count("every", every)
+    steps, every = _counts(steps, every)
     saver = _resuming.saver(checkpoint, save_every, resume, config or {})
-    problem, rows, key = _preparing.prepare(
-        apply_fn, params, tx, data, loss, batch_size, key, augment, model_state, monitors
+    key, batch_size = _taking.random_key(key), batch_size and _checks.count("batch_size", batch_size)
+    stream = data if isinstance(data, Stream) else None
+    if stream is None and devices is None:
+        devices = _taking.devices_of(_taking.pair("data", data)[0])
+    params, model_state, opt_state = _taking.on_one_device(
+        (_taking.params_tree(params), model_state, opt_state)
     )
-    evaluation = _preparing.evaluation_for(problem, params, model_state, rows[0], evaluation)
+    problem, rows = _preparing.prepare(
+        apply_fn, params, tx, data, loss, batch_size, key, augment, model_state, monitors, metrics or {}
+    )
+    problem, opt_state = _preparing.begin(problem, params, opt_state)
+    problem, evaluation = _preparing.evaluation_for(problem, params, model_state, rows[0], evaluation)
     problem = problem._replace(devices=_preparing.shared_by(devices, batch_size or len(rows[0])))
-    state = _loop.init_one(problem, params, model_state, rows)
-    inputs: dict[str, Any] = {"data": rows, "evaluation": evaluation, "key": key}
+    state = _loop.init_one(problem, params, model_state, rows, opt_state)
+    inputs: dict[str, Any] = {
+        "data": rows,
+        "evaluation": evaluation,
+        "key": key if batch_size or augment else None,
+    }
     if problem.devices is not None:
         everywhere = NamedSharding(problem.devices.mesh, PartitionSpec())
         state, inputs = jax.device_put((state, inputs), everywhere)
-    chunk = Streamed(problem, data) if isinstance(data, Stream) else partial(_loop.run_chunk, problem)
-    run = partial(chunk, **inputs)
+    run = partial(Streamed(problem, stream) if stream else partial(_loop.run_chunk, problem), **inputs)
     if saver is not None:
         depends_on = _resuming.describe(
+            problem,
             loss,
-            augment,
-            monitors,
-            key,
-            (params, model_state),
+            inputs["key"],
+            (params, model_state, opt_state),
             rows,
-            data if isinstance(data, Stream) else None,
+            stream,
             evaluation,
             steps=steps,
             every=every,
@@ -170,7 +209,7 @@ def fit(
         )
         saver = saver._replace(config=saver.config | depends_on)
     state, history = (state, {}) if saver is None else saver.restore(state)
-    with open(record, "w") if record else nullcontext() as file:
+    with open(Path(record).expanduser(), "w") if record else nullcontext() as file:
         state, history = _drive(run, state, steps, every, progress, file, history, saver)
     diverged = not state.alive
     if diverged:
@@ -193,14 +232,15 @@ def sweep(
     data: Data,
     *,
     grid: Mapping[str, Any],
-    steps: int,
+    steps: Count,
     loss: str | Loss = "squared",
-    batch_size: int | None = None,
-    key: Key[Array, ""] | None = None,
+    batch_size: Count | None = None,
+    key: RandomKey | None = None,
     augment: Augment | None = None,
     evaluation: Data | None = None,
-    every: int | None = None,
+    every: Count | None = None,
     monitors: Sequence[Monitor] = (),
+    metrics: Mapping[str, Loss] | None = None,
     progress: bool | None = None,
 ) -> FitResult:
     """Train one run for every point of a grid, all in one ``vmap``ped, once compiled call.
@@ -212,8 +252,8 @@ def sweep(
             that bad ones are refused.
         data: ``(x, y)``, shared by all runs.
         grid: the values of each axis, such as ``{"radius": [0.1, 1.0], "seed": [0, 1, 2]}``.
-        steps, loss, batch_size, key, augment, evaluation, every, monitors, progress: as in ``fit``; every run
-            draws batches of its own.
+        steps, loss, batch_size, key, augment, evaluation, every, monitors, metrics, progress: as in ``fit``; every
+            run draws batches of its own.
 
     Returns:
         A ``FitResult`` whose arrays have the grid's axes in front: ``history["loss"][i, j]`` is the loss
@@ -232,18 +272,19 @@ def sweep(
     """
     if isinstance(data, Stream):
         raise TypeError("data is a Stream; expected (x, y): the runs of a sweep share data on the device")
-    _checks.count("steps", steps)
-    every = max(1, steps // 100) if every is None else every
-    _checks.count("every", every)
+    steps, every = _counts(steps, every)
+    key, batch_size = _taking.random_key(key), batch_size and _checks.count("batch_size", batch_size)
     axes = {name: np.asarray(values) for name, values in grid.items()}
     params, tx = _try_every_value(setup, axes)
-    problem, data, key = _preparing.prepare(
-        apply_fn, params, tx, data, loss, batch_size, key, augment, None, monitors
+    problem, data = _preparing.prepare(
+        apply_fn, params, tx, data, loss, batch_size, key, augment, None, monitors, metrics or {}
     )
-    evaluation = _preparing.evaluation_for(problem, params, None, data[0], evaluation)
+    problem, _ = _preparing.begin(problem, params, None)
+    problem, evaluation = _preparing.evaluation_for(problem, params, None, data[0], evaluation)
+    key = key if batch_size or augment else None
     shape = tuple(values.size for values in axes.values())
     mesh = np.meshgrid(*axes.values(), indexing="ij")
-    points = {name: jnp.asarray(values.ravel()) for name, values in zip(axes, mesh, strict=True)}
+    points = {name: values.ravel() for name, values in zip(axes, mesh, strict=True)}
     keys = None if key is None else jax.random.split(key, int(np.prod(shape)))
     problem = problem._replace(tx=None)
     state = _loop.init_sweep(problem, setup, points, data)
@@ -261,18 +302,24 @@ def sweep(
     return FitResult(params, None, opt_state, history, taken, ~np.asarray(state.alive).reshape(shape))
 
 
+def _counts(steps: Count, every: Count | None) -> tuple[int, int]:
+    """Return the number of steps and those between records, a hundredth by default."""
+    steps = _checks.count("steps", steps)
+    return steps, max(1, steps // 100) if every is None else _checks.count("every", every)
+
+
 def _try_every_value(
     setup: Setup, axes: Mapping[str, np.ndarray]
 ) -> tuple[Params, optax.GradientTransformation]:
     for name, values in axes.items():
         if values.ndim != 1 or not values.size:
             raise ValueError(f"grid axis {name!r} has shape {values.shape}; expected a list of values")
-        _checks.fits(f"grid axis {name!r}", values)
+        _taking.narrowed(f"grid axis {name!r}", values)
     first = {name: values[0] for name, values in axes.items()}
     for name, values in axes.items():
         for value in values:
             params, tx = setup(**(first | {name: value}))
-            tx.init(params)
+            _taking.transformation(tx).init(_taking.params_tree(params))
     return setup(**first)
 
 
@@ -332,5 +379,6 @@ def _write(file: IO[str] | None, part: dict[str, np.ndarray]) -> None:
     if file is not None:
         names = sorted(part, key=lambda name: name != "step")
         for values in zip(*(part[name].tolist() for name in names), strict=True):
-            file.write(json.dumps(dict(zip(names, values, strict=True))) + "\n")
+            plain = (value if np.isfinite(value) else None for value in values)  # JSON has no NaN
+            file.write(json.dumps(dict(zip(names, plain, strict=True))) + "\n")
         file.flush()

@@ -1,7 +1,7 @@
 """Print the XLA flags under which tests compile fast: those of the list that this version of XLA knows.
 
-Tests compile more than they compute: a quarter of the time for code that nobody optimised. A flag that XLA does not know
-ends the process, so each is tried in one of its own.
+Tests compile more than they compute: a quarter of the time for code that nobody optimised. A flag that XLA does not
+know ends the process, so each is tried in one of its own.
 """
 
 import os

@@ -207,13 +207,14 @@ def test_by_name_looks_at_the_last_name_only():
 
 @pytest.mark.parametrize("kind", ["tree", "function"])
 def test_labels_choose_the_leaves_and_leave_the_others_alone(kind):
-    labels = {"hidden": {"w": "free", "bias": "w"}, "v": "free"}
-    p = params_of()
+    labels = {"hidden": {"w": "free", "bias": "w"}, "v": "free", "head": "v"}
+    p = params_of() | {"head": jnp.full(3, 0.5)}
     tx = project(RADIUS, ZETA, KAPPA, labels if kind == "tree" else lambda _: labels)
     u = random_like(p, 0, 9.0)
     emitted, _ = jax.jit(tx.update)(u, tx.init(p), p)
     np.testing.assert_array_equal(emitted["hidden"]["w"], u["hidden"]["w"])
     np.testing.assert_array_equal(emitted["v"], u["v"])
+    assert (np.asarray(p["head"] + emitted["head"]) >= ZETA - 1e-6).all()
     assert float(np.linalg.norm(emitted["hidden"]["bias"])) == pytest.approx(RADIUS, rel=1e-5)
 
 

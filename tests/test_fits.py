@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import _checks
+from narrow_jax import _taking
 
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -35,17 +35,17 @@ def test_what_does_not_fit_is_named(dtype):
     with pytest.raises(
         ValueError, match=rf"y is {dtype} and 1 of its entries do not fit into {into}.*\(1, 0\)"
     ):
-        _checks.fits("y", array)
-    _checks.fits("y", array[:1])
+        _taking.narrowed("y", array)
+    _taking.narrowed("y", array[:1])
     with jax.enable_x64(True):
-        _checks.fits("y", array)
+        _taking.narrowed("y", array)
 
 
 @pytest.mark.parametrize(
     "value", [-(2**31), 2**31 - 1, np.iinfo(np.int32).max], ids=["least", "greatest", "greatest by name"]
 )
 def test_the_ends_of_the_range_fit(value):
-    _checks.fits("y", np.array([value]))
+    _taking.narrowed("y", np.array([value]))
 
 
 ROWS = {
@@ -64,7 +64,7 @@ ROWS = {
 
 @pytest.mark.parametrize("options", ROWS.values(), ids=ROWS.keys())
 def test_fit_refuses_what_would_wrap_or_overflow(options):
-    with pytest.raises(ValueError, match=r"(fit into (int32|float32)|which (int32|float32) cannot hold)"):
+    with pytest.raises(ValueError, match=r"fit into (int32|float32)"):
         fit(**options)
 
 

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import narrow_jax as nj
 from narrow_jax import losses
 
 # float64: sums of 15 squares, exponentials and logarithms of numbers of order 1; measured 3e-16
@@ -163,3 +165,113 @@ def test_accuracy_of_half_precision_outputs_counts_every_sample():
 )
 def test_other_targets_have_no_accuracy(y):
     assert losses.accuracy_for(y) is None
+
+
+# a loss of one's own: an accuracy only where the loss says what the outputs mean
+
+CLASSES, BINARY = np.array([0, 2, 1, 2]), np.array([0, 1, 1, 0])
+ONE_HOT, SIGNS = np.eye(3, dtype=np.float32)[CLASSES], np.float32([[1], [-1], [1], [-1]])
+
+
+def softmax(f, y):
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(f, y))
+
+
+def zero_inflated(f, y):
+    rate, none = jnp.exp(f[:, 0]), jax.nn.sigmoid(f[:, 1])
+    counted = jnp.log1p(-none) - rate + y.astype(f.dtype) * f[:, 0]
+    return -jnp.mean(jnp.where(y == 0, jnp.log(none + (1 - none) * jnp.exp(-rate)), counted))
+
+
+def smooth(f, y):
+    return jnp.mean(optax.softmax_cross_entropy(f, optax.smooth_labels(jax.nn.one_hot(y, 3), 0.1)))
+
+
+def sigmoid(f, y):
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(f[:, 0], y.astype(f.dtype)))
+
+
+def by_sign(f, y):
+    """The loss of probabilities for labels of ±1."""
+    return -jnp.mean(jnp.where(y > 0, jnp.log(f), jnp.log1p(-f)))
+
+
+# targets, columns of the output, loss, and whether there is an accuracy
+OWN = {
+    "softmax": (CLASSES, 3, softmax, True),
+    "smoothed": (CLASSES, 3, smooth, True),
+    "probabilities": (CLASSES, 3, lambda f, y: -jnp.mean(jnp.log(f[jnp.arange(4), y])), True),
+    "softmax of one-hot rows": (ONE_HOT, 3, lambda f, y: jnp.mean(optax.softmax_cross_entropy(f, y)), True),
+    "energies": (CLASSES, 3, lambda f, y: softmax(-f, y), False),
+    "counts under two outputs": (BINARY, 2, zero_inflated, False),
+    "a label without an output": (CLASSES, 2, softmax, False),
+    "sigmoid": (
+        BINARY,
+        1,
+        lambda f, y: jnp.mean(optax.sigmoid_binary_cross_entropy(f[:, 0], y.astype(f.dtype))),
+        False,
+    ),
+    "counts": (BINARY, 1, lambda f, y: jnp.mean(jnp.exp(f[:, 0]) - y.astype(f.dtype) * f[:, 0]), False),
+    "outputs without columns": (
+        BINARY,
+        None,
+        lambda f, y: jnp.mean(optax.sigmoid_binary_cross_entropy(f, y)),
+        False,
+    ),
+    "logistic": (SIGNS, 1, lambda f, y: jnp.mean(jax.nn.softplus(-f * y)), True),
+    "hinge": (SIGNS, 1, lambda f, y: jnp.mean(jnp.maximum(0, 1 - f * y)), True),
+    "probabilities of a sign": (SIGNS, 1, by_sign, False),
+    "real": (SIGNS / 3, 1, lambda f, y: jnp.mean(jnp.abs(f - y)), False),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_accuracy_under_a_loss_of_ones_own(name):
+    y, columns, loss, has_one = OWN[name]
+    outputs = jax.ShapeDtypeStruct((4,) if columns is None else (4, columns), jnp.float32)
+    assert (losses.accuracy_for(y, outputs, loss) is not None) == has_one
+
+
+@pytest.mark.parametrize(
+    ("y", "shape", "loss", "has_one"),
+    [
+        (CLASSES, (4, 3), "cross_entropy", True),
+        (SIGNS, (4, 1), "squared", True),
+        (ONE_HOT, (4, 3), "mean_squared", True),
+        (BINARY, (4,), "cross_entropy", False),
+    ],
+)
+def test_accuracy_under_a_stock_loss(y, shape, loss, has_one):
+    outputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+    assert (losses.accuracy_for(y, outputs, loss) is not None) == has_one
+
+
+X = np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "counts", "outputs without columns", "logistic"])
+def test_training_records_no_other_accuracy(name):
+    y, columns, loss, has_one = OWN[name]
+    params = nj.initializers.lecun(jax.random.key(0), inputs=5, width=3, outputs=columns or 1)
+
+    def apply_fn(params, x):
+        outputs = nj.models.standard_apply(params, x)
+        return outputs if columns else outputs[:, 0]
+
+    run = {"steps": 1, "loss": lambda f, y: loss(f, y if columns else y.astype(f.dtype))}
+    for data in ((X, y), nj.data.Stream(X, y)):
+        batches = {"batch_size": 2, "key": jax.random.key(0)} if isinstance(data, nj.data.Stream) else {}
+        if name != "outputs without columns" and batches:
+            continue  # one kind is enough for the other way in
+        with jax.numpy_rank_promotion("allow"):
+            result = nj.fit(apply_fn, params, optax.sgd(0.1), data, evaluation=(X, y), **run, **batches)
+        assert ("accuracy" in result.history) == ("test_accuracy" in result.history) == has_one
+
+
+def test_test_targets_of_another_kind_have_no_accuracy():
+    params = nj.initializers.lecun(jax.random.key(0), inputs=5, width=3)
+    run = {"steps": 1, "evaluation": (X, SIGNS / 3)}
+    history = nj.fit(nj.models.standard_apply, params, optax.sgd(0.1), (X, SIGNS), **run).history
+    assert "accuracy" in history
+    assert "test_loss" in history
+    assert "test_accuracy" not in history

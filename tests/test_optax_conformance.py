@@ -10,6 +10,7 @@ import optax
 import pytest
 from optimizers import adam, unstrict
 
+import narrow_jax as nj
 from narrow_jax.constraints import ball_coordinates, project, regime, report
 
 # units in the last place of the params lost in p + (q − p) and in the projection itself; measured 3
@@ -242,6 +243,80 @@ def test_nan_gradient_stays_visible(name):
     init, run = jitted(name, "bare")
     _, emitted = run((start(), init(start())), bad)
     assert np.isnan(emitted["hidden"]["w"][0, 0, 0])
+
+
+# what nj.fit passes by name, alone and together: masked trees are where their structures differ
+EXTRA = {
+    "none": (),
+    "grad": ("grad",),
+    "value_fn": ("value", "value_fn"),
+    "all": ("value", "grad", "value_fn", "obj_fn"),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_extra_arguments_change_nothing_where_they_are_not_needed(wrapper):
+    make, options, _ = TRANSFORMATIONS["regime adam"]
+    tx = optax.with_extra_args_support(WRAPPERS[wrapper](make, options))
+    grad = jax.tree.map(jnp.asarray, at(gradients(1), 0))
+    given = {"value": jnp.ones(()), "grad": grad, "value_fn": loss, "obj_fn": loss}
+    chosen = [(), *EXTRA.values()]
+
+    @jax.jit
+    def updates(gradient, params):
+        state = tx.init(params)
+        with jax.numpy_dtype_promotion("standard"):
+            return [
+                tx.update(gradient, state, params, **{name: given[name] for name in names})[0]
+                for names in chosen
+            ]
+
+    plain, *others = updates(at(gradients(1), 0), start())
+    for other in others:
+        chex.assert_trees_all_close(other, plain, atol=RECOMPILED)
+
+
+LINE_SEARCHES = {
+    "masked": lambda tx: optax.chain(
+        optax.masked(tx, constrained((True, False))),
+        optax.masked(optax.set_to_zero(), constrained((False, True))),
+    ),
+    "partition": lambda tx: optax.partition(
+        {"narrow": tx, "rest": optax.set_to_zero()}, constrained(("narrow", "rest"))
+    ),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 1),
+}
+
+
+@pytest.mark.parametrize("wrapper", LINE_SEARCHES)
+def test_line_search_in_a_wrapper_sees_the_whole_problem(wrapper):
+    """Backtracking accepts steps of this loss only if it evaluates it, masked leaves filled in."""
+    search = unstrict(optax.chain(optax.sgd(0.5), optax.scale_by_backtracking_linesearch(20)))
+    tx = LINE_SEARCHES[wrapper](regime(search, RADIUS))
+    x, y = np.asarray(X, np.float32), np.asarray(TARGET, np.float32)
+
+    def apply_fn(p, x):
+        return jnp.tanh(x @ p["hidden"]["w"])[:, :3] @ p["v"] + p["hidden"]["bias"]
+
+    with jax.numpy_dtype_promotion("standard"):
+        result = nj.fit(apply_fn, start(), tx, (x, y), steps=4, every=1)
+    told = result.history["loss"]
+    assert (np.diff(told) <= 0).all()
+    assert told[-1] < 0.9 * told[0]
+
+
+def test_masked_line_search_without_the_rest_is_said():
+    tx = optax.masked(
+        regime(optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(3)), 0.5),
+        constrained((True, False)),
+    )
+    params = start()
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        pytest.raises(ValueError, match=r"the objective with params of which some are masked.*by_path"),
+    ):
+        tx.update(params, tx.init(params), params, value=1.0, grad=params, value_fn=loss)
 
 
 def test_multisteps_projects_the_mean_of_the_gradients():

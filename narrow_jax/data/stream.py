@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from narrow_jax import _checks, _epochs, checkpoints
-from narrow_jax._typing import Array, HostArray, Key, Shaped
+from narrow_jax import _checks, _epochs, _taking, checkpoints
+from narrow_jax._typing import Array, Key
 from narrow_jax.data.extras import extra
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -43,6 +43,7 @@ class Stream:
 
     Raises:
         ValueError: numbers of samples that differ, no sample, targets that are not finite, or a number below 1.
+        TypeError: samples without numbers, or targets that are no array; when read, samples that are no arrays.
 
     Example:
         >>> stream = Stream(np.arange(10.0)[:, None], np.arange(10), sample=5)
@@ -54,10 +55,17 @@ class Stream:
         ((4, 1), True)
     """
 
-    def __init__(self, x: Rows, y: Shaped[HostArray, "n ..."], *, sample: int = 1024, ahead: int = 4) -> None:
+    def __init__(self, x: Any, y: Any, *, sample: int = 1024, ahead: int = 4) -> None:
         """Check the numbers; nothing is read."""
         _checks.count("sample", sample)
         _checks.count("ahead", ahead)
+        if not isinstance(x, Rows):
+            raise TypeError(
+                f"x is a {type(x).__name__}, without a length or samples by their number; expected an array, a memory "
+                "map or a source with both, such as grain.MapDataset.source(list(x))"
+            )
+        x = np.asarray(x) if isinstance(x, jax.Array) else x
+        y = _taking.as_targets("y", y)
         if np.ndim(y) == 0 or len(x) != len(y) or not len(x):
             raise ValueError(
                 f"x has {len(x)} samples and y has shape {np.shape(y)}; expected one row of y a sample, and one "
@@ -86,7 +94,7 @@ class Stream:
         own = self.x.fingerprint() if hasattr(self.x, "fingerprint") else "unknown"
         return f"{len(self)} samples, fingerprint {own}"
 
-    def batches(self, key: Key[Array, ""], batch_size: int, first: int = 0) -> Iterator[Batch]:
+    def batches(self, key: Any, batch_size: Any, first: Any = 0) -> Iterator[Batch]:
         """Return the batches of the steps ``first``, ``first + 1``, … without end.
 
         Args:
@@ -98,8 +106,8 @@ class Stream:
             ValueError: more samples a batch than there are.
             ImportError: Grain, of the extra ``data``, is not installed.
         """
-        _checks.batch_size(batch_size, len(self))
-        _checks.count("first", first, minimum=0)
+        key, batch_size = _taking.random_key(key), _checks.batch_size(batch_size, len(self))
+        first = _checks.count("first", first, minimum=0)
         grain = extra("grain", "a stream")
         options = grain.ReadOptions(num_threads=self.ahead, prefetch_buffer_size=self.ahead)
         steps = grain.MapDataset.source(_Batches(self, key, batch_size)).slice(slice(first, None))
@@ -131,4 +139,11 @@ _order = jax.jit(_epochs.order, static_argnames="samples")
 
 
 def _read(x: Rows, rows: np.ndarray) -> np.ndarray:
-    return x[rows] if isinstance(x, np.ndarray) else np.stack([np.asarray(x[int(row)]) for row in rows])
+    if isinstance(x, np.ndarray):
+        return x[rows]
+    samples = [_taking.row(x, int(row)) for row in rows]
+    shapes = {sample.shape: row for sample, row in zip(samples, rows, strict=True)}
+    if len(shapes) > 1:
+        said = " and ".join(f"{shape} (number {row})" for shape, row in list(shapes.items())[:2])
+        raise ValueError(f"samples have the shapes {said}; expected one shape: crop or pad them")
+    return np.stack(samples)

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from narrow_jax import _checks, constraints, initializers
 from narrow_jax._labels import label_tree
-from narrow_jax._paths import path_name
+from narrow_jax._paths import listed, path_name
 from narrow_jax._typing import Array, Bool, Float, HostArray, Params
 
 
@@ -50,7 +50,7 @@ def mirror(params: Params, labels: constraints.Labels) -> Params:
         labels: as in ``nj.constraints.regime``, whose ball then is around this start.
 
     Raises:
-        ValueError: an odd number of output channels, or bad labels.
+        ValueError: an odd number of output channels, bad labels, or no leaf labelled "w".
 
     Example:
         >>> params = {"conv": {"kernel": jnp.arange(4.0).reshape(1, 1, 1, 4)}, "head": {"v": jnp.ones((2, 3))}}
@@ -68,7 +68,13 @@ def mirror(params: Params, labels: constraints.Labels) -> Params:
                 f"leaf {path_name(path)!r} of shape {leaf.shape} cannot be mirrored: {error}"
             ) from None
 
-    return jax.tree_util.tree_map_with_path(leaf_of, label_tree(labels, params), params)
+    marks = label_tree(labels, params)
+    if "w" not in jax.tree.leaves(marks):
+        raise ValueError(
+            f"mirror: no leaf is labelled 'w', nothing would be mirrored. The leaves are {listed(params)}: name those "
+            "between the block's input and the head, labels=nj.constraints.by_path(w=…)"
+        )
+    return jax.tree_util.tree_map_with_path(leaf_of, marks, params)
 
 
 def mirrored(draw: nn.initializers.Initializer) -> nn.initializers.Initializer:

@@ -1,0 +1,96 @@
+"""The constraints of the narrow regime as optax transformations.
+
+``project`` keeps w in a ball around its start and v in a cone; ``ball_coordinates`` lets any optimizer work
+in coordinates in which a small ball is well scaled; ``regime`` chains the two in the right order.
+
+Leaves are selected by labels, one a leaf: ``"w"`` for the ball, ``"v"`` for the cone, ``"free"`` for neither.
+By default the leaf's own name is its label (``by_name``); ``by_path`` labels the leaves of any model. A constraint that
+would hold for no leaf is refused, unless optax masked the tree. The centre of the ball and the signs of v are those of
+the params given to ``init``.
+
+Reference: "When Expressivity Meets Trainability", problem (7).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from narrow_jax._labels import Labels, by_name, by_path
+from narrow_jax._typing import ArrayLike, Params
+from narrow_jax.constraints.bounds import Limits, Radius, limits
+from narrow_jax.constraints.coordinates import BallCoordinatesState, ball_coordinates
+from narrow_jax.constraints.iterates import eval_params, keep_inside
+from narrow_jax.constraints.projecting import ProjectState, project
+from narrow_jax.constraints.reading import report
+
+__all__ = [
+    "BallCoordinatesState",
+    "Labels",
+    "Limits",
+    "ProjectState",
+    "Radius",
+    "ball_coordinates",
+    "by_name",
+    "by_path",
+    "eval_params",
+    "project",
+    "regime",
+    "report",
+]
+
+RegimeState = tuple[BallCoordinatesState, ProjectState]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules that this one imports."""
+    return __all__
+
+
+def regime(
+    tx: optax.GradientTransformation,
+    radius: Radius,
+    zeta: ArrayLike | None = 1e-3,
+    kappa: ArrayLike = jnp.inf,
+    labels: Labels | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Put an optimizer under the constraints of the narrow regime: ball coordinates, then the projection.
+
+    It comes last in a chain: what a later transformation adds may leave the ball, and the history of ``nj.fit`` then
+    shows a relative distance above 1. Optimizers whose steps are relative to the size of the weights crawl, since
+    ŵ = 0 at the start: pass ``optax.adafactor(…, multiply_by_parameter_scale=False)``, and chain lamb, lars and
+    fromage with ``project`` instead. Of a schedule-free optimizer all iterates are kept inside, and ``eval_params`` is
+    their average.
+
+    Args:
+        tx: any optax optimizer.
+        radius: ε ≥ 0, or a schedule; infinity for no ball.
+        zeta: ζ > 0, or None to leave v free (the standard net with a ball).
+        kappa: κ ≥ 1.
+        labels: which leaves are "w" and "v"; None for ``by_name``.
+
+    Raises:
+        ValueError: as ``project`` and ``ball_coordinates``: in ``init`` also where no leaf is labelled "w" although
+            there is a ball, or "v" although there is a ζ.
+
+    Example:
+        >>> tx = regime(optax.adam(1e-2), radius=0.1)
+    """
+    coordinates, projection = ball_coordinates(tx, radius, labels), project(radius, zeta, kappa, labels)
+
+    def init_fn(params: Params) -> RegimeState:
+        return coordinates.init(params), projection.init(params)
+
+    def update_fn(
+        updates: Params, state: RegimeState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, RegimeState]:
+        ball, kept = state
+        updates, ball = coordinates.update(updates, ball, params, **extra)
+        now = kept._replace(limits=limits(radius, zeta, kappa, kept.step))
+        updates, ball = keep_inside(ball, now, updates, params)
+        updates, kept = projection.update(updates, kept, params)
+        return updates, (ball, kept)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
