@@ -154,7 +154,7 @@ def _() -> Any:
     return fitted(params=P | {"bias": 0.5})
 
 
-@case("M x of strings", "says strings", says("x", "strings"))
+@case("M x of strings", "says strings", says("x is an array of dtype"))
 def _() -> Any:
     return fitted(data=(np.array([["a"] * 5] * 64), Y))
 
@@ -174,7 +174,7 @@ def _() -> Any:
     return fitted(key=42, batch_size=8)
 
 
-@case("M tx uncalled", "says optimizer", says("optax"))
+@case("M tx uncalled", "says that it is to be called", says("call it"))
 def _() -> Any:
     return fitted(tx=optax.adam)
 

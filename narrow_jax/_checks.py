@@ -96,7 +96,8 @@ _OBJECTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
         lambda o: isinstance(o, np.ndarray | np.generic),
         "an array of dtype {dtype}",
-        "encode categories, text and dates as numbers first, such as {what}.astype(np.float32)",
+        "encode categories, text and dates as numbers first; objects that are numbers become them by "
+        "{what}.astype(np.float32)",
     ),
     (callable, "the callable {name}", "pass what it returns"),
     (lambda o: hasattr(o, "__array__"), "a {type}", "pass np.asarray({what})"),
