@@ -8,6 +8,7 @@ never leaves what is positive definite, where it is stable.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -219,10 +220,9 @@ def integers(array: Any) -> list[list[int]]:
 
 def whole(row: Sequence[Fraction]) -> list[int]:
     """Return a row of fractions without their common denominator and common factor."""
-    shared = int(np.lcm.reduce([entry.denominator for entry in row], dtype=object)) if row else 1
+    shared = math.lcm(*(entry.denominator for entry in row))
     entries = [int(entry * shared) for entry in row]
-    factor_ = int(np.gcd.reduce(entries, dtype=object)) if any(entries) else 1
-    return [entry // factor_ for entry in entries]
+    return [entry // (math.gcd(*entries) or 1) for entry in entries]
 
 
 def independent(rows: list[list[int]]) -> list[int]:
@@ -234,8 +234,7 @@ def independent(rows: list[list[int]]) -> list[int]:
         for pivot, other in basis:
             if rest[pivot]:
                 rest = [other[pivot] * a - rest[pivot] * b for a, b in zip(rest, other, strict=True)]
-        shared = int(np.gcd.reduce(rest, dtype=object)) if any(rest) else 0
-        if shared:
+        if shared := math.gcd(*rest):  # of Python's integers: NumPy's would become floats
             rest = [entry // shared for entry in rest]
             basis.append((next(i for i, entry in enumerate(rest) if entry), rest))
             kept.append(index)

@@ -315,7 +315,7 @@ def check_data(x: np.ndarray, y: np.ndarray, reference: dict[str, Any], case: st
         "m ≥ 2nk/d": width * d >= 2 * n * k,
         "h·rank(x) ≥ nk and h ≥ k": width // 2 * rank >= n * k and width // 2 >= k,
         "no two samples are parallel": not reference["parallel"],
-        "x spans R^d": rank == d,
+        "x spans R^d" if n >= d else "the samples, fewer than d, are linearly independent": rank == min(n, d),
         "no sample is 0": bool(x.any(axis=1).all()),
     }
     misses = [

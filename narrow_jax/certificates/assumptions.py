@@ -10,11 +10,11 @@ import numpy as np
 from narrow_jax import _checks, activations
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.samples import distinct
-from narrow_jax.spectra.rank import numerical_rank
+from narrow_jax.spectra.rank import equilibrated, numerical_rank
 
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot be checked"
 PARALLEL = 1e-12
-"""Two unit samples are called parallel if they, up to sign, differ by less than this."""
+"""Two unit samples, inputs in units of their own size, are parallel if they, up to sign, differ by less than this."""
 
 
 class Check(NamedTuple):
@@ -159,7 +159,9 @@ def _parallel(x: np.ndarray) -> str:
     there are some of samples that are not known to be parallel to an earlier one. Their distance decides.
     """
     samples = np.flatnonzero(x.any(axis=1))
-    directions = x[samples] / np.max(np.abs(x[samples]), axis=1, keepdims=True, initial=0.0)
+    # inputs in any units: what is parallel stays so, and what is not does not look it beside one large input
+    directions = equilibrated(x)[samples]
+    directions /= np.max(np.abs(directions), axis=1, keepdims=True, initial=0.0)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     probe = np.random.default_rng(0).standard_normal(x.shape[1])
     sizes = np.abs(directions @ (probe / np.linalg.norm(probe)))
