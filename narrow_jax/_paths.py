@@ -78,8 +78,15 @@ def select(what: str, tree: Any, names: str | Iterable[str], missing: bool = Fal
 
     for name in names:
         if not missing and not any(matches(path, name) for path in paths):
-            _checks.choice(what, name, paths)
+            _checks.choice(what, name, _nodes(paths))
     return tuple(any(matches(path, name) for name in names) for path in paths)
+
+
+def _nodes(paths: Iterable[str]) -> list[str]:
+    """Return all nodes by name, those with leaves below before the leaves: whoever means a layer means all of it."""
+    split = [path.split("/") for path in paths]
+    inner = ["/".join(parts[:end]) for parts in split for end in range(1, len(parts))]
+    return list(dict.fromkeys([*inner, *paths]))
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

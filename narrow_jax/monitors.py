@@ -39,8 +39,8 @@ class SigmaMinMonitor(Monitor):
 
     Records ‖Jᵀu‖ for a unit u that nearly minimises it: an upper bound of σ_min, an estimate whose relative
     error is of the order of the squared residual (3e-2)². The inverse is made anew when the residual says that
-    it is stale; NaN where it does not settle then either. Memory: two n·k × n·k matrices. For a proven value at
-    one point use ``nj.sigma_min``.
+    it is stale; NaN where it does not settle then either. 0 at once for more rows than columns, n·k > d·m. Memory: two
+    n·k × n·k matrices. For a proven value at one point use ``nj.sigma_min``.
 
     Args:
         jacobian: an operator's constructor, such as ``nj.jacobian.pairwise``.
@@ -62,6 +62,6 @@ class SigmaMinMonitor(Monitor):
         return super().__new__(
             cls,
             name,
-            lambda params, x: tracking.start(jacobian(params, x).shape[0]),
+            lambda params, x: tracking.start(*jacobian(params, x).shape),
             lambda tracked, params, x: tracking.look(tracked, jacobian(params, x)),
         )

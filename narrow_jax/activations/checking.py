@@ -35,7 +35,8 @@ def check(activation: str | Activation) -> Activation:
     σ is sampled in float64 at 4,096 points of [−2²⁰, 2²⁰], small, dyadic and large ones, and at 20,000 more where σ'
     is steepest: the stated derivative against autodiff and differences of σ; sup |σ'|, inf σ', sup |σ''| and
     sup |σ''/σ'| against what is found; the value for proofs, and the flags as far as samples can tell. Samples refute,
-    they never verify: a jump of σ' below 1e-4 or a wiggle narrower than 1/64 may pass. The operators and certificates
+    they never verify: a jump of σ' below 1e-4 or a wiggle narrower than 1/64 may pass, and the rounding errors that are
+    stated are taken as they are where they are finer than the samples can tell. The operators and certificates
     that rely on the constants call this, once an activation.
 
     Args:
@@ -43,7 +44,7 @@ def check(activation: str | Activation) -> Activation:
 
     Raises:
         ValueError: the field that is wrong, what is stated, what was found and where; or an unknown name.
-        TypeError: neither a name nor an ``Activation``.
+        TypeError: neither a name nor an ``Activation``, or functions that JAX cannot trace.
 
     Example:
         >>> cube = Activation("cube", lambda z: z**3, lambda z: 3 * z**2, math.inf, 0.0, math.inf)
@@ -67,7 +68,12 @@ def examine(sigma: Activation) -> None:
 
     # concrete points: the same within a traced function as outside it
     with jax.enable_x64(True), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
-        grid, step = at(_grid()), _step(sigma)
+        try:
+            grid, step = at(_grid()), _step(sigma)
+        except jax.errors.TracerArrayConversionError as error:
+            raise TypeError(
+                f"activation {sigma.name!r} calls NumPy on what JAX traces: write its functions with jax.numpy"
+            ) from error
         findings = [
             *_derivatives(grid, at(grid.z - step), at(grid.z + step)),
             *_values(grid),

@@ -346,4 +346,6 @@ def _deficient(
         f"scale x to entries of size one, or try width {width + 2}"
     )
     loss = float(np.sum(y**2) / 2)
-    return Memorized(start, start, 1.0, loss, y, math.nan, {}, None, "rank_deficient", message)
+    record = {"loss": loss, "scale": 1.0, "damping": 0.0, "distance": 0.0}
+    history = {name: np.array([value]) for name, value in record.items()}
+    return Memorized(start, start, 1.0, loss, y, math.nan, history, None, "rank_deficient", message)

@@ -53,8 +53,9 @@ class _Iterate(NamedTuple):
     step: Array
 
 
-def start(rows: int) -> Tracked:
-    """Return a state without knowledge: the first look refreshes it."""
+def start(rows: int, columns: int | None = None) -> Tracked:
+    """Return a state without knowledge: the first look refreshes it. Of more rows than columns nothing is tracked."""
+    rows = 0 if columns is not None and rows > columns else rows
     return Tracked(
         jnp.zeros((rows, rows), jnp.float32), jnp.ones(rows, jnp.float32), jnp.zeros((), jnp.int32)
     )
@@ -63,8 +64,11 @@ def start(rows: int) -> Tracked:
 def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
     """Return the state after a look at J, and ‖Jᵀu‖, an upper bound of σ_min(J) up to its own rounding.
 
-    NaN where the iteration neither settles nor comes down to rounding; differentiable like σ_min.
+    NaN where the iteration neither settles nor comes down to rounding; 0 for more rows than columns. Differentiable
+    like σ_min.
     """
+    if J.shape[0] > J.shape[1]:
+        return tracked, jnp.zeros((), float)
     state, *triple = _program(jnp.zeros((), float).dtype)(tracked, J)
     return state, derivatives.follow(J, triple[0], *triple)
 
