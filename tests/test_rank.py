@@ -90,6 +90,17 @@ def test_rank_of_a_matrix_is_exact_at_any_scale_of_rows_and_columns(seed, sample
     assert numerical_rank(x) == numerical_rank(np.ldexp(x, rows + columns)) == true
 
 
+@pytest.mark.parametrize(("end", "degree"), [(1, 12), (1, 14), (1000, 10), (1e-3, 10), (-1, 14)])
+def test_polynomial_features_are_independent_in_any_unit(end, degree):
+    """t⁰ … tᵏ at more than k points: by columns of length one every singular value is above rounding."""
+    t = np.linspace(min(end, 0.0), max(end, 0.0) if end > 0 else 1.0, 100)
+    x = np.vander(t, degree + 1)
+    assert np.linalg.matrix_rank(x / np.linalg.norm(x, axis=0)) == degree + 1
+    exponents = np.random.default_rng(0).integers(-100, 100, size=(len(x), 1))
+    assert numerical_rank(x) == numerical_rank(np.ldexp(x, exponents)) == degree + 1
+    assert nj.jacobian.admissible_width(x) == 2 * -(-100 // (degree + 1))
+
+
 def test_rank_of_extreme_and_empty_matrices():
     assert numerical_rank(np.zeros((3, 2))) == numerical_rank(np.zeros((0, 2))) == 0
     assert numerical_rank(np.diag([1e300, 1.0, 1e-300])) == 3
