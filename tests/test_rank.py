@@ -129,6 +129,24 @@ def test_whitening_keeps_columns_in_any_unit():
     assert nj.data.whiten(dependent).factor.shape == (6, 5)
 
 
+@pytest.mark.parametrize("units", [[1e-200, 1e-250, 1e-299], [1e-200, 1.0, 1e140], [1e-155, 1e-290, 1e10]])
+@pytest.mark.parametrize("fit", [nj.data.standardize, nj.data.whiten])
+def test_columns_whose_squares_underflow_are_not_constant(fit, units):
+    x = np.random.default_rng(0).normal(size=(50, 3)) * np.array(units)
+    z = fit(x).apply(x).astype(float)
+    covariance = np.cov(z.T, bias=True)
+    np.testing.assert_allclose(np.diag(covariance), np.ones(3), atol=1e-5)
+    if fit is nj.data.whiten:
+        np.testing.assert_allclose(covariance, np.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("fit", [nj.data.standardize, nj.data.whiten, nj.data.scale])
+def test_what_counts_as_equal_is_said(fit):
+    for x in (2**60 + np.arange(12).reshape(4, 3), 5e-324 * np.arange(12).reshape(4, 3)):
+        with pytest.raises(ValueError, match="to 1e-12 of their size or to 1e-"):
+            fit(x)
+
+
 @pytest.mark.parametrize("power", [1, 2])
 def test_khatri_rao_power_of_rows_of_unlike_scale(power):
     x = np.random.default_rng(0).normal(size=(3, 3)) * np.array([[1.0], [2.0**-40], [2.0**30]])
