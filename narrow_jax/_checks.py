@@ -324,6 +324,7 @@ def real_matrix(what: str, array: Any) -> Any:
 
 def real_data(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return x (n, d) and y (n, k), a vector as one column, in float64: samples that fit together, real and finite."""
+    x, y = as_array("x", x), as_array("y", y)
     samples(x, y)
     x, y = np.asarray(x), np.asarray(y)
     y = y[:, None] if y.ndim == 1 else y

@@ -59,6 +59,40 @@ def at_least_normal(value: Any) -> Any:
     return (jnp if isinstance(value, jax.Array) else np).maximum(value, NORMAL)
 
 
+def unit(values: Any) -> tuple[np.ndarray, int]:
+    """Return (a, e) with values = a·2^e, exact short of underflow below the largest entry, which lies in [½, 1).
+
+    Example:
+        >>> unit([2.0**-700, 0.0])
+        (array([0.5, 0. ]), -699)
+    """
+    values = np.asarray(values, float)
+    exponent = int(np.frexp(np.max(np.abs(values), initial=0.0))[1])
+    return np.ldexp(values, -exponent), exponent
+
+
+def at_scale(values: Any, exponent: int) -> Any:
+    """Return values·2^exponent for numbers ≥ 0: those that underflow stay above 0, those that overflow are infinite.
+
+    Example:
+        >>> float(at_scale(1.0, -2000)), float(at_scale(0.0, -2000)), float(at_scale(3.0, -1))
+        (2.2250738585072014e-308, 0.0, 1.5)
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        return np.where(np.equal(values, 0), values, at_least_normal(np.ldexp(values, exponent)))
+
+
+def half_square(values: Any, exponent: int = 0) -> float:
+    """Return ½‖values·2^exponent‖², no square of which over- or underflows, as ``at_scale`` does.
+
+    Example:
+        >>> half_square([3.0, 4.0]), half_square([2.0**-700], 700)
+        (12.5, 0.5)
+    """
+    values, own = unit(np.ravel(values))
+    return float(at_scale(float(values @ values) / 2, 2 * (own + exponent)))
+
+
 def cast_up(bound: Float[Array, ...], dtype: Any) -> Float[Array, ...]:
     """Return an upper bound in another dtype, its rounding and the underflow of a positive number included.
 

@@ -36,6 +36,7 @@ CALLS = {
     "whiten(Table([['x'], ['y']]))": "TypeError: x is Table of <U1; expected an array of real",
     "standardize([['x'], ['y']])": "TypeError: x is list of <U1; expected an array of real numbers",
     "standardize(np.ones((2, 2), complex))": "TypeError: x is ndarray of complex128; expected an array of real",
+    "scale(np.ma.masked_less(np.eye(2), 0.5))": "TypeError: x is an array with masked entries",
     "standardize([1.0, 2.0])": r"ValueError: x has shape \(2,\); expected \(n, d\)",
     "standardize(5)": r"ValueError: x has shape \(\); expected \(n, d\)",
     "standardize(np.eye(2)).apply(None)": "TypeError: x is NoneType of object; expected an array of real numbers",

@@ -166,11 +166,19 @@ TAKES_X = {
     "autodiff": lambda x: nj.jacobian.autodiff(nj.models.standard_apply, STANDARD, x),
     "explicit": nj.jacobian.explicit,
     "admissible_width": nj.jacobian.admissible_width,
+    "assumptions": lambda x: nj.certificates.assumptions(x, [1.0, 2.0], 2),
+    "memorization": lambda x: nj.certificates.memorization(PARAMS, PARAMS, x, [1.0, 2.0]),
+    "nice_region": lambda x: nj.certificates.nice_region(PARAMS, x),
+    "kkt": lambda x: nj.certificates.kkt(PARAMS, PARAMS, x, [1.0, 2.0], radius=1.0),
+    "natural_residual": lambda x: nj.certificates.natural_residual(PARAMS, PARAMS, x, [1.0, 2.0], radius=1.0),
+    "memorize": lambda x: nj.memorize(jax.random.key(0), x, [1.0, 2.0], width=4, radius=1.0, certify=False),
+    "solve_kkt": lambda x: nj.solvers.solve_kkt(jax.random.key(0), x, [1.0, 2.0], 4, 1.0, steps=1),
     "random_crop": lambda x: nj.data.augment.random_crop(jax.random.key(0), x),
     "mirror_channels": nj.models.mirror_channels,
     "pairwise_head": lambda x: nj.models.pairwise_head(PARAMS["v"], x),
 }
 CONVERTS = {"pairwise", "standard", "autodiff", "explicit", "admissible_width"}
+CONVERTS |= {"assumptions", "memorization", "nice_region", "kkt", "natural_residual", "memorize", "solve_kkt"}
 TAKES_A_KEY = {
     "lecun": lambda key: nj.initializers.lecun(key, inputs=2, width=4),
     "mirrored_lecun": lambda key: nj.initializers.mirrored_lecun(key, inputs=2, width=4),
@@ -188,7 +196,7 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-KINDS = ("none", "text", "two inputs", "inputs by name", "strings", "key", "linen", "function")
+KINDS = ("none", "text", "two inputs", "inputs by name", "strings", "key", "linen", "function", "masked")
 
 
 @pytest.mark.parametrize(

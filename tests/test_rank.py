@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu
 from narrow_jax.certificates import depth_width, null_space, ranges, stationary_value
-from narrow_jax.certificates.tangent import normalized, tangent
+from narrow_jax.certificates.tangent import tangent
 from narrow_jax.solvers import steps
 from narrow_jax.spectra.rank import numerical_rank
 
@@ -90,6 +90,17 @@ def test_rank_of_a_matrix_is_exact_at_any_scale_of_rows_and_columns(seed, sample
     assert numerical_rank(x) == numerical_rank(np.ldexp(x, rows + columns)) == true
 
 
+@pytest.mark.parametrize(("end", "degree"), [(1, 12), (1, 14), (1000, 10), (1e-3, 10), (-1, 14)])
+def test_polynomial_features_are_independent_in_any_unit(end, degree):
+    """t⁰ … tᵏ at more than k points: by columns of length one every singular value is above rounding."""
+    t = np.linspace(min(end, 0.0), max(end, 0.0) if end > 0 else 1.0, 100)
+    x = np.vander(t, degree + 1)
+    assert np.linalg.matrix_rank(x / np.linalg.norm(x, axis=0)) == degree + 1
+    exponents = np.random.default_rng(0).integers(-100, 100, size=(len(x), 1))
+    assert numerical_rank(x) == numerical_rank(np.ldexp(x, exponents)) == degree + 1
+    assert nj.jacobian.admissible_width(x) == 2 * -(-100 // (degree + 1))
+
+
 def test_rank_of_extreme_and_empty_matrices():
     assert numerical_rank(np.zeros((3, 2))) == numerical_rank(np.zeros((0, 2))) == 0
     assert numerical_rank(np.diag([1e300, 1.0, 1e-300])) == 3
@@ -116,6 +127,24 @@ def test_whitening_keeps_columns_in_any_unit():
     np.testing.assert_allclose(np.cov(z.T, bias=True), np.eye(5), atol=1e-5)
     dependent = np.column_stack([x, 1e9 * x[:, 0] - 1e-9 * x[:, 1]])
     assert nj.data.whiten(dependent).factor.shape == (6, 5)
+
+
+@pytest.mark.parametrize("units", [[1e-200, 1e-250, 1e-299], [1e-200, 1.0, 1e140], [1e-155, 1e-290, 1e10]])
+@pytest.mark.parametrize("fit", [nj.data.standardize, nj.data.whiten])
+def test_columns_whose_squares_underflow_are_not_constant(fit, units):
+    x = np.random.default_rng(0).normal(size=(50, 3)) * np.array(units)
+    z = fit(x).apply(x).astype(float)
+    covariance = np.cov(z.T, bias=True)
+    np.testing.assert_allclose(np.diag(covariance), np.ones(3), atol=1e-5)
+    if fit is nj.data.whiten:
+        np.testing.assert_allclose(covariance, np.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("fit", [nj.data.standardize, nj.data.whiten, nj.data.scale])
+def test_what_counts_as_equal_is_said(fit):
+    for x in (2**60 + np.arange(12).reshape(4, 3), 5e-324 * np.arange(12).reshape(4, 3)):
+        with pytest.raises(ValueError, match="to 1e-12 of their size or to 1e-"):
+            fit(x)
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -164,7 +193,7 @@ def test_output_weights_by_least_squares_are_not_all_that_counts(scale):
     assert (s.holds, s.status, set(s.ranks.values())) == (False, "resolved", {14})
     assert s.gap > 0.1 * s.baseline
     d = tangent({"w1": w1 * scale, "w2": w2 / scale}, x, "relu")
-    raw = np.concatenate(list(d.column_slabs()), axis=1)
+    raw = np.ldexp(np.concatenate(list(d.column_slabs()), axis=1), d.exponents[None, :])
     if scale > 1:  # the control: what one cutoff makes of D as it is
         assert np.linalg.matrix_rank(raw) < 14
 
@@ -191,7 +220,7 @@ def test_known_null_space_is_that_of_the_function(name, seed):
     params, x, _, activation = problem(name)
     spaces = []
     for weights in (params, rescaled(params, unit_scales(params, seed))):
-        d = normalized(tangent(weights, x, activation))
+        d = tangent(weights, x, activation)
         null = null_space.directions(d)
         products = np.stack([d.mv(v) for v in null.T], axis=1)
         assert np.abs(products).max() <= 1e-12
@@ -282,6 +311,25 @@ def test_white_noise_takes_the_largest_delta_that_the_patterns_leave():
     equal = nj.certificates.white_noise_loss(jax.random.key(0), ones[:, [0, 0]], **options)
     assert (equal.delta, equal.size_condition, equal.pattern_condition) == (0.0, False, "refuted")
     assert equal.allowed == 1.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs", "rows", "order"),
+    [
+        ((20, 12), 1, 10, 12),
+        ((20, 10), 1, 10, 10),
+        ((20, 3), 2, 10, 3),
+        ((6, 8), 2, 4, 4),
+        ((3, 20), 1, 3, 3),
+    ],
+)
+def test_white_noise_asks_for_injective_patterns(shape, inputs, rows, order):
+    """‖Λ_I V‖ ≥ δ‖V‖ for d·m < n: no Λ_I of fewer rows than columns has it, whatever its other singular values."""
+    patterns = np.random.default_rng(0).uniform(size=shape)
+    found = nj.certificates.white_noise_loss(jax.random.key(0), patterns, inputs, trials=2, subsets=4)
+    assert (found.pattern_condition == "refuted") == (order > rows)
+    assert (found.smallest_singular_value > 0) == (order <= rows)
+    assert (found.delta, found.size_condition) == (found.smallest_singular_value, False)
 
 
 @pytest.mark.usefixtures("x64")

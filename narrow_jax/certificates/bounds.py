@@ -33,7 +33,7 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
 
     μI − fl(AAᵀ) has a Cholesky factor, A the rows or their transpose, whichever product is smaller.
     """
-    x, exponent = _unit(x)
+    x, exponent = fl.unit(x)
     if not x.any():
         return 0.0
     rows = np.sqrt(np.sum(x * x, axis=1, keepdims=True)) * x
@@ -50,16 +50,9 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
     return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
 
 
-def _unit(values: Any) -> tuple[np.ndarray, int]:
-    """Return (a, e) with values = a·2^e, exact short of underflow below the largest entry, which lies in [½, 1)."""
-    values = np.asarray(values, float)
-    exponent = int(np.frexp(np.max(np.abs(values), initial=0.0))[1])
-    return np.ldexp(values, -exponent), exponent
-
-
 def row_norm(v: Float[np.ndarray, "h k"]) -> float:
     """Return a bound of max_j ‖v_j,:‖₂."""
-    v, exponent = _unit(v)  # no square over- or underflows
+    v, exponent = fl.unit(v)  # no square over- or underflows
     largest = float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)))
     return fl.product_up(largest, 1 + fl.gamma(v.shape[1] + 4), exponent=exponent)
 
@@ -86,7 +79,7 @@ def distance(w: Any, center: Any) -> float:
         gap = np.asarray(w, float) - np.asarray(center, float)
     if not np.isfinite(gap).all():
         return math.inf
-    gap, exponent = _unit(gap)
+    gap, exponent = fl.unit(gap)
     return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from scipy.linalg import blas
 
 from narrow_jax import _checks, _memory
+from narrow_jax import _rounding as fl
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.certificates import null_space, ranges
 from narrow_jax.certificates.cutoffs import CUTOFFS, Spectrum, is_tall
 from narrow_jax.certificates.ranges import Range
-from narrow_jax.certificates.tangent import SLAB, Tangent, normalized, tangent, targets
+from narrow_jax.certificates.tangent import SLAB, Tangent, error, tangent, targets
 from narrow_jax.models import Activations
 
 METHODS = ("auto", "dense", "qr", "cholesky", "lsmr")
@@ -98,6 +99,8 @@ def stationary_value(
     The range of D does not change with the scale of a column, and its rank is decided with the columns brought to about
     one length by powers of two: units and layers of unlike scale are seen alike, and nets that differ only by powers of
     two between the weights into and out of their units have the same result.
+    So do targets in another unit 2^e, but for the unit: loss, value, gap and what layers contribute are infinite beyond
+    the largest number, and the smallest normal number where they underflow; 0 is exactly 0.
 
     Args:
         params: ``{"w1": (d, d_1), …}``, at least one hidden layer, no biases.
@@ -134,16 +137,14 @@ def stationary_value(
     _checks.choice("cutoff", cutoff, CUTOFFS)
     _checks.choice("method", method, METHODS)
     _checks.positive("tolerance", tolerance)
-    d = normalized(tangent(params, x, activation))
-    target = targets(d, y)
+    d = tangent(params, x, activation)
+    target, scale = fl.unit(targets(d, y))
     method = _fitting(d, method, memory_budget)
     kept = _range(d, cutoff, method, contributions)
-    error = d.outputs.ravel() - target
-    rest = kept.residual(target)
-    baseline, loss, value = (float(u @ u) / 2 for u in (target, error, rest))
-    inside = error - kept.residual(error)
-    gap = float(inside @ inside) / 2
-    gradient = d.rmv(error)
+    off, t = error(d, target, scale)
+    rest, inside, gradient = kept.residual(target), off - kept.residual(off), d.rmv(off)
+    baseline, gap = fl.half_square(target, scale), fl.half_square(inside, t)
+    stationary = fl.half_square(inside, t - scale) <= tolerance * fl.half_square(target)
     spectrum, units = None, None
     extremes: tuple[float | None, float | None] = (None, None)
     if isinstance(kept, Range):
@@ -151,41 +152,48 @@ def stationary_value(
         units = _contributions(d, kept, target) if contributions else None
         extremes = _extremes(d, kept)
     return StationaryValue(
-        loss=loss,
-        value=value,
+        loss=fl.half_square(off, t),
+        value=fl.half_square(rest, scale),
         gap=gap,
-        gap_bound=_gap_bound(float(np.linalg.norm(gradient)), spectrum),
+        gap_bound=_gap_bound(gradient, t, spectrum),
         baseline=baseline,
-        gradient_norm=float(blas.dnrm2(np.ldexp(gradient, d.exponents))),
+        gradient_norm=_gradient_norm(d, gradient, t),
         sigma_max=extremes[0],
         sigma_r=extremes[1],
         ranks=spectrum and spectrum.ranks,
         cutoff=cutoff,
         shape=(d.rows, d.columns),
-        layers=np.array([unit.sum() for unit in units]) if units else None,
-        units=units,
+        layers=fl.at_scale([unit.sum() for unit in units], 2 * scale) if units else None,
+        units=tuple(fl.at_scale(unit, 2 * scale) for unit in units) if units else None,
         zeros=d.zeros,
         kinks=d.kinks,
         differentiable=d.kinks == 0,
         method=method,
         status=_status(spectrum),
         residual=_relative_residual(d, rest, target),
-        holds=d.kinks == 0 and gap <= tolerance * baseline,
-        reason=_reason(d, gap, baseline, tolerance),
+        holds=d.kinks == 0 and stationary,
+        reason=_reason(d, gap, stationary, tolerance),
     )
 
 
 def _extremes(d: Tangent, kept: Range) -> tuple[float, float]:
     """Return σ_max and σ_r of D as it was, by way of D/2^t, whose squares do not overflow."""
-    t = int(d.exponents.max())
+    t = d.largest_exponent
     largest, smallest = kept.extremes(t)
-    return float(np.ldexp(largest, t)), float(np.ldexp(smallest, t))
+    return float(fl.at_scale(largest, t)), float(fl.at_scale(smallest, t))
 
 
-def _gap_bound(gradient_norm: float, spectrum: Spectrum | None) -> float | None:
+def _gradient_norm(d: Tangent, gradient: np.ndarray, t: int) -> float:
+    """Return ‖∇L‖ from that with the columns of D scaled, but for 2^t."""
+    largest = d.largest_exponent
+    with np.errstate(under="ignore"):
+        return float(fl.at_scale(blas.dnrm2(np.ldexp(gradient, d.exponents - largest)), largest + t))
+
+
+def _gap_bound(gradient: np.ndarray, t: int, spectrum: Spectrum | None) -> float | None:
     if spectrum is None:
         return None
-    return (gradient_norm / spectrum.sigma_r) ** 2 / 2 if spectrum.sigma_r else 0.0
+    return fl.half_square(np.linalg.norm(gradient) / spectrum.sigma_r, t) if spectrum.sigma_r else 0.0
 
 
 def _status(spectrum: Spectrum | None) -> str:
@@ -275,12 +283,10 @@ def _relative_residual(d: Tangent, rest: np.ndarray, target: np.ndarray) -> floa
     return float(np.linalg.norm(d.rmv(rest)) / scale) if scale else 0.0
 
 
-def _reason(d: Tangent, gap: float, baseline: float, tolerance: float) -> str:
-    size = (
-        f"the gap {gap:.3g} is {'within' if gap <= tolerance * baseline else 'above'} {tolerance:g} of ½‖Y‖²"
-    )
+def _reason(d: Tangent, gap: float, stationary: bool, tolerance: float) -> str:
+    size = f"the gap {gap:.3g} is {'within' if stationary else 'above'} {tolerance:g} of ½‖Y‖²"
     if d.kinks:
         return (
             f"{size}, but {d.kinks} pre-activations are exactly 0 at a kink: θ is not a differentiable point"
         )
-    return f"{size}: the loss is {'' if gap <= tolerance * baseline else 'not '}that of a stationary point"
+    return f"{size}: the loss is {'' if stationary else 'not '}that of a stationary point"

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.certificates import ranges
-from narrow_jax.certificates.tangent import Tangent, tangent, targets
+from narrow_jax.certificates.tangent import Tangent, error, tangent, targets
 from narrow_jax.models import Activations
 
 SEPARATIONS = ("weak", "fixed", "strong")
@@ -84,8 +85,10 @@ def regression_value(
         "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 2, its first term.
     """
     d = tangent(params, x, activation)
-    y = targets(d, y)
-    return _unexplained(_features(d, _subset(d, layers)), y.reshape(d.outputs.shape))
+    target, scale = fl.unit(targets(d, y))
+    return fl.half_square(
+        _unexplained(_features(d, _subset(d, layers)), target.reshape(d.outputs.shape)), scale
+    )
 
 
 def linear_units(
@@ -256,7 +259,8 @@ def basis_function_bound(
     """
     _checks.choice("separation", separation, SEPARATIONS)
     d = tangent(params, x, activation)
-    y = targets(d, y).reshape(d.outputs.shape)
+    target, scale = fl.unit(targets(d, y))
+    off, t = error(d, target, scale)
     subset, depth = _subset(d, layers), len(d.slopes)
     allowed = (first_layer, depth) if separation == "strong" else range(first_layer, depth + 1)
     if not set(subset) <= set(allowed):
@@ -269,10 +273,15 @@ def basis_function_bound(
     if separation == "fixed":
         hidden = hidden[:, ~_fixed_edges(d, units)]
     features = _features(d, subset)
-    bound = _unexplained(np.hstack([_each_output(features, d.outputs.shape[1]), hidden]), y.reshape(-1, 1))
-    regression = _unexplained(features, y)
-    loss = float(np.sum((d.outputs - y) ** 2)) / 2
-    below = loss <= bound + 1e-9 * float(np.sum(y**2)) / 2
+    both = np.hstack([_each_output(features, d.outputs.shape[1]), hidden])
+    # in units of Y, and as they are
+    least = fl.half_square(_unexplained(both, target[:, None]))
+    without = fl.half_square(_unexplained(features, target.reshape(d.outputs.shape)))
+    below = fl.half_square(off, t - scale) <= least + 1e-9 * fl.half_square(target)
+    loss = fl.half_square(off, t)
+    bound, regression, improvement = (
+        float(fl.at_scale(value, 2 * scale)) for value in (least, without, max(without - least, 0.0))
+    )
     reason = (
         f"{units.reason}: the theorem says nothing about this θ"
         if not units.holds
@@ -280,7 +289,7 @@ def basis_function_bound(
         + ("" if below else ": θ is not a differentiable local minimum")
     )
     return BasisFunctionBound(
-        loss, bound, regression, regression - bound, subset, units, units.holds and below, reason
+        loss, bound, regression, improvement, subset, units, units.holds and below, reason
     )
 
 
@@ -306,10 +315,9 @@ def _each_output(features: np.ndarray, outputs: int) -> np.ndarray:
     return blocks.reshape(len(features) * outputs, -1)
 
 
-def _unexplained(basis: np.ndarray, y: np.ndarray) -> float:
-    """Return ½‖(I − P[M])Y‖_F²."""
-    rest = ranges.without(ranges.orthonormal(basis), np.asfortranarray(y))
-    return float(np.sum(rest**2)) / 2
+def _unexplained(basis: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return (I − P[M])Y."""
+    return ranges.without(ranges.orthonormal(basis), np.asfortranarray(y))
 
 
 def _fixed_edges(d: Tangent, units: LinearUnits) -> np.ndarray:

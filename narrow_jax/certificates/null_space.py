@@ -80,7 +80,7 @@ def _exchanges(
     d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray, outputs: np.ndarray
 ) -> Iterator[_Block]:
     """Yield independent null vectors of units with equal slopes; A runs over rᵀc, rows r of W_in and c of W_outᵀ."""
-    w_in, w_out = _into(d, layer)[np.ix_(inputs, units)], _out_of(d, layer)[np.ix_(units, outputs)]
+    w_in, w_out = _into(d, layer, inputs, units), _out_of(d, layer, units, outputs)
     into, out = _columns(d, layer, inputs, units), _columns(d, layer + 1, units, outputs)
     (r, unfed, sure_of_r), (c, unread, sure_of_c) = _spaces(w_in), _spaces(w_out.T)
     if r.size and c.size:
@@ -92,16 +92,16 @@ def _exchanges(
         yield _Block(((out, np.eye(len(outputs)), unfed),), sure_of_r)
 
 
-def _into(d: Tangent, layer: int) -> np.ndarray:
+def _into(d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Return the weights that take the features below, as they are scaled in d, to those of the units."""
-    here, below = d.feature_exponents[layer + 1], d.feature_exponents[layer]
-    return np.ldexp(d.weights[layer], below[:, None] - here[None, :])
+    here, below = d.feature_exponents[layer + 1][units], d.feature_exponents[layer][inputs]
+    return np.ldexp(d.weights[layer][np.ix_(inputs, units)], below[:, None] - here[None, :])
 
 
-def _out_of(d: Tangent, layer: int) -> np.ndarray:
+def _out_of(d: Tangent, layer: int, units: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return the weights that take the sensitivities above, as they are scaled in d, to those of the units."""
-    here, above = d.sensitivity_exponents[layer], d.sensitivity_exponents[layer + 1]
-    return np.ldexp(d.weights[layer + 1], above[None, :] - here[:, None])
+    here, above = d.sensitivity_exponents[layer][units], d.sensitivity_exponents[layer + 1][outputs]
+    return np.ldexp(d.weights[layer + 1][np.ix_(units, outputs)], above[None, :] - here[:, None])
 
 
 def _unseen(d: Tangent, layer: int, inputs: np.ndarray) -> Iterator[_Block]:

@@ -5,7 +5,7 @@
 ``cholesky``  the same triangle from products alone: shifted CholeskyQR, two or three passes
 ``lsmr``      only a residual, by a matrix-free iteration: an estimate
 
-D comes with its columns normalised (``tangent.normalized``), which does not change its range: one cutoff would drop
+D comes with its columns normalised (``tangent``), which does not change its range: one cutoff would drop
 whole blocks of it otherwise. The long side is the samples or, for a wide D, the weights; known null directions are
 taken off a tall D first.
 SciPy's BLAS only: NumPy's has a pool of threads of its own, and two pools spin against each other.

@@ -2,12 +2,16 @@
 
 With Φ^(l) the features, Λ^(l) the slopes and G^(l)[i, c, b] = ∂ŷ_ic/∂z^(l)_ib, the row (i, c) of D holds
 G^(l)[i, c, b] Φ^(l−1)[i, a] at the weight (a, b) of layer l. Columns go by layer, then by unit b, then by input a.
+Features and sensitivities are brought to mean squares of about one, column by column and layer by layer, so that
+none over- or underflows: D with its columns scaled, of the same range. By powers of two, so that no digit changes:
+nets that differ by powers of two between the weights into and out of their units have the same tangent, bit by bit.
 Everything is float64 on the host; D itself is made in slabs.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,11 +35,11 @@ class Tangent(NamedTuple):
 
     Args:
         weights: W_l, (d_{l−1}, d_l), l = 1 … H+1.
-        features: Φ^(l), (n, d_l), l = 0 … H.
-        preactivations: z^(l), (n, d_l), l = 1 … H.
+        features: Φ^(l), (n, d_l), l = 0 … H, its columns scaled.
+        preactivations: z^(l), (n, d_l), l = 1 … H, its columns scaled.
         slopes: Λ^(l), (n, d_l), l = 1 … H; 0 at a kink.
-        sensitivities: G^(l), (n, k, d_l), l = 1 … H+1.
-        outputs: Ŷ, (n, k).
+        sensitivities: G^(l), (n, k, d_l), l = 1 … H+1, its columns scaled.
+        outputs: Ŷ, (n, k), but for the power of two ``output_exponent``.
         zeros: pre-activations that are exactly 0.
         kinks: those of them that a small change of the weights moves across a kink of the activation.
         feature_exponents, sensitivity_exponents: powers of two that were taken off the columns of Φ^(l) and G^(l).
@@ -47,6 +51,7 @@ class Tangent(NamedTuple):
     slopes: tuple[np.ndarray, ...]
     sensitivities: tuple[np.ndarray, ...]
     outputs: np.ndarray
+    output_exponent: int
     zeros: int
     kinks: int
     feature_exponents: tuple[np.ndarray, ...]
@@ -57,6 +62,13 @@ class Tangent(NamedTuple):
         """Return the powers of two that were taken off the columns of D."""
         layers = zip(self.feature_exponents, self.sensitivity_exponents, strict=True)
         return np.concatenate([np.add.outer(above, below).ravel() for below, above in layers])
+
+    @property
+    def largest_exponent(self) -> int:
+        """Return the largest power of two that was taken off a column of D, those of zeros left out."""
+        below = map(_largest, self.feature_exponents, self.features)
+        above = map(_largest, self.sensitivity_exponents, self.sensitivities)
+        return max(map(operator.add, below, above))
 
     @property
     def rows(self) -> int:
@@ -182,73 +194,88 @@ def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
     for layer, w in enumerate(weights, start=1):
         _checks.finite(f"w{layer}", w)
     _checks.finite("x", x)
-    with jax.enable_x64(True):
-        features, before, slopes, zeros, kinks = [np.asarray(x, np.float64)], [], [], 0, 0
-        hosts = [np.asarray(w, np.float64) for w in weights]
-        for sigma, w in zip(sigmas, hosts[:-1], strict=True):
-            z = host.matmul(features[-1], w)
-            value, slope, (below, above) = jax.tree.map(np.asarray, _layer(z, sigma))
-            bent = (z == 0) & (below != above)
-            before.append(z)
-            zeros += int(np.sum(z == 0))
-            kinks += int((bent & features[-1].any(axis=1, keepdims=True)).sum())
-            slopes.append(np.where(bent, 0.0, slope))
-            features.append(value)
-    n, k = len(features[0]), hosts[-1].shape[1]
-    sensitivities = [np.broadcast_to(np.eye(k), (n, k, k))]
-    for w, slope in zip(reversed(hosts[1:]), reversed(slopes), strict=True):
-        back = host.matmul(sensitivities[-1].reshape(n * k, -1), w.T).reshape(n, k, -1)
-        sensitivities.append(back * slope[:, None, :])
-    outputs = host.matmul(features[-1], hosts[-1])
-    none = tuple(np.zeros(len(w), int) for w in hosts), tuple(np.zeros(w.shape[1], int) for w in hosts)
+    hosts = [np.asarray(w, np.float64) for w in weights]
+    features, exponents, before, slopes, kinks = _forwards(np.asarray(x, np.float64), hosts, sigmas)
+    outputs, above = _product(features[-1], exponents[-1], hosts[-1])
+    shared = _largest(above, outputs)
+    sensitivities, sensitivity_exponents = _backwards(hosts, slopes)
     return Tangent(
         tuple(hosts),
-        tuple(features),
-        tuple(before),
-        tuple(slopes),
-        tuple(reversed(sensitivities)),
-        outputs,
-        zeros,
+        features,
+        before,
+        slopes,
+        sensitivities,
+        np.ldexp(outputs, above - shared),
+        shared,
+        sum(int(np.sum(z == 0)) for z in before),
         kinks,
-        *none,
+        exponents,
+        sensitivity_exponents,
     )
 
 
-def normalized(d: Tangent) -> Tangent:
-    """Return the tangent with features and sensitivities of mean square about one: D with its columns scaled.
+def _forwards(
+    x: np.ndarray, weights: list[np.ndarray], sigmas: list[Activation]
+) -> tuple[tuple, tuple, tuple, tuple, int]:
+    """Return features, what was taken off their columns, pre-activations, slopes and the number of kinks."""
+    exponents = [column_exponents(x)]
+    features, before, slopes, kinks = [np.ldexp(x, -exponents[0])], [], [], 0
+    for sigma, w in zip(sigmas, weights[:-1], strict=True):
+        z, taken = _product(features[-1], exponents[-1], w)
+        with jax.enable_x64(True):
+            value, slope, (below, above) = jax.tree.map(np.asarray, _layer(z, sigma))
+        bent = (z == 0) & (below != above)
+        kinks += int((bent & features[-1].any(axis=1, keepdims=True)).sum())
+        before.append(z)
+        slopes.append(np.where(bent, 0.0, slope))
+        own = column_exponents(value)
+        features.append(np.ldexp(value, -own))
+        exponents.append(taken + own)
+    return tuple(features), tuple(exponents), tuple(before), tuple(slopes), kinks
 
-    The range of D is the same. By powers of two, so that no digit changes: nets that differ by powers of two between
-    the weights into and out of their units, which are the same function, have the same normalised tangent, bit by bit.
-    """
-    below = [column_exponents(d.features[0])]
-    for phi, w in zip(d.features[1:], d.weights[:-1], strict=True):
-        silent = column_exponents(np.ldexp(w, below[-1][:, None]))
-        below.append(np.where(phi.any(axis=0), column_exponents(phi), silent))
-    above = [np.zeros(d.outputs.shape[1], int)]
-    for g, w in zip(d.sensitivities[-2::-1], d.weights[:0:-1], strict=True):
-        unread = column_exponents(np.ldexp(w.T, above[-1][:, None]))
-        above.append(np.where(g.any(axis=(0, 1)), column_exponents(g.reshape(-1, len(w))), unread))
-    above.reverse()
-    return d._replace(
-        features=tuple(np.ldexp(phi, -e) for phi, e in zip(d.features, below, strict=True)),
-        sensitivities=(
-            *(np.ldexp(g, -e) for g, e in zip(d.sensitivities[:-1], above[:-1], strict=True)),
-            d.sensitivities[-1],
-        ),
-        feature_exponents=tuple(below),
-        sensitivity_exponents=tuple(above),
-    )
+
+def _backwards(weights: list[np.ndarray], slopes: tuple[np.ndarray, ...]) -> tuple[tuple, tuple]:
+    """Return the sensitivities and what was taken off their columns."""
+    n, k = len(slopes[0]), weights[-1].shape[1]
+    sensitivities, exponents = [np.broadcast_to(np.eye(k), (n, k, k))], [np.zeros(k, int)]
+    for w, slope in zip(reversed(weights[1:]), reversed(slopes), strict=True):
+        back, taken = _product(sensitivities[-1].reshape(n * k, -1), exponents[-1], w.T)
+        g = back.reshape(n, k, -1) * slope[:, None, :]
+        own = column_exponents(g.reshape(n * k, -1))
+        sensitivities.append(np.ldexp(g, -own))
+        exponents.append(taken + own)
+    return tuple(reversed(sensitivities)), tuple(reversed(exponents))
+
+
+def _largest(exponents: np.ndarray, columns: np.ndarray) -> int:
+    """Return the largest of the exponents of columns that are not 0, far below any number if there is none."""
+    used = columns.any(axis=tuple(range(columns.ndim - 1)))
+    return int(np.max(exponents, where=used, initial=-(2**28)))
+
+
+def _product(
+    a: Float[np.ndarray, "r a"], exponents: np.ndarray, w: Float[np.ndarray, "a b"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what A diag(2^e) W is but for powers of two that are taken off its columns, and those."""
+    sizes = np.where(w == 0, -(2**30), np.frexp(w)[1] + exponents[:, None])
+    taken = np.where((w != 0).any(axis=0), sizes.max(axis=0), 0)
+    return host.matmul(a, np.ldexp(w, exponents[:, None] - taken)), taken
 
 
 def restored(d: Tangent, t: int) -> Tangent:
     """Return the tangent with what was taken off its columns put back, but for 2^t."""
+    shifts = list(map(_largest, d.feature_exponents, d.features))
     return d._replace(
-        features=tuple(map(np.ldexp, d.features, d.feature_exponents)),
-        sensitivities=tuple(
-            np.ldexp(g, e - t) for g, e in zip(d.sensitivities, d.sensitivity_exponents, strict=True)
+        features=tuple(
+            np.ldexp(phi, e - shift)
+            for phi, e, shift in zip(d.features, d.feature_exponents, shifts, strict=True)
         ),
-        feature_exponents=tuple(0 * e for e in d.feature_exponents),
-        sensitivity_exponents=tuple(0 * e + t for e in d.sensitivity_exponents),
+        sensitivities=tuple(
+            np.ldexp(g, e + shift - t)
+            for g, e, shift in zip(d.sensitivities, d.sensitivity_exponents, shifts, strict=True)
+        ),
+        feature_exponents=tuple(map(np.zeros_like, d.feature_exponents)),
+        sensitivity_exponents=tuple(np.full_like(e, t) for e in d.sensitivity_exponents),
     )
 
 
@@ -274,3 +301,9 @@ def targets(d: Tangent, y: HostArray) -> Float[np.ndarray, " r"]:
         )
     _checks.finite("y", y)
     return np.asarray(y, np.float64).ravel()
+
+
+def error(d: Tangent, target: Float[np.ndarray, " r"], exponent: int) -> tuple[Float[np.ndarray, " r"], int]:
+    """Return (e, t) with vec(Ŷ − Y) = e·2^t, Y = target·2^exponent: neither is lost beside the other, nor overflows."""
+    t = max(d.output_exponent, exponent) if target.any() else d.output_exponent
+    return np.ldexp(d.outputs.ravel(), d.output_exponent - t) - np.ldexp(target, exponent - t), t

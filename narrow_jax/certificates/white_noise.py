@@ -28,7 +28,8 @@ class WhiteNoiseLoss(NamedTuple):
         allowed: 2e^(−t) and what the probability of the rank adds, at most 1.
         size_condition: whether n, d, m and δ are as large as the proposition asks.
         delta: δ, as given or found; 0 where a sampled Λ_I lacks rank.
-        smallest_singular_value: the smallest of Λ_I over the sampled row subsets I.
+        smallest_singular_value: the smallest of Λ_I over the sampled row subsets I: the m-th where d·m < n, else the
+            |I|-th.
         pattern_condition: "refuted" if that is below δ, or if an entry of Λ exceeds 1 in size, as the proof lets none
             do; else "not verified": there are too many subsets.
         holds: ranks as predicted, and the means within three standard errors.
@@ -103,8 +104,9 @@ def white_noise_loss(
     losses, ranks = (np.array(column) for column in zip(*(_loss(slopes, xy) for xy in data), strict=True))
     halves = (data[:, :, -1] ** 2).sum(axis=1) / 2
     factor = (1 + 6 * math.sqrt(t / n)) * (n - rank) / n
-    subsets_of_rows = orders[:, : math.ceil(n / 2) if inputs * m < n else max(1, m // 2)]
-    smallest, deficient = _smallest(slopes, subsets_of_rows)
+    tall = inputs * m < n  # then Λ_I has to be injective: its m-th singular value counts, 0 where |I| < m
+    size = math.ceil(n / 2) if tall else min(n, max(1, m // 2))
+    smallest, deficient = _smallest(slopes, orders[:, :size], m if tall else size)
     delta = delta or (0.0 if deficient else smallest)
     mean, error = float(losses.mean()), float(losses.std(ddof=1) / math.sqrt(trials))
     predicted = (n - rank) / 2
@@ -119,7 +121,7 @@ def white_noise_loss(
         standard_error=error,
         factor=factor,
         exceeded=float(np.mean(losses > factor * halves + 1e-9 * n)),
-        allowed=min(1.0, failure + (2 * math.exp(-t) if inputs * m < n else 0.0)),
+        allowed=min(1.0, failure + (2 * math.exp(-t) if tall else 0.0)),
         size_condition=size_condition,
         delta=delta,
         smallest_singular_value=smallest,
@@ -142,10 +144,12 @@ def _loss(slopes: np.ndarray, xy: np.ndarray) -> tuple[float, int]:
     return float(y @ y - np.sum((basis.T @ y) ** 2)) / 2, basis.shape[1]
 
 
-def _smallest(slopes: np.ndarray, subsets: np.ndarray) -> tuple[float, bool]:
-    """Return the smallest singular value, the min(|I|, m)-th, of Λ_I over these row subsets I, and whether it is 0."""
-    worst = slopes[min(subsets, key=lambda rows: linalg.svdvals(slopes[rows])[-1])]
-    return float(linalg.svdvals(worst)[-1]), numerical_rank(worst) < min(worst.shape)
+def _smallest(slopes: np.ndarray, subsets: np.ndarray, order: int) -> tuple[float, bool]:
+    """Return the smallest ``order``-th singular value of Λ_I over these row subsets I, and whether it is 0."""
+    if order > subsets.shape[1]:
+        return 0.0, True
+    worst = slopes[min(subsets, key=lambda rows: linalg.svdvals(slopes[rows])[order - 1])]
+    return float(linalg.svdvals(worst)[order - 1]), numerical_rank(worst) < order
 
 
 def _sizes(n: int, m: int, inputs: int, delta: float) -> tuple[bool, float]:

@@ -17,6 +17,7 @@ from narrow_jax._typing import HostArray
 _CONSTANT_BELOW = 1e-6
 _ROUNDING = 1e-12  # a deviation this small beside the mean is what float64 sums leave of equal entries
 _TINY, _HUGE = 1e-150, 1e150  # whose squares float64 holds
+_SMALLEST = 1e-300  # whose reciprocal float64 holds
 _BLOCK_ROWS = 4096
 
 
@@ -135,7 +136,7 @@ def standardize(x: HostArray) -> Normalizer:
     """Return the map of each column to mean 0 and deviation 1; constant columns are dropped.
 
     z_j = (x_j − μ_j)/s_j with mean μ_j and deviation s_j of column j, as scikit-learn's StandardScaler. A column is
-    constant if its training rows are equal to 1e-12 of their size; ``kept`` of the map names the others.
+    constant if its training rows are equal to 1e-12 of their size, or to 1e-300; ``kept`` of the map names the others.
 
     Args:
         x: Training rows (n, d).
@@ -153,7 +154,7 @@ def standardize(x: HostArray) -> Normalizer:
     """
     host = _rows("standardize", x)
     low, high = (end.astype(np.float64) for end in (host.min(axis=0), host.max(axis=0)))
-    varies = high - low > np.maximum(_ROUNDING * np.maximum(-low, high), _TINY)
+    varies = high - low > np.maximum(_ROUNDING * np.maximum(-low, high), _SMALLEST)
     if not varies.any():
         raise _no_variation("standardize", host)
     # from the least entry and in units of the span: neither a large mean nor squares cost digits
@@ -190,8 +191,8 @@ def scale(x: HostArray) -> Normalizer:
     deviation = host.std(dtype=np.float64)
     if deviation <= max(_ROUNDING * abs(mean), _TINY):
         raise ValueError(
-            f"scale: all {host.size} entries of x are {mean:.6g}, so their deviation is 0; "
-            "expected entries that vary: use these data unnormalised"
+            f"scale: all {host.size} entries of x are {mean:.6g}, to 1e-12 of their size or to 1e-150, so their "
+            "deviation is 0; expected entries that vary: scale them up, or use these data unnormalised"
         )
     return Normalizer(np.full(host.shape[1], mean), np.asarray(1 / deviation))
 
@@ -220,22 +221,23 @@ def whiten(x: HostArray) -> Normalizer:
     """
     host = _rows("whiten", x)
     mean = host.mean(axis=0, dtype=np.float64)
-    covariance = _covariance(host, mean)
+    # by powers of two near each column's span, whose squares do not underflow
+    scales = np.frexp(host.max(axis=0).astype(np.float64) - host.min(axis=0).astype(np.float64))[1]
+    covariance = _covariance(host, mean, scales)
     deviations = np.sqrt(np.diag(covariance))
-    varies = deviations > _ROUNDING * np.abs(mean)
+    wide = np.ldexp(deviations, scales)
+    varies = wide > np.maximum(_ROUNDING * np.abs(mean), _SMALLEST)
     if not varies.any():
-        raise ValueError(
-            f"whiten: all {len(host)} rows of x are equal; expected rows that vary: load more samples, or "
-            "use these data unnormalised"
-        )
+        raise _no_variation("whiten", host)
     # Columns of deviation one first: in their own units a narrow column would be lost beside a wide one
     units = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=varies)
     variances, directions = np.linalg.eigh(units[:, None] * covariance * units[None, :])
     # The eigenvalues of a constant direction are rounding of either sign, 1e-16 of the greatest
     keep = variances > _CONSTANT_BELOW**2 * variances[-1]
     roots, kept = np.sqrt(variances[keep]), directions[:, keep]
-    white = units[:, None] * kept / roots
-    back = roots[:, None] * kept.T * deviations[None, :]  # x − μ = z·back
+    white = np.ldexp(units[:, None] * kept / roots, -scales[:, None])
+    shares = np.ldexp(deviations, scales - scales[varies].max())
+    back = roots[:, None] * kept.T * shares[None, :]  # x − μ = z·back, but for a power of two
     factor = white @ np.linalg.eigh(back @ back.T)[1][:, ::-1]
     signs = np.sign(factor[np.abs(factor).argmax(axis=0), np.arange(len(roots))])
     return Normalizer(mean, factor * signs)
@@ -258,6 +260,8 @@ def _rows(what: str, x: HostArray) -> np.ndarray:
 
 
 def _numbers(what: str, x: Any) -> np.ndarray:
+    if np.ma.is_masked(x):
+        _checks.array(what, x)  # says that the mask would be ignored
     host = np.asarray(x)
     if host.dtype.kind not in "biu" and not jnp.issubdtype(host.dtype, jnp.floating):
         raise TypeError(
@@ -269,8 +273,8 @@ def _numbers(what: str, x: Any) -> np.ndarray:
 
 def _no_variation(what: str, host: np.ndarray) -> ValueError:
     return ValueError(
-        f"{what}: all {len(host)} rows of x are equal; expected rows that vary: load more samples, or "
-        "use these data unnormalised"
+        f"{what}: all {len(host)} rows of x are equal, to 1e-12 of their size or to 1e-300; expected rows that vary: "
+        "load more samples, take a common offset off them, or use these data unnormalised"
     )
 
 
@@ -286,9 +290,10 @@ def _mean_of_blocks(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray)
     return total / len(x)
 
 
-def _covariance(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _covariance(x: np.ndarray, mean: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Return the covariance of the columns divided by 2^scales."""
     covariance = np.zeros((x.shape[1], x.shape[1]))
     for block in _row_blocks(x):  # no second copy of the data in float64
-        centred = block - mean
+        centred = np.ldexp(block - mean, -scales)
         covariance += centred.T @ centred
     return covariance / len(x)

@@ -104,7 +104,7 @@ def solve_kkt(
     _checks.choice("model", model, ("pairwise", "standard"))
     _checks.positive("tolerance", tolerance)
     _checks.count("steps", steps)
-    _checks.samples(x, y)
+    x, y = _checks.real_data(x, y)
     sizes: dict[str, Any] = {
         "inputs": np.shape(x)[1],
         "width": width,

@@ -10,7 +10,7 @@ from narrow_jax._typing import Float, HostArray
 
 MARGIN = 1e3
 """How far above a cutoff what is kept must lie: rounding then turns its direction by a part in 1000 at most."""
-_SWEEPS = 20
+_SWEEPS, _BALANCES = 20, 2
 
 
 def numerical_rank(matrix: Float[HostArray, "a b"]) -> int:
@@ -46,10 +46,11 @@ def has_gap(values: Float[np.ndarray, " k"], cutoff: float) -> bool:
 
 
 def equilibrated(matrix: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
-    """Return A with rows and columns multiplied by powers of two: log₂ of the entries is nearest to one constant.
+    """Return A with rows and columns multiplied by powers of two, the same ones for any A but for such factors.
 
-    By alternating means over the entries that are not 0: exact after one sweep where all are, and powers of two, so
-    that no digit changes.
+    First log₂ of the entries nearest to one constant, by alternating means over the entries that are not 0: exact after
+    one sweep where all are. Then root mean squares of about one, since a few tiny entries, as of powers near 0, would
+    otherwise make a row as large as they are small. Powers of two change no digit.
     """
     used = (matrix != 0).astype(np.float32)
     size = np.where(matrix == 0, np.float32(0), np.frexp(matrix)[1].astype(np.float32))
@@ -63,7 +64,11 @@ def equilibrated(matrix: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
             break
     exponents = np.rint(rows).astype(np.int32)[:, None] + np.rint(columns).astype(np.int32)[None, :]
     largest = np.max(np.frexp(matrix)[1] + exponents, where=matrix != 0, initial=-(2**30))
-    return np.ldexp(matrix, exponents - largest)  # below 1: nothing overflows
+    matrix = np.ldexp(matrix, exponents - largest)  # below 1: nothing overflows
+    for _ in range(_BALANCES):
+        matrix = np.ldexp(matrix, -column_exponents(matrix.T)[:, None])
+        matrix = np.ldexp(matrix, -column_exponents(matrix))
+    return matrix
 
 
 def column_exponents(a: Float[np.ndarray, "a b"]) -> np.ndarray:
