@@ -106,6 +106,27 @@ def cast_up(bound: Float[Array, ...], dtype: Any) -> Float[Array, ...]:
     return jnp.maximum(jnp.nextafter(cast, jnp.full_like(cast, jnp.inf)), jnp.finfo(dtype).tiny)
 
 
+def widened(values: Any, dtype: Any) -> Array:
+    """Return floats in a dtype that is not narrower, exactly: in a cast XLA would flush the denormals of float32 to 0.
+
+    Example:
+        >>> with jax.enable_x64(True):
+        ...     float(jax.jit(lambda x: widened(x, jnp.float64))(np.float32(2.0**-140))) == 2.0**-140
+        True
+    """
+    lossless = isinstance(values, np.ndarray) or values.dtype not in (jnp.float32, jnp.bfloat16)
+    if lossless or jnp.dtype(dtype) != jnp.float64:
+        return jnp.asarray(values, dtype)
+    if values.dtype == jnp.float32:
+        bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    else:
+        bits = jax.lax.bitcast_convert_type(values, jnp.uint16).astype(jnp.uint32) << 16
+    size = bits & jnp.uint32(0x7FFFFFFF)
+    tiny = size.astype(jnp.float64) * 2.0**-149  # a denormal is its mantissa, in units of the smallest
+    tiny = jnp.where(bits == size, tiny, -tiny)
+    return jnp.where(size < jnp.uint32(0x00800000), tiny, values.astype(jnp.float64))
+
+
 def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"]:
     """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

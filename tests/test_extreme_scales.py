@@ -171,3 +171,23 @@ def test_bounds_of_operators_are_rounded_up(scale, on):
         assert mp.mpf(float(bound)) >= true
         assert float(bound) >= tiny
     assert nj.jacobian.explicit(np.ones((2, 2))).perturbation() == 0, "Ĵ is J itself"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("how", ["eager", "jit", "jit of vmap"])
+def test_denormals_of_a_narrower_dtype_are_not_lost_in_a_cast(dtype, how):
+    a = jnp.asarray(np.random.default_rng(5).normal(size=(1, 4, 6)) * 2.0**-126, dtype)
+    exact = np.asarray(a[0]).astype(np.float64)
+    assert (np.abs(exact) < np.finfo(np.float32).tiny).any()
+    truth = np.linalg.svd(exact, compute_uv=False)[-1]
+
+    def sigma(a):
+        return nj.sigma_min(nj.jacobian.explicit(a))
+
+    s = (
+        jax.jit(jax.vmap(sigma))(a)
+        if how == "jit of vmap"
+        else (jax.jit(sigma) if how == "jit" else sigma)(a[0])
+    )
+    assert float(s.lower.squeeze()) <= truth * (1 + 1e-12)
+    assert truth * (1 - 1e-12) <= float(s.upper.squeeze())

@@ -16,6 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks
+from narrow_jax import _rounding as fl
 from narrow_jax._memory import MemoryBudgetError, check_budget
 from narrow_jax._typing import ApplyFn
 from narrow_jax.jacobian import coupling, inputs, precision
@@ -247,7 +248,7 @@ def _pieces(
 
 def _cast(tree: Any, dtype: str) -> Any:
     """Return the tree with its real floating leaves in that dtype; integers and keys stay as they are."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if inputs.is_floating(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: fl.widened(leaf, dtype) if inputs.is_floating(leaf) else leaf, tree)
 
 
 def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:

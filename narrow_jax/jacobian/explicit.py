@@ -37,7 +37,7 @@ class ExplicitJacobian(Evaluating):
 
     def evaluate(self, dtype: str = "float64") -> Stored:
         """Return the matrix scaled to entries of size one."""
-        return stored(jnp.asarray(self.matrix, dtype))
+        return stored(fl.widened(self.matrix, dtype))
 
     def bilinear(self, u: Any, p: Any) -> Any:
         """Return uᵀJp in the dtype at hand."""

@@ -47,7 +47,7 @@ class OneHiddenJacobian(Evaluating):
 
     def evaluate(self, dtype: str = "float64") -> KhatriRao:
         """Return the matrix, D computed once, with its distance from the exact Jacobian (float64 only)."""
-        x, w, v = (jnp.asarray(leaf, dtype) for leaf in (self.x, self.w, self.v))
+        x, w, v = (fl.widened(leaf, dtype) for leaf in (self.x, self.w, self.v))
         return _evaluate(x, w, v, self.activation, self.paired)
 
     def bilinear(self, u: Any, p: Any) -> Any:
