@@ -134,7 +134,8 @@ def array(what: str, value: Any) -> Any:
 
 def as_array(what: str, value: Any) -> Any:
     """Return arrays as they are, lists and tables of numbers as NumPy arrays; say what anything else is."""
-    if _is_numeric(value) or isinstance(value, str | bytes | Mapping) or value is None:
+    table = _from(value, "pandas", "polars")
+    if (_is_numeric(value) and not table) or isinstance(value, str | bytes | Mapping) or value is None:
         return array(what, value)
     try:
         converted = np.asarray(value)
@@ -235,6 +236,11 @@ def count(what: str, value: Any, minimum: int = 1) -> int:
         number = operator.index(value)
     except TypeError:
         number = None
+    if concrete(value) is None:
+        raise TypeError(
+            f"{what} is traced; expected an integer ≥ {minimum} that is known before tracing: shapes and counts cannot "
+            "be an axis of nj.sweep or an argument of jit; loop over them"
+        )
     if number is None or isinstance(value, bool) or number < minimum:
         raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}")
     return number

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from narrow_jax import _epochs, constraints
+from narrow_jax import _checks, _epochs, constraints
 from narrow_jax._extra_arguments import accepted
 from narrow_jax._masking import completed
 from narrow_jax._paths import difference
@@ -232,9 +232,20 @@ def _measure(
     values |= constraints.report(state.opt_state, state.params)
     states = []
     for monitor, monitor_state in zip(problem.monitors, state.monitors, strict=True):
-        monitor_state, values[monitor.name] = monitor.update(monitor_state, state.params, data[0])
+        monitor_state, value = monitor.update(monitor_state, state.params, data[0])
+        values[monitor.name] = _one_number(f"the monitor {monitor.name!r}", value)
         states.append(monitor_state)
     return state._replace(monitors=tuple(states)), values
+
+
+def _one_number(what: str, value: Any) -> Array:
+    value = jnp.asarray(_checks.array(what, value) if not isinstance(value, bool | int | float) else value)
+    if value.ndim or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{what} is {value.dtype}{list(value.shape)}; expected one real number a record: take its norm or mean, or "
+            "return each entry by a monitor of its own"
+        )
+    return value
 
 
 def _score(problem: Problem, metrics: Metrics, state: State, data: Batch) -> dict[str, Array]:

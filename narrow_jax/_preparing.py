@@ -18,6 +18,7 @@ from narrow_jax._loop import Augment, Forward, Metrics, Problem, Stated, Statele
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.data.stream import Stream
 from narrow_jax.losses import Loss
+from narrow_jax.models.stateful import Stateful
 from narrow_jax.monitors import Monitor
 
 Data = Any
@@ -42,6 +43,7 @@ def prepare(
     metrics: Mapping[str, Loss],
 ) -> tuple[Problem, tuple[Array, Array]]:
     """Check everything that can be wrong before anything is compiled; of a stream, return the sample."""
+    _check_measures(monitors, metrics)
     x, y = taken(data.sample() if isinstance(data, Stream) else data)
     targets = _taking.targets("y", data.y) if isinstance(data, Stream) else y
     _check_rows("", x, y, params)
@@ -53,6 +55,11 @@ def prepare(
         raise ValueError("minibatches are drawn at random: pass key=jax.random.key(seed)")
     if augment is not None:
         _check_augment(augment, key, x)
+    if model_state is None and isinstance(apply_fn, Stateful):
+        raise TypeError(
+            "apply_fn is an nj.models.Stateful and model_state is None; expected the module's variables beside its "
+            "params: pass model_state=, what init gives without 'params'"
+        )
     forward: Forward = (Stateless if model_state is None else Stated)(_taking.model(apply_fn))
     problem = Problem(
         forward, _taking.transformation(tx), losses.get(loss), (), tuple(monitors), batch_size, augment
@@ -109,6 +116,30 @@ def _metrics(problem: Problem, outputs: Any, targets: HostArray, own: Mapping[st
     return (*(() if accuracy is None else (("accuracy", accuracy),)), *own.items())
 
 
+def _check_measures(monitors: Any, metrics: Any) -> None:
+    """Require a list of monitors and metrics by name, looked at before they are used."""
+    if isinstance(monitors, Monitor) or not isinstance(monitors, Sequence):
+        raise TypeError(
+            f"monitors is a {type(monitors).__name__}; expected a list of monitors: pass [monitor]"
+        )
+    for monitor in monitors:
+        if not isinstance(monitor, Monitor):
+            noun = getattr(monitor, "__name__", f"a {type(monitor).__name__}")
+            raise TypeError(
+                f"monitors holds {noun}; expected nj.monitors.Monitor(name, init, update), or "
+                "nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise), called with its Jacobian"
+            )
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics is a {type(metrics).__name__}; expected functions by name: pass {{'name': fn}}"
+        )
+    for name in (*(monitor.name for monitor in monitors), *metrics):
+        if not isinstance(name, str):
+            raise TypeError(
+                f"the name {name!r} of a monitor or metric is a {type(name).__name__}; expected a word"
+            )
+
+
 def _check_names(problem: Problem) -> None:
     """Require one entry of the history for each name."""
     scores = ["loss", *(name for name, _ in problem.metrics)]
@@ -147,7 +178,9 @@ def begin(problem: Problem, params: Params, opt_state: Any) -> tuple[Problem, An
     problem, after = _updated(problem, params, fresh)
     if other := _paths.difference((params, fresh), after):
         raise TypeError(
-            f"tx.update changes what tx.init made: at {other}; expected the same shapes and dtypes after every update"
+            f"tx.update changes what tx.init made: at {other}; expected the same shapes and dtypes after every update. "
+            "A wrapper that computes with the states of others, as optax.contrib.sam does, goes inside: "
+            "nj.constraints.regime(wrapper, radius)"
         )
     return problem, opt_state
 

@@ -34,11 +34,18 @@ class Saver(NamedTuple):
     config: dict[str, Any]
 
     def restore(self, state: Any) -> tuple[Any, History]:
-        """Return the state and the history to go on from, those of step 0 for a new run.
+        """Return the state and the history to go on from, those of step 0 for a new run; then make and try the folder.
 
         Raises:
-            CheckpointError: nothing was said of resuming and there are checkpoints, or they cannot be used.
+            CheckpointError: nothing was said of resuming and there are checkpoints, they cannot be used, or the folder
+                cannot be written.
+            ImportError: Orbax is not installed.
         """
+        begin = self._begin(state)
+        checkpoints.prepare(self.folder)
+        return begin
+
+    def _begin(self, state: Any) -> tuple[Any, History]:
         found = checkpoints.steps(self.folder)
         if self.resume is False and found:
             raise CheckpointError(
@@ -65,22 +72,34 @@ class Saver(NamedTuple):
 
 
 def saver(folder: str | Path | None, every: Any, resume: Any, config: Mapping[str, Any]) -> Saver | None:
-    """Return what saves a run, None if no folder is given; the folder is made and tried.
+    """Return what saves a run, None if no folder is given; nothing is made yet.
 
     Raises:
-        ValueError, TypeError: options of checkpoints without a folder for them, a folder that cannot be
-            written, a config that JSON cannot hold.
-        ImportError: Orbax is not installed.
+        ValueError, TypeError: options of checkpoints without a folder for them, a config that JSON cannot hold.
     """
     if folder is None:
         if every is not None or resume is not False:
             raise ValueError("save_every and resume speak of checkpoints: pass checkpoint=folder too")
         return None
     every = 0 if every is None else _checks.count("save_every", every)
-    resume = resume if isinstance(resume, bool) else _checks.count("resume", resume)
-    config, folder = checkpoints.as_json(config), Path(folder).expanduser()
-    checkpoints.prepare(folder)
-    return Saver(folder, every, resume, {"config": config})
+    resume = bool(resume) if isinstance(resume, bool | np.bool_) else _checks.count("resume", resume)
+    return Saver(Path(folder).expanduser(), every, resume, {"config": checkpoints.as_json(config)})
+
+
+def record_file(path: str | Path | None, resume: Any) -> Path | None:
+    """Return the file of the records, a new one unless the run goes on with its checkpoints.
+
+    Raises:
+        FileExistsError: it holds records, which would be lost.
+    """
+    if path is None:
+        return None
+    path = Path(path).expanduser()
+    if not resume and path.is_file() and path.stat().st_size:
+        raise FileExistsError(
+            f"record {path} holds another run's records already: choose another file, or remove it"
+        )
+    return path
 
 
 def describe(

@@ -91,8 +91,10 @@ def vacant(folder: Path, otherwise: str) -> None:
     """Require a folder without a run; it need not be there.
 
     Raises:
-        FileExistsError: a file of a run is there, or checkpoints.
+        FileExistsError: a file of a run is there, or checkpoints, or the folder is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; expected a folder for the run: choose another name")
     if found := occupied(folder):
         raise FileExistsError(
             f"{folder} holds a run already ({', '.join(found)}): choose another folder, or {otherwise}"
@@ -112,7 +114,10 @@ def _holds(path: Path) -> bool:
 def made(folder: Path) -> Iterator[None]:
     """Make the folder; if what follows fails and has written nothing there, it goes again."""
     new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {folder} cannot be made ({error}): choose another") from error
     try:
         yield
     except BaseException:

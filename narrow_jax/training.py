@@ -135,7 +135,7 @@ def fit(
         monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
         metrics: ``{"name": fn(outputs, y) -> number}``, recorded as "name" and "test_name".
         progress: show a progress bar; by default where the standard error is a terminal.
-        record: a file that gets one JSON line a record.
+        record: a file that gets one JSON line a record; one that holds some already is replaced on resuming only.
         checkpoint: a folder for checkpoints of this run (they need the extra ``checkpoints``); the newest three
             are kept. Ctrl-C then finishes the chunk of steps that is running, saves, and raises
             KeyboardInterrupt.
@@ -152,6 +152,7 @@ def fit(
     Raises:
         ValueError, TypeError: data, loss, optimizer or batch size that do not fit, names that are taken twice; each
             message says what would do.
+        FileExistsError: ``record`` holds the records of another run.
         CheckpointError: (a ValueError) a checkpoint that is damaged, of another run, or cannot be written.
         KeyboardInterrupt: Ctrl-C, with the step that was saved in the message.
 
@@ -170,6 +171,7 @@ def fit(
     """
     steps, every = _counts(steps, every)
     saver = _resuming.saver(checkpoint, save_every, resume, config or {})
+    record = _resuming.record_file(record, resume)
     key, batch_size = _taking.random_key(key), batch_size and _checks.count("batch_size", batch_size)
     stream = data if isinstance(data, Stream) else None
     if stream is None and devices is None:
@@ -209,7 +211,7 @@ def fit(
         )
         saver = saver._replace(config=saver.config | depends_on)
     state, history = (state, {}) if saver is None else saver.restore(state)
-    with open(Path(record).expanduser(), "w") if record else nullcontext() as file:
+    with open(record, "w") if record else nullcontext() as file:
         state, history = _drive(run, state, steps, every, progress, file, history, saver)
     diverged = not state.alive
     if diverged:
@@ -274,6 +276,10 @@ def sweep(
         raise TypeError("data is a Stream; expected (x, y): the runs of a sweep share data on the device")
     steps, every = _counts(steps, every)
     key, batch_size = _taking.random_key(key), batch_size and _checks.count("batch_size", batch_size)
+    if not isinstance(grid, Mapping):
+        raise TypeError(
+            f"grid is a {type(grid).__name__}; expected values by name, such as {{'radius': [0.1, 1.0]}}"
+        )
     axes = {name: np.asarray(values) for name, values in grid.items()}
     params, tx = _try_every_value(setup, axes)
     problem, data = _preparing.prepare(
@@ -314,11 +320,14 @@ def _try_every_value(
     for name, values in axes.items():
         if values.ndim != 1 or not values.size:
             raise ValueError(f"grid axis {name!r} has shape {values.shape}; expected a list of values")
-        _taking.narrowed(f"grid axis {name!r}", values)
+        _taking.narrowed(f"grid axis {name!r}", _checks.array(f"grid axis {name!r}", values))
     first = {name: values[0] for name, values in axes.items()}
     for name, values in axes.items():
         for value in values:
-            params, tx = setup(**(first | {name: value}))
+            made = setup(**(first | {name: value}))
+            if not (isinstance(made, tuple) and len(made) == 2):
+                raise TypeError(f"setup returned a {type(made).__name__}; expected a pair (params, tx)")
+            params, tx = made
             _taking.transformation(tx).init(_taking.params_tree(params))
     return setup(**first)
 

@@ -43,3 +43,13 @@ def no_network(monkeypatch):
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def unchecked():
+    """Switch the suite's type checks off: they would speak before the library does."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

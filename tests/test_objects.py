@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -186,14 +185,6 @@ TAKES_A_KEY = {
     "random_crop": lambda key: nj.data.augment.random_crop(key, IMAGES),
     "horizontal_flip": lambda key: nj.data.augment.horizontal_flip(key, IMAGES),
 }
-
-
-@pytest.fixture
-def unchecked():
-    """Switch the suite's type checks off: they would speak before the library does."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 KINDS = ("none", "text", "two inputs", "inputs by name", "strings", "key", "linen", "function", "masked")

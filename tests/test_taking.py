@@ -118,6 +118,18 @@ SAID = {
     "outputs by name": ({"apply_fn": lambda p, x: {"o": NET(p, x)}}, "the model's output is a dict; the stock losses"),
     "outputs and more": ({"apply_fn": lambda p, x: (NET(p, x), 1)}, "the model's output is a tuple; the stock losses"),
     "a metric's values": ({"metrics": {"m": lambda f, y: f}}, r"the metric 'm' has shape \(8, 1\); expected"),
+    # monitors and metrics
+    "one monitor": ({"monitors": nj.monitors.Monitor("m", None, None)}, r"monitors is a Monitor; .*pass \[monitor\]"),
+    "a word as monitor": ({"monitors": ["sigma_min"]}, "monitors holds a str; expected nj.monitors.Monitor"),
+    "a class as monitor": (
+        {"monitors": [nj.monitors.SigmaMinMonitor]},
+        r"monitors holds SigmaMinMonitor; .*called with its Jacobian",
+    ),
+    "metrics as a list": ({"metrics": [len]}, "metrics is a list; expected functions by name"),
+    "a metric of NumPy": ({"metrics": {"r": lambda f, y: np.mean(np.asarray(f))}}, "'r' cannot be compiled: .*jnp"),
+    "float labels": (CE | {"data": (X32, LABELS.astype(np.float32))}, r"expects integer labels.*pass y.astype\(int\)"),
+    "a column of labels": (CE | {"data": (X32, LABELS[:, None])}, r"expects labels \(n,\).*pass y\[:, 0\]"),
+    "variables forgotten": ({"apply_fn": nj.models.Stateful(MODULE)}, "model_state is None; .*pass model_state="),
     # model_state
     "state of another shape": (
         {"apply_fn": stateful(lambda s: s | {"mean": jnp.zeros(4)}), "model_state": STATE},
@@ -136,7 +148,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_what_has_no_meaning_is_said(name):
+def test_what_has_no_meaning_is_said(name, unchecked):
     options, message = SAID[name]
     with pytest.raises((TypeError, ValueError), match=message):
         fit(**options)
@@ -266,3 +278,26 @@ def test_paths_of_the_home_folder_and_nan_as_null(tmp_path, monkeypatch):
 def test_resuming_from_nothing_is_said(tmp_path, capsys):
     fit(checkpoint=tmp_path / "new", resume=True)
     assert f"nothing to resume in {tmp_path / 'new'}: the run begins at step 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrap", [nj.constraints.ball_coordinates, nj.constraints.regime])
+def test_an_optimizer_that_was_not_called_is_said_by_what_wraps_it(wrap, unchecked):
+    with pytest.raises(TypeError, match=r"tx is adam itself; .*call it"):
+        wrap(optax.adam, 0.1)
+
+
+def test_records_of_another_run_stay(tmp_path):
+    file = tmp_path / "history.jsonl"
+    fit(record=file)
+    before = file.read_bytes()
+    with pytest.raises(FileExistsError, match="holds another run's records already: choose another file"):
+        fit(record=file)
+    assert file.read_bytes() == before
+
+
+def test_shapes_cannot_be_an_axis_of_a_sweep(unchecked):
+    def setup(width):
+        return nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=width), SGD
+
+    with pytest.raises(TypeError, match="width is traced; expected an integer"):
+        nj.sweep(NET, setup, (X32, Y32), grid={"width": [8]}, steps=1)

@@ -27,7 +27,7 @@ def add(kinds: Any) -> None:
         epilog="Example: narrow-jax certify pyramidal --dataset digits --samples 20 --sphere --widths 100 10",
     )
     parser.set_defaults(run=run)
-    add_options(parser, OPTIONS)
+    add_options(parser, OPTIONS, TrainConfig())
     parser.add_argument("--sphere", action="store_true", help="scale each sample to norm √d")
     parser.add_argument("--targets-scale", type=float, default=1.0, help="factor of the targets")
     parser.add_argument(

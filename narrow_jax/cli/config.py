@@ -140,8 +140,8 @@ def check(config: TrainConfig) -> None:
         _checks.count("width", config.width)
     else:
         _checks.even_width(config.width)
-        _checks.zeta(config.zeta)
-        _checks.kappa(config.kappa)
+    _checks.zeta(config.zeta)
+    _checks.kappa(config.kappa)
 
 
 def claim(folder: Path, overwrite: bool) -> None:
@@ -206,13 +206,14 @@ def _config_of(folder: Path, saved: dict[str, Any]) -> TrainConfig:
     return from_json(own)
 
 
-def add_options(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """Add the options of these fields of the config, with their defaults."""
-    defaults = {field.name: field.default for field in fields(TrainConfig)}
+def add_options(parser: argparse.ArgumentParser, names: Iterable[str], defaults: TrainConfig) -> None:
+    """Add the options of these fields of the config."""
     for name in names:
-        parse = PARSERS.get(name) or type(defaults[name])
+        default = getattr(defaults, name)
+        text = HELP[name] if default is None else HELP[name].removesuffix(" (default: all)")
+        parse = PARSERS.get(name) or type(default)
         flag, choices = "--" + name.replace("_", "-"), CHOICES.get(name)
-        parser.add_argument(flag, type=parse, default=defaults[name], choices=choices, help=HELP[name])
+        parser.add_argument(flag, type=parse, default=default, choices=choices, help=text)
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:

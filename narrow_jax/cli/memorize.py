@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         "--radius 0.1",
     )
     parser.set_defaults(run=run)
-    add_options(parser, OPTIONS)
+    add_options(parser, OPTIONS, TrainConfig())
     parser.add_argument("--width", type=int, help=f"{HELP['width']} (default: the smallest that works)")
     parser.add_argument("--radius", type=float, help="ε of the ball (default: ε₀ of Theorem 1)")
     parser.add_argument("--out", type=path, help="folder of the run (default: runs/DATASET-memorize-SEED)")

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json
+from narrow_jax import _checks, _json, _progress
 from narrow_jax.cli.config import (
     HelpFormatter,
     TrainConfig,
@@ -25,6 +25,10 @@ from narrow_jax.spectra.smallest import METHODS
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
 
+_DEFAULTS = TrainConfig(samples=200)
+"""All digits with their ten classes are 17,970 rows, whose work takes many minutes."""
+_MANY_ROWS = 5000
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -37,7 +41,7 @@ def add(commands: Any) -> None:
         epilog="Example: narrow-jax spectrum --dataset digits --normalize whiten --width 120",
     )
     spectrum.set_defaults(run=run)
-    add_options(spectrum, OPTIONS)
+    add_options(spectrum, OPTIONS, _DEFAULTS)
     spectrum.add_argument(
         "--run",
         dest="folder",
@@ -60,13 +64,15 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(
             f"{args.plot} is there already: choose another file, or replace it with --overwrite"
         )
-    if args.folder is None:
-        config, params = TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), None
-    else:
-        config, params, _ = read_run(args.folder)
+    config, params = _config(args)
     data = load_data(config, args.raw_dir, args.data_dir)
     _, jacobian, start, _ = build(config, data)
     J = jacobian(start if params is None else params, data.x)
+    if (rows := J.shape[0]) > _MANY_ROWS:
+        _progress.say(
+            f"J has {rows:,} rows: the work grows with their cube, and a matrix of their products takes "
+            f"{8 * rows**2 / 2**30:.1f} GiB; fewer samples are fewer rows"
+        )
     started = time.perf_counter()
     s = nj.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
@@ -77,6 +83,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(result, s.message)
     return 0 if s.certified else 1
+
+
+def _config(args: argparse.Namespace) -> tuple[TrainConfig, Any]:
+    """Return the config of the options and no params, or both of a run."""
+    if args.folder is None:
+        return TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), None
+    config, params, _ = read_run(args.folder)
+    if given := [name for name in OPTIONS if getattr(args, name) != getattr(_DEFAULTS, name)]:
+        raise ValueError(
+            f"--run names data and model of its own, and --{given[0]} was given too: leave out one of the two"
+        )
+    return config, params
 
 
 def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         "--radius 0.1",
     )
     train.set_defaults(run=run)
-    add_options(train, (field.name for field in fields(TrainConfig)))
+    add_options(train, (field.name for field in fields(TrainConfig)), TrainConfig())
     train.add_argument("--every", type=int, help="steps between records (default: a hundredth of --steps)")
     train.add_argument("--sigma-min", action="store_true", help="record σ_min of the Jacobian in the history")
     train.add_argument("--strict", action="store_true", help="refuse a width too small for the data")
@@ -113,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         _checks.batch_size(config.batch_size, len(data.x))
     started = time.perf_counter()
     with runs.made(folder):
+        (folder / _LIVE).unlink(missing_ok=True)  # of a run that was killed
         result = nj.fit(
             apply_fn,
             params,
@@ -196,10 +197,9 @@ def _test_accuracy(
     targets = data.labels_test if config.loss == "cross_entropy" else data.y_test
     if config.labels == "random" or targets is None:
         return {}
-    accuracy = nj.losses.accuracy_for(targets)
-    return (
-        {} if accuracy is None else {"test_accuracy": float(accuracy(apply_fn(params, data.x_test), targets))}
-    )
+    outputs = apply_fn(params, data.x_test)
+    accuracy = nj.losses.accuracy_for(targets, outputs, config.loss)
+    return {} if accuracy is None else {"test_accuracy": float(accuracy(outputs, targets))}
 
 
 def _print_summary(

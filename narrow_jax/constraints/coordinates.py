@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _taking
 from narrow_jax._extra_arguments import accepted, translated
 from narrow_jax._labels import Labels, label_tree, require_selected
 from narrow_jax._masking import at_picked, masked_like, pick
@@ -53,6 +53,7 @@ def ball_coordinates(
         labels: which leaves are "w" and "v"; None for ``by_name``.
 
     Raises:
+        TypeError: no transformation, such as ``optax.adam`` uncalled.
         ValueError: bad ε; in ``init``: an unknown label, or a ball for no leaf; in ``update``: params missing or
             unlike those of ``init``.
 
@@ -65,7 +66,7 @@ def ball_coordinates(
     """
     if not callable(radius):
         _checks.radius(radius)
-    inner = optax.with_extra_args_support(tx)
+    inner = optax.with_extra_args_support(_taking.transformation(tx))
 
     def init_fn(params: Params) -> BallCoordinatesState:
         marks, step = label_tree(labels, params), jnp.zeros((), jnp.int32)
