@@ -208,7 +208,7 @@ def _scores_signs(loss: Loss, outputs: Any, y: HostArray) -> bool:
     slope = np.asarray(jax.grad(loss)(jnp.zeros_like(f), y)) * np.asarray(y)
     # slopes and not the losses: sums over the samples may agree where no sample does
     there, opposite = (np.asarray(jax.grad(loss)(s * f, s * y)) for s in (1, -1))
-    same = np.allclose(there, -opposite, rtol=1e-3, atol=1e-3 * abs(there).max())
+    same = np.allclose(there, -opposite, rtol=1e-3, atol=1e-3 * np.max(np.abs(there)))
     return bool((slope < 0).all() and same)
 
 

@@ -72,7 +72,7 @@ def _equal_columns(slopes: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the units of each pattern of slopes but that of dead units."""
     live = np.flatnonzero(slopes.any(axis=0))
     _, pattern = np.unique(slopes[:, live], axis=1, return_inverse=True)
-    for index in range(pattern.max(initial=-1) + 1):
+    for index in range(int(np.max(pattern, initial=-1)) + 1):
         yield live[pattern.ravel() == index]
 
 
