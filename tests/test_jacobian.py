@@ -197,7 +197,7 @@ class TestBadInput:
 
     def test_unknown_leaf(self):
         with pytest.raises(
-            ValueError, match=r"unknown wrt leaf 'aa': did you mean 'a'\? Expected one of a, b/c, d"
+            ValueError, match=r"unknown wrt leaf 'aa': did you mean 'a'\? Expected one of b, a, b/c, d"
         ):
             jacobian.autodiff(mlp, MLP_PARAMS, DATA, wrt="aa")
 
