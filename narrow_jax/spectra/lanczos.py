@@ -96,7 +96,8 @@ def host(apply: Callable[[np.ndarray], np.ndarray], start: np.ndarray, tolerance
             residual = 0.0 if k + 1 == rows or broken else off[k] * abs(vectors[-1, -1])
             first, second = values[-1], np.max(values, where=values < _DISTINCT * values[-1], initial=0.0)
             # relatively, since the square of an eigenvalue of an inverse may overflow
-            error = (residual / first) ** 2 / max(1 - second / first, 2.0**-60)
+            size = max(abs(first), np.finfo(float).tiny)
+            error = (residual / size) ** 2 / max(1 - second / size, 2.0**-60)
             if last or error < tolerance:
                 break
         if broken:
