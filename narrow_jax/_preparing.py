@@ -199,7 +199,7 @@ def _refuse_lookahead(opt_state: Any) -> None:
 
 def _updated(problem: Problem, params: Params, opt_state: Any) -> tuple[Problem, Any]:
     """Return the problem with the first arguments with which an update runs, and the shapes after it."""
-    value, errors = jax.ShapeDtypeStruct((), float), []
+    value, errors = jax.ShapeDtypeStruct((), jnp.result_type(float)), []
     for extra in _EXTRA:
         tried = problem._replace(extra=extra)
 
