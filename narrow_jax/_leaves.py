@@ -12,6 +12,8 @@ import numpy as np
 
 from narrow_jax import _manifest
 
+_REGISTERED = 2  # what numpy.dtype.isbuiltin says of bfloat16 and its kin
+
 
 class Leaf(NamedTuple):
     """What the manifest knows of an array."""
@@ -37,6 +39,22 @@ def on_host(named: Iterable[tuple[str, Any]]) -> tuple[list[np.ndarray], list[Le
         arrays.append(array)
         leaves.append(Leaf(name, list(leaf.shape), str(leaf.dtype), _manifest.digest(array)))
     return arrays, leaves
+
+
+def check_numbers(named: Iterable[tuple[str, Any]]) -> None:
+    """Require arrays that every writer knows.
+
+    Raises:
+        TypeError: an array of something else than numbers, booleans or dates.
+    """
+    for name, leaf in named:
+        dtype = np.dtype(bool) if _is_key(leaf) else np.dtype(leaf.dtype)
+        known = dtype.kind in "biufcmM" and dtype.char not in "gG"  # no long doubles
+        if not (known or dtype.isbuiltin == _REGISTERED):
+            raise TypeError(
+                f"{name!r} is an array of dtype {dtype}; expected numbers of 64 bits at most: leave it out of the "
+                "state, words belong in the config"
+            )
 
 
 def check_names(names: list[str]) -> None:

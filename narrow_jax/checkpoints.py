@@ -108,7 +108,8 @@ def save(
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written. What was there before stays.
-        TypeError, ValueError: JSON cannot hold the config; the step is negative; two leaves have one name.
+        TypeError, ValueError: JSON cannot hold the config; a leaf is no array of numbers; the step is negative; two
+            leaves have one name.
         ImportError: Orbax is not installed.
 
     Example:
@@ -123,6 +124,7 @@ def save(
     step, folder = int(step), Path(folder).expanduser()
     target, draft = _path(folder, step), folder / f"{_DRAFT}{step:08d}"
     config = as_json(config)
+    _leaves.check_numbers([*_leaves.named(state), *(history or {}).items()])
     arrays, leaves = _leaves.on_host(_leaves.named(state))
     _leaves.check_names([leaf.name for leaf in leaves])
     records, columns = _leaves.on_host((history or {}).items())

@@ -125,6 +125,8 @@ BAD = {
     "small kappa": (["--kappa", "0.5"], "kappa is 0.5"),
     "no zeta": (["--zeta", "0"], "zeta is 0.0"),
     "learning rate": (["--learning-rate", "0"], "learning rate is 0.0"),
+    "zeta of the standard net": (["--model", "standard", "--zeta", "-1"], "zeta is -1.0"),
+    "no step to resume": (["--resume", "7"], "checkpoints holds no checkpoint of step 7"),
     "steps": (["--steps", "0"], "steps is 0"),
     "large batch": (["--batch-size", "31"], "batch_size is 31 and there are 30 samples"),
     "data set": (["--dataset", "mnits"], "unknown data set 'mnits': did you mean 'mnist'"),
@@ -141,6 +143,15 @@ def test_bad_input_is_status_2_with_one_clear_line(tmp_path, capsys, options, me
     assert message in error
     assert error.startswith("narrow-jax train: ")
     assert not (tmp_path / "params.npz").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
+    (tmp_path / "file").write_text("earlier")
+    for out, message in (("file", "is a file; expected a folder"), ("file/below", "cannot be made")):
+        assert main([*QUICK, "--out", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*QUICK, "--out", str(tmp_path / "new"), "--resume", "7"]) == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_width_too_small_is_noted_in_one_sentence(tmp_path, capsys):

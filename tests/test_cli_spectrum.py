@@ -46,6 +46,16 @@ def test_spectrum_of_a_run(tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.startswith("certified: ")
     assert "30 × 160" in text
+    assert main(["spectrum", "--run", str(tmp_path), "--width", "10"]) == 2
+    assert "--run names data and model of its own, and --width was given too" in capsys.readouterr().err
+
+
+def test_the_default_is_a_sample_that_takes_seconds(capsys):
+    with pytest.raises(SystemExit):
+        main(["spectrum", "--help"])
+    assert "random subset of that many training samples (default: 200)" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.filterwarnings("ignore:width")

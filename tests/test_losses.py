@@ -220,6 +220,7 @@ OWN = {
     ),
     "logistic": (SIGNS, 1, lambda f, y: jnp.mean(jax.nn.softplus(-f * y)), True),
     "hinge": (SIGNS, 1, lambda f, y: jnp.mean(jnp.maximum(0, 1 - f * y)), True),
+    "a threshold at one": (SIGNS, 1, lambda f, y: jnp.mean(jax.nn.softplus((1 - f) * y)), False),
     "probabilities of a sign": (SIGNS, 1, by_sign, False),
     "real": (SIGNS / 3, 1, lambda f, y: jnp.mean(jnp.abs(f - y)), False),
 }

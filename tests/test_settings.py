@@ -16,6 +16,7 @@ net, adam = nj.models.pairwise_apply, optax.adam(0.01)
 """
 
 DEBUGGED = """
+nj.fit(net, p, nj.constraints.regime(adam, np.inf), (x, y), steps=3)  # first: nothing is compiled yet
 nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8, outputs=2, kappa=4.0)
 nj.initializers.lecun(jax.random.key(0), inputs=5, width=8)
 nj.initializers.pyramidal(jax.random.key(0), inputs=5, widths=(8, 3, 1))

@@ -286,18 +286,101 @@ def test_an_optimizer_that_was_not_called_is_said_by_what_wraps_it(wrap, uncheck
         wrap(optax.adam, 0.1)
 
 
-def test_records_of_another_run_stay(tmp_path):
-    file = tmp_path / "history.jsonl"
-    fit(record=file)
-    before = file.read_bytes()
-    with pytest.raises(FileExistsError, match="holds another run's records already: choose another file"):
-        fit(record=file)
-    assert file.read_bytes() == before
-
-
 def test_shapes_cannot_be_an_axis_of_a_sweep(unchecked):
     def setup(width):
         return nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=width), SGD
 
     with pytest.raises(TypeError, match="width is traced; expected an integer"):
         nj.sweep(NET, setup, (X32, Y32), grid={"width": [8]}, steps=1)
+
+
+# what measures, and what makes the runs of a sweep
+
+
+def watch(value, name="own"):
+    return nj.monitors.Monitor(name, lambda p, x: (), lambda s, p, x: (s, value(p)))
+
+
+def sweep(setup=lambda rate: (P, optax.sgd(rate)), **options):
+    return nj.sweep(NET, setup, (X32, Y32), **({"grid": {"rate": [0.01]}, "steps": 2} | options))
+
+
+def sam_around_regime():
+    with jax.numpy_dtype_promotion("standard"):  # sam adds the booleans of the state to numbers
+        fit(tx=optax.contrib.sam(nj.constraints.regime(SGD, 0.1), SGD))
+
+
+UNFIT = {
+    "an array of a monitor": (
+        lambda: fit(monitors=[watch(lambda p: p["w"][0])]),
+        r"the monitor 'own' is float32\[8\]; expected one real number",
+    ),
+    "words of a monitor": (lambda: fit(monitors=[watch(lambda p: "high")]), "the monitor 'own' is a str"),
+    "a metric's number as name": (
+        lambda: fit(metrics={3: lambda f, y: f.mean()}),
+        "the name 3 of a monitor or",
+    ),
+    "a loss with an if": (
+        lambda: fit(loss=lambda f, y: f.sum() if f.sum() > 0 else y.sum()),
+        "jnp.where for `if`",
+    ),
+    "labels as booleans": (
+        lambda: fit(params=P2, data=(X32, LABELS > 0), loss="cross_entropy"),
+        r"expects integer labels, one a sample: pass y.astype\(int\)",
+    ),
+    "a state of another kind after sam": (
+        sam_around_regime,
+        r"goes inside: nj.constraints.regime\(wrapper, radius\)",
+    ),
+    "a list as grid": (lambda: sweep(grid=[0.1]), "grid is a list; expected values by name"),
+    "words on an axis": (lambda: sweep(grid={"rate": ["low"]}), "grid axis 'rate' is an array of dtype <U3"),
+    "a setup of params": (
+        lambda: sweep(lambda rate: P),
+        r"setup returned a dict; expected a pair \(params, tx\)",
+    ),
+    "a traced number": (lambda: jax.jit(lambda n: fit(steps=n))(2), "steps is traced; .* loop over them"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_measures_or_sweeps_wrongly_is_said(name, unchecked):
+    call, message = UNFIT[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_numbers_of_python_are_monitored():
+    assert fit(monitors=[watch(lambda p: 0.5)]).history["own"].tolist() == [0.5] * 3
+
+
+def test_tables_of_data_frame_libraries_are_taken():
+    class Column:  # a Series: it has a dtype and a shape, and its class is of the library
+        __module__ = "pandas.core.series"
+        dtype, shape = np.dtype("float32"), (8, 1)
+
+        def __array__(self, dtype=None, copy=None):
+            return Y32
+
+    np.testing.assert_array_equal(fit(data=(X32, Column())).params["w"], fit().params["w"])
+
+
+# nothing that was there is lost, nothing is left where nothing was done
+
+
+def test_records_of_another_run_are_not_replaced(tmp_path):
+    fit(record=tmp_path / "history.jsonl", checkpoint=tmp_path / "saved")
+    before = (tmp_path / "history.jsonl").read_text()
+    with pytest.raises(FileExistsError, match="another run's records already: choose another file"):
+        fit(record=tmp_path / "history.jsonl")
+    assert (tmp_path / "history.jsonl").read_text() == before
+    fit(record=tmp_path / "history.jsonl", checkpoint=tmp_path / "saved", resume=np.True_)
+    assert (tmp_path / "history.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "options", [{"data": (X32, Y32[:3])}, {"resume": 7}], ids=["bad data", "no such step"]
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, options):
+    with pytest.raises(ValueError, match=r"expected one row of y a sample|holds no checkpoint of step 7"):
+        fit(checkpoint=tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()

@@ -73,6 +73,15 @@ def test_config_that_json_cannot_hold_is_a_type_error(config):
         checkpoints.as_json(config)
 
 
+@pytest.mark.parametrize(
+    "leaf", [np.array("a"), np.zeros(2, [("a", "f4")]), np.zeros(2, np.longdouble), np.array([None])]
+)
+def test_only_numbers_are_saved_in_checkpoints(tmp_path, leaf):
+    with pytest.raises(TypeError, match=r"'w' is an array of dtype .*; expected numbers of 64 bits at most"):
+        checkpoints.save(tmp_path, 1, {"w": leaf}, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_config_that_contains_itself():
     config = {}
     config["config"] = config

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from narrow_jax import _checks, _taking
@@ -94,6 +95,8 @@ def ball_coordinates(
 
 def _scale(marks: Any, radius: ArrayLike) -> Params:
     """Return the units of the new coordinates with s = min(ε, 1), and s = 1 for ε = 0, masked at free leaves."""
+    if not isinstance(radius, jax.Array):
+        radius = np.minimum(radius, 1)  # an infinity is not computed with: JAX_DEBUG_INFS would report it
     radius = jnp.asarray(radius, float)
     s = jnp.where(
         radius > 0, jnp.minimum(radius, 1), jnp.ones_like(radius)
