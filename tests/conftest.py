@@ -1,6 +1,7 @@
 """Strict settings for every test here: no silent promotion, float64 on request only, shapes checked."""
 
 import importlib.util
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -14,11 +15,22 @@ if importlib.util.find_spec("jaxtyping") and importlib.util.find_spec("beartype"
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("reproducible")
 
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 30_000  # of the 65,530 that Linux gives a process; every compiled program holds some
+
 
 def pytest_configure(config):
     """Share compiled programs between tests, workers and runs: compilation is most of the suite's time."""
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """Forget compiled programs before the process has no memory maps left for the next one."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
