@@ -112,7 +112,7 @@ def _() -> Any:
 
 @case("W7 bfloat16", "bfloat16 comes back", equals("bfloat16"))
 def _() -> Any:
-    from narrow_jax import runs
+    from narrow_jax.checkpoints import runs
 
     with tempfile.TemporaryDirectory() as folder:
         runs.save(folder, {"w": jnp.ones(2, jnp.bfloat16)}, {})
@@ -221,7 +221,7 @@ def _() -> Any:
 
 @case("W15 the start vector as singular vector", "1, 3, 3", equals("1, 3, 3"))
 def _() -> Any:
-    from narrow_jax.spectra import lanczos
+    from narrow_jax.linalg import lanczos
 
     q = rotation(lanczos.start_vector(3))
     J = nj.jacobian.explicit(q @ np.diag([2.0, 1.0, 3.0]))

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from narrow_jax import _json
+from narrow_jax.checkpoints import strict_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -81,6 +81,8 @@ def write(name: str, command: str, records: list[dict[str, Any]], *packages: str
     path = RESULTS / f"{name}.json"
     content = {"command": command, "machine": machine(*packages), "records": records}
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(_json.plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    part.write_text(
+        json.dumps(strict_json.plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     part.replace(path)
     return path

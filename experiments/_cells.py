@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from narrow_jax import _json
+from narrow_jax.checkpoints import strict_json
 
 
 def path(text: str) -> Path:
@@ -33,7 +33,7 @@ def claim(args: argparse.Namespace) -> None:
     noted = args.out / "options.json"
     if (args.out / "summary.json").is_file():
         _refuse_others(
-            args.out / "summary.json", _read(noted) if noted.is_file() else {}, _json.plain(options)
+            args.out / "summary.json", _read(noted) if noted.is_file() else {}, strict_json.plain(options)
         )
     args.out.mkdir(parents=True, exist_ok=True)
     _replace(noted, options)
@@ -53,7 +53,7 @@ def resumed(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     earlier = _read(path)
-    _refuse_others(path, earlier["settings"], _json.plain(settings))
+    _refuse_others(path, earlier["settings"], strict_json.plain(settings))
     return earlier["cells"]
 
 
@@ -68,7 +68,7 @@ def _read(path: Path) -> Any:
 
 def _replace(path: Path, content: Any) -> None:
     part = path.with_suffix(".part")
-    part.write_text(_json.dumps(content, indent=1) + "\n")
+    part.write_text(strict_json.dumps(content, indent=1) + "\n")
     part.replace(path)
 
 

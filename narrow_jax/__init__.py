@@ -17,7 +17,8 @@ from narrow_jax import (
     solvers,
     spectra,
 )
-from narrow_jax._memory import MemoryBudgetError
+from narrow_jax._checks import MemoryBudgetError
+from narrow_jax.checkpoints import runs
 from narrow_jax.solvers import Memorized, memorize
 from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
 from narrow_jax.training import FitResult, fit, sweep
@@ -44,6 +45,7 @@ __all__ = [
     "plots",
     "precision",
     "projections",
+    "runs",
     "sigma_min",
     "singular_values",
     "solvers",

@@ -11,8 +11,8 @@ from pyramids import SIGMA, problem
 
 import narrow_jax as nj
 from narrow_jax.activations import Activation
-from narrow_jax.certificates import start
-from narrow_jax.certificates.assumptions import PARALLEL
+from narrow_jax.certificates.narrow_nets.assumptions import PARALLEL
+from narrow_jax.certificates.pyramidal_nets import start
 
 PARALLELS = "no two samples are parallel"
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import checkpoints, runs
+from narrow_jax import checkpoints
+from narrow_jax.checkpoints import runs
 from narrow_jax.cli import main
 from narrow_jax.cli.config import CHOICES, TrainConfig, build, from_json, load_data, to_json
 

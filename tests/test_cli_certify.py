@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import runs
+from narrow_jax.checkpoints import runs
 from narrow_jax.cli import main
 
 CONFIG = {"dataset": "synthetic", "samples": 30, "activation": "relu", "model": "standard"}

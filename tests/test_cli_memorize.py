@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import runs
+from narrow_jax.checkpoints import runs
 from narrow_jax.cli import certify_memorization, config, main
 
 SMALL = ["--dataset", "synthetic", "--samples", "30"]

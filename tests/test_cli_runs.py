@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import checkpoints, runs
+from narrow_jax import checkpoints
+from narrow_jax.checkpoints import runs
 from narrow_jax.cli import main
 
 QUICK = [

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrow_jax import projections
-from narrow_jax.constraints import ball_coordinates, by_name, project, regime, report
+from narrow_jax.constraints import ball_coordinates, project, regime, report
+from narrow_jax.labels import by_name
 
 # units in the last place of the params lost in p + (q − p) and in the projection itself; measured 2
 ULPS = 8

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import _rounding as fl
 from narrow_jax.jacobian import one_hidden
-from narrow_jax.spectra import enclosure, host, routes
+from narrow_jax.linalg import host
+from narrow_jax.linalg import rounding as fl
+from narrow_jax.spectra import enclosure, routes
 
 mp.mp.dps = 60
 DRAWS = range(15)

@@ -6,7 +6,7 @@ import pytest
 import scipy.optimize
 
 import narrow_jax as nj
-from narrow_jax.certificates import constrained
+from narrow_jax.certificates.narrow_nets import problem7
 from narrow_jax.solvers import kkt_steps, solve_kkt
 
 KEY = jax.random.key(0)
@@ -289,11 +289,11 @@ def test_second_derivatives_from_one_product_a_kind_of_weight(model, k, x64):
     center = {"w": np.tile(half, 2), "v": rng.normal(size=(WIDTH // 2 if pairwise else WIDTH, k)) / 2}
     zeta = 1e-3 if pairwise else None
     y = np.stack([y] * k, axis=1)
-    p = constrained.constrained(center, x, y, 0.5, zeta, np.inf, nj.activations.get("tanh"))
+    p = problem7.constrained(center, x, y, 0.5, zeta, np.inf, nj.activations.get("tanh"))
     point = p.point(jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), center))
     steps = 1e-5 * np.eye(point.size)
     ahead, behind = (
-        np.array([constrained.natural(p, point + sign * step)[1] for step in steps]) for sign in (1, -1)
+        np.array([problem7.natural(p, point + sign * step)[1] for step in steps]) for sign in (1, -1)
     )
     expected = (ahead - behind) / 2e-5
     assert np.abs(expected).max() > 1
@@ -307,7 +307,7 @@ def on_the_sphere():
         x, y = problem()
         s = solve_kkt(KEY, x, y, WIDTH, 0.5, model="standard", tolerance=1e-12)
         tanh = nj.activations.get("tanh")
-        p = constrained.constrained(s.center, x, y[:, None], 0.5, None, np.inf, tanh)
+        p = problem7.constrained(s.center, x, y[:, None], 0.5, None, np.inf, tanh)
         point = p.point(s.params)
         yield p, point, s
 
@@ -324,7 +324,7 @@ def test_exact_step_on_the_sphere_knows_its_curvature(on_the_sphere, x64):
     away = p.project(np.where(hidden, 1.001, 1) * (point + 1e-4 * noise))
     model = kkt_steps.model_at(p, away)
     steps = [kkt_steps.damped_point(p, away, model, 1e-15, exact)[0] for exact in (True, False)]
-    before, exact, gauss = (float(np.linalg.norm(constrained.natural(p, at)[2])) for at in (away, *steps))
+    before, exact, gauss = (float(np.linalg.norm(problem7.natural(p, at)[2])) for at in (away, *steps))
     assert exact < before / 200
     assert gauss > 10 * exact
 

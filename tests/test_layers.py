@@ -1,35 +1,27 @@
 """Imports only go down: the layer rule, read from the source."""
 
 import ast
+import importlib
+import pkgutil
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "narrow_jax"
+README = Path(__file__).parents[1] / "README.md"
+PACKAGE = README.with_name("narrow_jax")
 LAYERS = [
-    {"_json", "_typing"},
-    {
-        "_checks",
-        "_epochs",
-        "_float64",
-        "_manifest",
-        "_masking",
-        "_memory",
-        "_operators",
-        "_progress",
-        "_rounding",
-        "precision",
-    },
-    {"_elementary", "_extra_arguments", "_leaves", "_paths"},
-    {"_labels", "_taking", "activations", "losses", "projections", "spectra"},
+    {"_typing"},
+    {"_checks", "_progress", "precision"},
+    {"labels", "linalg"},
+    {"activations", "checkpoints", "losses", "projections", "spectra"},
     {"initializers", "constraints", "jacobian", "monitors"},
-    {"checkpoints", "models", "plots"},
-    {"_loop", "data", "runs"},
-    {"_preparing", "_resuming", "_streaming"},
-    {"training", "certificates"},
-    {"solvers"},
+    {"models", "plots", "data"},
+    {"certificates"},
+    {"solvers", "training"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -42,6 +34,9 @@ OWNERS = {  # heavy or optional packages, and the only modules that may import t
     "rich": {"_progress"},
     "orbax": {"checkpoints"},
 }
+PACKAGES = sorted(
+    ".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")
+)
 MODULES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
 
@@ -61,6 +56,22 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def test_the_map_in_the_readme_is_that_of_the_layers():
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", README.read_text(), re.MULTILINE)
+    assert [(int(level), set(re.findall(r"`(\w+)/?`", names))) for level, names in rows] == list(
+        enumerate(LAYERS)
+    )
+
+
+def offered(package: str) -> set[str]:
+    """Names that a package's __init__ binds."""
+    body = ast.parse((PACKAGE / package / "__init__.py").read_text()).body
+    imported = [alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assigned = [node.targets[0].id for node in body if isinstance(node, ast.Assign)]
+    return {alias.asname or alias.name for alias in imported} | {*defined, *assigned}
+
+
 def test_every_module_has_a_layer():
     assert {unit(path) for path in MODULES} == set(LEVEL)
 
@@ -72,10 +83,21 @@ def test_imports_go_down(path):
         parts = name.split(".")
         if parts[0] == "narrow_jax" and parts[1:2] and parts[1] in LEVEL and parts[1] != own:
             assert LEVEL[parts[1]] < LEVEL[own], f"{own} imports {parts[1]}"
+            assert len(parts) <= 3, f"{own} imports {name}, which is inside of {parts[1]}"
+            assert set(parts[2:]) <= offered(parts[1]), (
+                f"{own} imports {name}, which {parts[1]} does not offer"
+            )
         if parts[0] in OWNERS:
             assert own in OWNERS[parts[0]], f"{own} imports {parts[0]}"
         assert "jax._src" not in name
         assert not name.startswith("jax.core")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_is_hidden_by_a_function_of_its_name(package):
+    rooms = {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}
+    bound = {name: getattr(importlib.import_module(package), name, None) for name in rooms}
+    assert [name for name, value in bound.items() if not isinstance(value, types.ModuleType | None)] == []
 
 
 def test_rule_sees_an_upward_import(tmp_path):

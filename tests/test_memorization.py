@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from memorizing import KEY, WIDTH, D, N, exact_loss, exact_residual, gaussian, jacobian, start
 
 import narrow_jax as nj
-from narrow_jax.certificates import bounds
+from narrow_jax.certificates.narrow_nets import constants
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_lipschitz_bound_holds_and_is_not_vacuous():
     sigma = nj.activations.get("tanh")
     rng = np.random.default_rng(0)
     v = rng.normal(size=(4, 2))
-    L = bounds.lipschitz(v, bounds.input_norm(x), sigma)
+    L = constants.lipschitz(v, constants.input_norm(x), sigma)
     ratios = []
     for _ in range(50):
         w = 0.3 * rng.normal(size=(5, 8))
@@ -40,7 +40,7 @@ def test_lipschitz_bound_holds_and_is_not_vacuous():
 def test_input_norm_is_a_tight_upper_bound(shape, scale):
     x = np.random.default_rng(0).normal(size=shape)
     exact = np.linalg.norm(np.linalg.norm(x, axis=1, keepdims=True) * x, 2)
-    bound = bounds.input_norm(scale * x) / scale / scale
+    bound = constants.input_norm(scale * x) / scale / scale
     assert exact * (1 - 1e-14) <= bound <= exact * (1 + 1e-6)
 
 
@@ -68,7 +68,7 @@ def test_residual_bound_is_honest(radius):
     x, y = gaussian(N // 2, k=2)
     m = nj.memorize(KEY, x, y, width=WIDTH, radius=radius)
     with jax.enable_x64(True):
-        computed, rounding = bounds.residual(m.params, x, y, nj.activations.get("tanh"))
+        computed, rounding = constants.residual(m.params, x, y, nj.activations.get("tanh"))
     exact = mpmath.sqrt(2 * exact_loss(m.params, x, y))
     assert abs(exact - computed) <= rounding
     assert rounding < 1e-6

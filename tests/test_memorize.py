@@ -6,7 +6,7 @@ import pytest
 from memorizing import KEY, WIDTH, D, N, exact_loss, gaussian, jacobian, start
 
 import narrow_jax as nj
-from narrow_jax.certificates.samples import distinct
+from narrow_jax.certificates.narrow_nets.samples import distinct
 
 
 @pytest.fixture

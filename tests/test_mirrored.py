@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from narrow_jax import constraints
-from narrow_jax.constraints import by_path
+from narrow_jax.labels import by_path
 from narrow_jax.models import PairwiseHead, is_mirrored, mirror, mirrored, pairwise_head
 
 PARAMS = {

@@ -8,8 +8,8 @@ import pytest
 from optax import contrib
 
 import narrow_jax as nj
-from narrow_jax import _preparing
 from narrow_jax.constraints import project, regime
+from narrow_jax.training import preparing
 
 RATE, RADIUS = 0.05, 0.5
 RNG = np.random.default_rng(0)
@@ -65,16 +65,16 @@ def fit(start, tx, **options):
 @pytest.mark.parametrize("name", ALL)
 def test_an_update_runs_and_keeps_every_shape(start, name, where):
     data = (X, Y)
-    tx = WHERE[where](_preparing._taking.transformation(ALL[name]()))
-    problem, _ = _preparing.prepare(
+    tx = WHERE[where](preparing._taking.transformation(ALL[name]()))
+    problem, _ = preparing.prepare(
         nj.models.pairwise_apply, start, tx, data, "squared", None, None, None, None, (), {}
     )
-    assert _preparing.begin(problem, start, None)[0].extra
+    assert preparing.begin(problem, start, None)[0].extra
 
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_those_with_wishes_of_their_own_learn_inside_the_ball(start, name):
-    result = fit(start, WHERE["regime"](_preparing._taking.transformation(SPECIAL[name]())))
+    result = fit(start, WHERE["regime"](preparing._taking.transformation(SPECIAL[name]())))
     assert result.history["loss"][-1] < result.history["loss"][0]
     assert result.history["relative_distance"][-1] <= 1 + 1e-4
 

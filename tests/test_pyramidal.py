@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pyramids import SIGMA, WIDTHS, autodiff, descend, exact_constants, exact_sigma, problem, sigma
 
 import narrow_jax as nj
-from narrow_jax.certificates import sharper, start
-from narrow_jax.certificates.guarantee import Guarantee
-from narrow_jax.certificates.pyramidal import Constants
+from narrow_jax.certificates.pyramidal_nets import sharper, start
+from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
+from narrow_jax.certificates.pyramidal_nets.theorem3_2 import Constants
 
 CONSTANTS = 1e-10  # relative: room for the rounding to the safe side
 certify = nj.certificates.pyramidal

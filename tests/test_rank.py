@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu
-from narrow_jax.certificates import depth_width, null_space, ranges, stationary_value
-from narrow_jax.certificates.tangent import tangent
+from narrow_jax.certificates import stationary_value
+from narrow_jax.certificates.depth_width import null_space, ranges, theorem1
+from narrow_jax.certificates.depth_width.tangent import tangent
+from narrow_jax.linalg.rank import numerical_rank
 from narrow_jax.solvers import steps
-from narrow_jax.spectra.rank import numerical_rank
 
 METHODS = ("dense", "qr", "cholesky", "lsmr")
 SCALES = st.integers(-40, 40)
@@ -286,8 +287,8 @@ def test_samples_too_small_to_be_seen_leave_no_rank_resolved(method):
 
 
 def test_status_says_what_it_means():
-    assert set(depth_width.STATUSES) == {"resolved", "no_gap", "cutoff_dependent", "estimate"}
-    assert "no gap shows it" in depth_width.STATUSES["no_gap"]
+    assert set(theorem1.STATUSES) == {"resolved", "no_gap", "cutoff_dependent", "estimate"}
+    assert "no gap shows it" in theorem1.STATUSES["no_gap"]
 
 
 # --- White noise and Newton's factor -----------------------------------------------------------------------

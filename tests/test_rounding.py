@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from narrow_jax import _rounding as fl
+from narrow_jax.linalg import rounding as fl
 
 U = 2.0**-1022
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from narrow_jax import checkpoints, runs
+from narrow_jax import checkpoints
+from narrow_jax.checkpoints import runs
 
 PARAMS = {"w": np.arange(12.0).reshape(3, 4), "v": np.ones((2, 1), np.float32)}
 

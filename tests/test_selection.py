@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 import narrow_jax as nj
-from narrow_jax.constraints import ball_coordinates, by_path, project, regime
+from narrow_jax.constraints import ball_coordinates, project, regime
+from narrow_jax.labels import by_path
 
 SGD = optax.sgd(0.1)
 W, V = {"w": jnp.ones((2, 4)), "bias": jnp.ones(4)}, {"v": jnp.ones((2, 1))}

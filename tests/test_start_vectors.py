@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax.spectra import device, host, lanczos, tracking
+from narrow_jax.linalg import device, host, lanczos
+from narrow_jax.spectra import tracking
 
 
 def hiding(rows, dimension, values, seed=0):

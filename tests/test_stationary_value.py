@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu, per_unit
-from narrow_jax.certificates import depth_width, null_space, ranges, stationary_value
-from narrow_jax.certificates.tangent import tangent
+from narrow_jax.certificates import stationary_value
+from narrow_jax.certificates.depth_width import null_space, ranges, theorem1
+from narrow_jax.certificates.depth_width.tangent import tangent
 
 pytestmark = pytest.mark.usefixtures("x64")
 FACTORISATIONS = ("dense", "qr", "cholesky")
@@ -251,7 +252,7 @@ def test_slabs_of_every_size_give_the_same(monkeypatch):
     for name in ("tall", "wide"):
         params, x, y, _ = problem(name)
         whole = stationary_value(params, x, y, method="cholesky")
-        monkeypatch.setattr("narrow_jax.certificates.tangent.SLAB", 100)
+        monkeypatch.setattr("narrow_jax.certificates.depth_width.tangent.SLAB", 100)
         parts = stationary_value(params, x, y, method="cholesky")
         assert parts.value == pytest.approx(whole.value, rel=1e-11)
         np.testing.assert_allclose(parts.layers, whole.layers, atol=1e-10)
@@ -273,7 +274,7 @@ def test_float32_params_are_cast_first():
 def test_dead_net_has_the_value_of_no_net(samples):
     x, y = np.abs(np.random.default_rng(0).normal(size=(samples, 2))), np.ones((samples, 1))
     params = {"w1": -np.ones((2, 3)), "w2": np.ones((3, 2)), "w3": np.ones((2, 1))}
-    for method in depth_width.METHODS:
+    for method in theorem1.METHODS:
         s = stationary_value(params, x, y, method=method)
         assert (s.loss, s.value, s.baseline, s.gap) == (samples / 2, samples / 2, samples / 2, 0.0)
         assert s.zeros == 2 * samples  # all of the second layer, which stays at 0 around θ
@@ -332,12 +333,12 @@ def assert_stated_memory_is_enough(params, x, y, activation, method):
     stationary_value(params, x, y, activation, method=method)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak <= 1.1 * depth_width.plan(tangent(params, x, activation))[method] + 2**17
+    assert peak <= 1.1 * theorem1.plan(tangent(params, x, activation))[method] + 2**17
 
 
 def test_small_budget_names_what_fits():
     params, x, y, _ = problem("tall")
-    needs = depth_width.plan(tangent(params, x, "relu"))
+    needs = theorem1.plan(tangent(params, x, "relu"))
     budget = needs["lsmr"] + 1000
     with pytest.raises(
         nj.MemoryBudgetError, match=rf"'dense' needs {needs['dense']:,} bytes.*would fit: 'lsmr'"

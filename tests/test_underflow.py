@@ -15,9 +15,10 @@ import pytest
 from pyramids import SIGMA, WIDTHS, exact_constants, problem
 
 import narrow_jax as nj
-from narrow_jax import _rounding as fl
-from narrow_jax.certificates import bounds, guarantee, invariants, sharper, start
-from narrow_jax.certificates.guarantee import Guarantee
+from narrow_jax.certificates.narrow_nets import constants
+from narrow_jax.certificates.pyramidal_nets import guarantee, invariants, sharper, start
+from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
+from narrow_jax.linalg import rounding as fl
 
 SCALES = [5e-324, 2.0**-565, 1e-160, 2.0**-398, 1.0, 1e160, 1e300]
 KEY = jax.random.key(0)
@@ -63,15 +64,15 @@ def test_lipschitz_constants_and_norms_are_upper_bounds(a, b):
     with mpmath.workdps(50):
         row = mpmath.sqrt(mpf(v[3, 0]) ** 2 + mpf(v[3, 1]) ** 2)
         inputs = max(mpmath.fsum(mpf(entry) ** 2 for entry in sample) for sample in x)  # ‖x_i‖² of one sample
-        found = bounds.row_norm(v), bounds.input_norm(x)
+        found = constants.row_norm(v), constants.input_norm(x)
         assert found[0] >= row
         assert found[1] >= inputs
-        assert bounds.lipschitz(v, found[1], sigma) >= mpf(sigma.sup_second_derivative) * row * inputs
+        assert constants.lipschitz(v, found[1], sigma) >= mpf(sigma.sup_second_derivative) * row * inputs
         away = mpmath.sqrt(mpmath.fsum(mpf(entry) ** 2 for entry in x.ravel()))
-        assert bounds.distance(x, 0 * x) >= away
+        assert constants.distance(x, 0 * x) >= away
         if fl.NORMAL < away < 1e308:
-            assert bounds.distance(x, 0 * x) <= away * (1 + 1e-12)
-    assert bounds.distance(x, x) == bounds.row_norm(0 * v) == bounds.input_norm(0 * x) == 0
+            assert constants.distance(x, 0 * x) <= away * (1 + 1e-12)
+    assert constants.distance(x, x) == constants.row_norm(0 * v) == constants.input_norm(0 * x) == 0
 
 
 SINE = nj.activations.get("sin")

@@ -16,7 +16,7 @@ import narrow_jax as nj
 from benchmarks.adversary import exact, tricks
 from benchmarks.adversary.exact import mp
 from benchmarks.adversary.outcome import Outcome, call, judged
-from narrow_jax.spectra import lanczos
+from narrow_jax.linalg import lanczos
 
 Rng = np.random.Generator
 METHODS = ("auto", "gram", "qr", "dense")

@@ -7,8 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from narrow_jax import _elementary
 from narrow_jax._typing import Array
+from narrow_jax.linalg import elementary
 
 # The errors of the values below, in units of 2⁻⁵³ with EXP_ERROR = 4. tanh = (1 − e)/(1 + e), e = exp(−2|z|): slope
 # 2e/(1 + e)² ≤ 1/2 for log e and 3 roundings: 5. sigmoid: slope ≤ 1/4, 2 roundings: 3, stated as 4. softplus = log1p(e)
@@ -18,19 +18,19 @@ from narrow_jax._typing import Array
 
 def tanh_value(z: Array) -> Array:
     """Return tanh z."""
-    e = _elementary.exp_negative(2 * jnp.abs(z))
+    e = elementary.exp_negative(2 * jnp.abs(z))
     return jnp.sign(z) * ((1 - e) / (1 + e))
 
 
 def sigmoid_value(z: Array) -> Array:
     """Return the logistic function."""
-    e = _elementary.exp_negative(jnp.abs(z))
+    e = elementary.exp_negative(jnp.abs(z))
     return jnp.where(z >= 0, 1.0, e) / (1 + e)
 
 
 def softplus_value(z: Array) -> Array:
     """Return log(1 + exp z)."""
-    return jnp.maximum(z, 0.0) + _elementary.log1p(_elementary.exp_negative(jnp.abs(z)))
+    return jnp.maximum(z, 0.0) + elementary.log1p(elementary.exp_negative(jnp.abs(z)))
 
 
 # The errors of the derivatives below, in units of 2⁻⁵³: e carries EXP_ERROR = 4, and log e ↦ log(e/(1 + e)²) has slope
@@ -39,13 +39,13 @@ def softplus_value(z: Array) -> Array:
 
 def tanh_derivative(z: Array) -> Array:
     """Return tanh' z."""
-    e = _elementary.exp_negative(2 * jnp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
+    e = elementary.exp_negative(2 * jnp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
     return 4 * e / (1 + e) ** 2
 
 
 def sigmoid_derivative(z: Array) -> Array:
     """Return s(1 − s), s the logistic function."""
-    e = _elementary.exp_negative(jnp.abs(z))
+    e = elementary.exp_negative(jnp.abs(z))
     return e / (1 + e) ** 2
 
 

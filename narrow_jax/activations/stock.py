@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _elementary
+from narrow_jax import _checks
 from narrow_jax._typing import Array
 from narrow_jax.activations import formulas
 from narrow_jax.activations.activation import Activation, Elementwise
 from narrow_jax.activations.families import leaky_relu
+from narrow_jax.linalg import elementary
 
 # σ' of swish is extreme where 2 + z(1 − 2s) = 0, at z tanh(z/2) = 2: there s = 1/2 ± 1/z and σ' = 1/2 ± z/4
 _SWISH_EXTREME = 2.3993572805154677
@@ -76,14 +77,14 @@ _NAMED = {
         Activation(
             "sin",
             jnp.sin,
-            _elementary.cos,
+            elementary.cos,
             lipschitz=1.0,
             min_derivative=-1.0,
             sup_second_derivative=1.0,
-            derivative_error=_elementary.COS_ERROR,
-            derivative_range=_elementary.COS_RANGE,
+            derivative_error=elementary.COS_ERROR,
+            derivative_range=elementary.COS_RANGE,
             analytic=True,
-            value=lambda z: _elementary.cos(z - math.pi / 2),
+            value=lambda z: elementary.cos(z - math.pi / 2),
             value_error=12.0,
         ),
         Activation(

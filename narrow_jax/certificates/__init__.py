@@ -15,14 +15,11 @@
 ``white_noise_loss``      the loss of local minima on Gaussian data, predicted and simulated
 """
 
-from narrow_jax.certificates.assumptions import Assumptions, Check, assumptions
-from narrow_jax.certificates.depth_width import StationaryValue, stationary_value
-from narrow_jax.certificates.guarantee import Guarantee
-from narrow_jax.certificates.hermite import hermite_coefficients, hermite_tail, khatri_rao_sigma_min
-from narrow_jax.certificates.invariants import Broken, PyramidalInvariants
-from narrow_jax.certificates.kkt import KKT, kkt, natural_residual
-from narrow_jax.certificates.lambda_star import LambdaStar, lambda_star
-from narrow_jax.certificates.linear_units import (
+from narrow_jax.certificates.depth_width.cutoffs import CUTOFFS as CUTOFFS
+from narrow_jax.certificates.depth_width.proposition2 import WhiteNoiseLoss, white_noise_loss
+from narrow_jax.certificates.depth_width.theorem1 import METHODS as METHODS
+from narrow_jax.certificates.depth_width.theorem1 import StationaryValue, stationary_value
+from narrow_jax.certificates.depth_width.theorem2 import (
     BasisFunctionBound,
     LinearUnits,
     basis_function_bound,
@@ -30,10 +27,35 @@ from narrow_jax.certificates.linear_units import (
     regression_value,
     separated_params,
 )
-from narrow_jax.certificates.narrow import Memorization, NiceRegion, memorization, nice_region
-from narrow_jax.certificates.pyramidal import PyramidalCertificate, pyramidal
-from narrow_jax.certificates.white_noise import WhiteNoiseLoss, white_noise_loss
-from narrow_jax.certificates.widths import LecunWidth, WidthRequirement, lecun_width, width_requirements
+from narrow_jax.certificates.narrow_nets.assumptions import Assumptions, Check, assumptions
+from narrow_jax.certificates.narrow_nets.problem7 import CARRIED as CARRIED
+from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
+from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
+from narrow_jax.certificates.narrow_nets.problem7 import constrained as constrained
+from narrow_jax.certificates.narrow_nets.problem7 import measure as measure
+from narrow_jax.certificates.narrow_nets.problem7 import natural as natural
+from narrow_jax.certificates.narrow_nets.problem7 import start_gradient as start_gradient
+from narrow_jax.certificates.narrow_nets.samples import distinct as distinct
+from narrow_jax.certificates.narrow_nets.theorem1 import Memorization, NiceRegion, memorization, nice_region
+from narrow_jax.certificates.narrow_nets.theorem2 import KKT, kkt, natural_residual
+from narrow_jax.certificates.pyramidal_nets import start as start
+from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
+from narrow_jax.certificates.pyramidal_nets.hermite import (
+    hermite_coefficients,
+    hermite_tail,
+    khatri_rao_sigma_min,
+)
+from narrow_jax.certificates.pyramidal_nets.invariants import Broken, PyramidalInvariants
+from narrow_jax.certificates.pyramidal_nets.lambda_star import LambdaStar, lambda_star
+from narrow_jax.certificates.pyramidal_nets.start import Start as Start
+from narrow_jax.certificates.pyramidal_nets.theorem3_2 import Constants as Constants
+from narrow_jax.certificates.pyramidal_nets.theorem3_2 import PyramidalCertificate, pyramidal
+from narrow_jax.certificates.pyramidal_nets.widths import (
+    LecunWidth,
+    WidthRequirement,
+    lecun_width,
+    width_requirements,
+)
 
 __all__ = [
     "KKT",

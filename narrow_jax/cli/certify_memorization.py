@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 import narrow_jax as nj
-from narrow_jax import _json
+from narrow_jax.checkpoints import strict_json
 from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, build, load_data, path, read_run
 
 
@@ -63,7 +63,7 @@ def report(
             "nice_region": region._asdict(),
             "assumptions": audit._asdict() | {"checks": checks},
         }
-        print(_json.dumps(parts))
+        print(strict_json.dumps(parts))
         return
     print(f"{'proven' if found.holds else 'not proven'}: {found.reason}")
     print_constants(found)

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json, runs
+from narrow_jax import _checks
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.config import HelpFormatter, TrainConfig, add_folders, add_options, load_data, path
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     target = certificate.initial_loss / 1e4 if args.target_loss is None else args.target_loss
     if args.json:
         options = {name: getattr(args, name) for name in (*OPTIONS, "sphere", "targets_scale")}
-        print(_json.dumps({"data": options} | _plain(certificate, target)))
+        print(strict_json.dumps({"data": options} | _plain(certificate, target)))
     else:
         _print(certificate, target)
     return 0 if certificate.holds else 1

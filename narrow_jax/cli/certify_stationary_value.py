@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json
-from narrow_jax.certificates.depth_width import CUTOFFS, METHODS
+from narrow_jax import _checks
+from narrow_jax.certificates import CUTOFFS, METHODS
+from narrow_jax.checkpoints import strict_json
 from narrow_jax.cli.config import (
     HelpFormatter,
     TrainConfig,
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         "seconds": round(time.perf_counter() - started, 3),
     }
     if args.json:
-        print(_json.dumps({"config": to_json(config), "result": result}))
+        print(strict_json.dumps({"config": to_json(config), "result": result}))
     else:
         _print(result)
     return 0 if s.holds else 1

@@ -15,8 +15,9 @@ import jax
 import optax
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json, runs
-from narrow_jax.data.loading import NORMALIZERS
+from narrow_jax import _checks
+from narrow_jax.checkpoints import runs, strict_json
+from narrow_jax.data import NORMALIZERS
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -97,7 +98,7 @@ def path(text: str) -> Path:
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
     """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
-    return _json.plain(asdict(config))
+    return strict_json.plain(asdict(config))
 
 
 def from_json(saved: dict[str, Any]) -> TrainConfig:

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json, runs
+from narrow_jax import _checks
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.certify_memorization import print_constants
 from narrow_jax.cli.config import (
     HELP,
@@ -111,7 +112,7 @@ def _print(found: nj.Memorized, folder: Path | None, seconds: float, as_json: bo
             "certificate": None if certificate is None else certificate._asdict(),
             "folder": None if folder is None else str(folder),
         }
-        print(_json.dumps(summary))
+        print(strict_json.dumps(summary))
         return
     print(f"{found.status}: {found.message}")
     print(f"  net       {width} hidden units, {n} samples, {k} outputs, v = {found.scale:g} · v⁰")

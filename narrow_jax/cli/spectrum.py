@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json, _progress
+from narrow_jax import _checks, _progress
+from narrow_jax.checkpoints import strict_json
 from narrow_jax.cli.config import (
     HelpFormatter,
     TrainConfig,
@@ -21,7 +22,7 @@ from narrow_jax.cli.config import (
     read_run,
     to_json,
 )
-from narrow_jax.spectra.smallest import METHODS
+from narrow_jax.spectra import METHODS
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         nj.plots.spectrum(nj.singular_values(J, memory_budget=budget), s, args.plot)
     if args.json:
-        print(_json.dumps({"config": to_json(config), "result": result}))
+        print(strict_json.dumps({"config": to_json(config), "result": result}))
     else:
         _print(result, s.message)
     return 0 if s.certified else 1

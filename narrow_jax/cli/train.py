@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 import narrow_jax as nj
-from narrow_jax import _checks, _json, runs
+from narrow_jax import _checks
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.config import (
     HelpFormatter,
     TrainConfig,
@@ -173,7 +174,7 @@ def _write(
     if failure and set(runs.occupied(folder)) - {"checkpoints"}:
         live.unlink()
         return False
-    text = _json.dumps(summary, indent=2) + "\n"
+    text = strict_json.dumps(summary, indent=2) + "\n"
     more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": live.replace}
     write_run(folder, params, to_json(config), data, more)
     return True
@@ -207,7 +208,7 @@ def _print_summary(
 ) -> None:
     if as_json:
         place = {"failure": failure or None, "folder": None if folder is None else str(folder)}
-        print(_json.dumps({"config": to_json(config), "summary": summary, **place}))
+        print(strict_json.dumps({"config": to_json(config), "summary": summary, **place}))
         return
     if failure:
         print(failure)

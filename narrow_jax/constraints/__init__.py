@@ -18,13 +18,16 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from narrow_jax._labels import Labels, by_name, by_path
 from narrow_jax._typing import ArrayLike, Params
 from narrow_jax.constraints.bounds import Limits, Radius, limits
 from narrow_jax.constraints.coordinates import BallCoordinatesState, ball_coordinates
 from narrow_jax.constraints.iterates import eval_params, keep_inside
 from narrow_jax.constraints.projecting import ProjectState, project
 from narrow_jax.constraints.reading import report
+from narrow_jax.constraints.wrapping import Transformation as Transformation
+from narrow_jax.constraints.wrapping import accepted as accepted
+from narrow_jax.constraints.wrapping import transformation as transformation
+from narrow_jax.labels import Labels, by_name, by_path
 
 __all__ = [
     "BallCoordinatesState",

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._masking import is_masked
 from narrow_jax._typing import Array, ArrayLike, Params
+from narrow_jax.labels import is_masked
 
 Radius = ArrayLike | Callable[[Array], Array]
 """ε, or a schedule from the step count to ε."""

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from narrow_jax import _checks, _taking
-from narrow_jax._extra_arguments import accepted, translated
-from narrow_jax._labels import Labels, label_tree, require_selected
-from narrow_jax._masking import at_picked, masked_like, pick
+from narrow_jax import _checks
 from narrow_jax._typing import Array, ArrayLike, Params
 from narrow_jax.constraints.bounds import Radius, current, require_like_start, said
+from narrow_jax.constraints.wrapping import accepted, transformation, translated
+from narrow_jax.labels import Labels, at_picked, label_tree, masked_like, pick, require_selected
 from narrow_jax.projections import working
 
 
@@ -67,7 +66,7 @@ def ball_coordinates(
     """
     if not callable(radius):
         _checks.radius(radius)
-    inner = optax.with_extra_args_support(_taking.transformation(tx))
+    inner = optax.with_extra_args_support(transformation(tx))
 
     def init_fn(params: Params) -> BallCoordinatesState:
         marks, step = label_tree(labels, params), jnp.zeros((), jnp.int32)

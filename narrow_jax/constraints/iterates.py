@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import ScheduleFreeState
 
-from narrow_jax._masking import completed, masked_like
 from narrow_jax._typing import Array, Params
 from narrow_jax.constraints.coordinates import BallCoordinatesState, from_ball, to_ball
 from narrow_jax.constraints.projecting import ProjectState, feasible
+from narrow_jax.labels import completed, masked_like
 
 
 def keep_inside(

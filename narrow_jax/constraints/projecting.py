@@ -11,10 +11,9 @@ import numpy as np
 import optax
 
 from narrow_jax import _checks, projections
-from narrow_jax._labels import Labels, label_tree, require_selected
-from narrow_jax._masking import at_picked, completed, masked_like, pick
 from narrow_jax._typing import Array, ArrayLike, Params
 from narrow_jax.constraints.bounds import Limits, Radius, current, limits, require_like_start, said
+from narrow_jax.labels import Labels, at_picked, completed, label_tree, masked_like, pick, require_selected
 from narrow_jax.projections import working
 
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from narrow_jax import projections
-from narrow_jax._masking import at_picked, masked_like
 from narrow_jax._typing import Array, Params
 from narrow_jax.constraints.coordinates import BallCoordinatesState, to_ball
 from narrow_jax.constraints.projecting import ProjectState, in_radii
+from narrow_jax.labels import at_picked, masked_like
 from narrow_jax.projections import working
 
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from narrow_jax import _checks, _epochs, _taking, checkpoints
+from narrow_jax import _checks, checkpoints
 from narrow_jax._typing import Array, Key
+from narrow_jax.data import epochs, given
 from narrow_jax.data.extras import extra
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -65,7 +66,7 @@ class Stream:
                 "map or a source with both, such as grain.MapDataset.source(list(x))"
             )
         x = np.asarray(x) if isinstance(x, jax.Array) else x
-        y = _taking.as_targets("y", y)
+        y = given.as_targets("y", y)
         if np.ndim(y) == 0 or len(x) != len(y) or not len(x):
             raise ValueError(
                 f"x has {len(x)} samples and y has shape {np.shape(y)}; expected one row of y a sample, and one "
@@ -106,7 +107,7 @@ class Stream:
             ValueError: more samples a batch than there are.
             ImportError: Grain, of the extra ``data``, is not installed.
         """
-        key, batch_size = _taking.random_key(key), _checks.batch_size(batch_size, len(self))
+        key, batch_size = given.random_key(key), _checks.batch_size(batch_size, len(self))
         first = _checks.count("first", first, minimum=0)
         grain = extra("grain", "a stream")
         options = grain.ReadOptions(num_threads=self.ahead, prefetch_buffer_size=self.ahead)
@@ -135,13 +136,13 @@ class _Batches:
         return _read(self._stream.x, rows), self._stream.y[rows]
 
 
-_order = jax.jit(_epochs.order, static_argnames="samples")
+_order = jax.jit(epochs.order, static_argnames="samples")
 
 
 def _read(x: Rows, rows: np.ndarray) -> np.ndarray:
     if isinstance(x, np.ndarray):
         return x[rows]
-    samples = [_taking.row(x, int(row)) for row in rows]
+    samples = [given.row(x, int(row)) for row in rows]
     shapes = {sample.shape: row for sample, row in zip(samples, rows, strict=True)}
     if len(shapes) > 1:
         said = " and ".join(f"{shape} (number {row})" for shape, row in list(shapes.items())[:2])

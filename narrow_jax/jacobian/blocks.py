@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _rounding as fl
-from narrow_jax._operators import EvaluatedJacobian, Gram, Products
 from narrow_jax._typing import Array, Float
-from narrow_jax.jacobian.majorant import collatz_wielandt
+from narrow_jax.linalg import EvaluatedJacobian, Gram, Products, collatz_wielandt
+from narrow_jax.linalg import rounding as fl
 
 
 class Blocked(ABC):

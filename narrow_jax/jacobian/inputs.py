@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax import _checks
-from narrow_jax._paths import path_name, select
 from narrow_jax._typing import ApplyFn
+from narrow_jax.labels import path_name, select
 
 
 def selected(params: Any, wrt: str | Iterable[str] | None) -> tuple[bool, ...]:

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from narrow_jax import _rounding as fl
-from narrow_jax._operators import Gram, Products
 from narrow_jax._typing import Array, Float
 from narrow_jax.jacobian.blocks import Stored, stored_transpose
-from narrow_jax.jacobian.majorant import collatz_wielandt
+from narrow_jax.linalg import Gram, Products, collatz_wielandt
+from narrow_jax.linalg import rounding as fl
 
 
 @jax.tree_util.register_dataclass

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax import _rounding as fl
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.jacobian.operator import Evaluating
+from narrow_jax.linalg import rounding as fl
 
 
 @jax.tree_util.register_dataclass

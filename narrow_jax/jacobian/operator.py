@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax import _checks
-from narrow_jax import _rounding as fl
-from narrow_jax._float64 import isolated
-from narrow_jax._operators import EvaluatedJacobian
 from narrow_jax._typing import Array
+from narrow_jax.linalg import EvaluatedJacobian, isolated
+from narrow_jax.linalg import rounding as fl
 
 
 class Evaluating(ABC):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax.spectra.rank import numerical_rank
+from narrow_jax.linalg import numerical_rank
 
 
 def _needed(x: Any, outputs: int) -> tuple[int, int]:

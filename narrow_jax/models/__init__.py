@@ -1,6 +1,6 @@
 """Networks: pure functions over params, the Flax modules that wrap them, and the regime's parts for any Flax model."""
 
-from narrow_jax.models.mirrored import (
+from narrow_jax.models.mirroring import (
     PairwiseHead,
     is_mirrored,
     mirror,

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from narrow_jax import _checks, constraints
 from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.models.mirrored import PairwiseHead, is_mirrored, mirrored
+from narrow_jax.models.mirroring import PairwiseHead, is_mirrored, mirrored
 
 HEADS = ("pairwise", "dense")
 STEMS = ("small", "imagenet")

@@ -6,8 +6,8 @@
 """
 
 from narrow_jax.solvers.kkt import KKTSolution, solve_kkt
-from narrow_jax.solvers.memorize import Memorized, memorize
-from narrow_jax.solvers.pyramidal_start import PyramidalStart, pyramidal_start
+from narrow_jax.solvers.memorizing import Memorized, memorize
+from narrow_jax.solvers.pyramidal_search import PyramidalStart, pyramidal_start
 
 __all__ = [
     "KKTSolution",

@@ -12,7 +12,7 @@ import numpy as np
 from narrow_jax import _checks, _progress, activations, initializers
 from narrow_jax._typing import Array, Key
 from narrow_jax.activations import Activation
-from narrow_jax.certificates.constrained import Constrained, Point, constrained, measure, start_gradient
+from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.solvers.kkt_steps import Model, damped_point, model_at, newton_point
 
 WEIGHTS = 8000

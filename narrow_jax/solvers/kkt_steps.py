@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array
-from narrow_jax.certificates.constrained import Constrained, Point, natural
+from narrow_jax.certificates import Constrained, Point, natural
 
 INNER, CORRECTIONS, STALE = 60, 12, 3
 """For one quadratic subproblem: accelerated gradient steps; Newton steps at most, and in a row that do not halve Φ."""

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 from jax.scipy.sparse.linalg import cg
 
-from narrow_jax import _rounding as fl
 from narrow_jax._typing import Array, Float
 from narrow_jax.activations import Activation
+from narrow_jax.linalg import rounding as fl
 
 TOLERANCE = 1e-8
 """Relative residual of the linear solve: each Newton step gains at most its square in the loss."""

@@ -7,8 +7,10 @@
 ``condition_number``, ``effective_rank``  numbers that follow
 """
 
+from narrow_jax.linalg import Extremes, extremes
+from narrow_jax.spectra import tracking as tracking
 from narrow_jax.spectra.result import SigmaMin
-from narrow_jax.spectra.small import Extremes, extremes
+from narrow_jax.spectra.smallest import METHODS as METHODS
 from narrow_jax.spectra.smallest import sigma_min
 from narrow_jax.spectra.values import SingularValues, condition_number, effective_rank, singular_values
 

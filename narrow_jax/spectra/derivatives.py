@@ -18,11 +18,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from narrow_jax import _rounding as fl
-from narrow_jax._float64 import isolated
-from narrow_jax._operators import Jacobian
 from narrow_jax._typing import Array
-from narrow_jax.spectra import device
+from narrow_jax.linalg import Jacobian, device, isolated
+from narrow_jax.linalg import rounding as fl
 
 
 @jax.custom_jvp

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _rounding as fl
-from narrow_jax._operators import EvaluatedJacobian, Gram
 from narrow_jax._typing import Array, Float
+from narrow_jax.linalg import EvaluatedJacobian, Gram
+from narrow_jax.linalg import rounding as fl
 
 NO_COMPLEMENT = 2.0**200
 """β where u has no orthogonal complement (one row): any number above ν² serves."""

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from narrow_jax import _rounding as fl
-from narrow_jax._operators import EvaluatedJacobian, Gram
 from narrow_jax._typing import Array, Float
-from narrow_jax.spectra import enclosure, lanczos
+from narrow_jax.linalg import EvaluatedJacobian, Gram, lanczos
+from narrow_jax.linalg import rounding as fl
+from narrow_jax.spectra import enclosure
 from narrow_jax.spectra.result import DENSE, GRAM, QR
 
 TOLERANCE = 1e-16

@@ -11,12 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax import _rounding as fl
-from narrow_jax._float64 import isolated
-from narrow_jax._memory import require
-from narrow_jax._operators import EvaluatedJacobian, Jacobian
 from narrow_jax._typing import Array
-from narrow_jax.spectra import derivatives, device, host, result, routes
+from narrow_jax.linalg import EvaluatedJacobian, Jacobian, device, host, isolated
+from narrow_jax.linalg import rounding as fl
+from narrow_jax.spectra import derivatives, result, routes
 from narrow_jax.spectra.result import SigmaMin
 
 METHODS = ("auto", "gram", "qr", "dense")
@@ -73,7 +71,7 @@ def sigma_min(
     require_operator(J)
     _checks.choice("method", method, METHODS)
     dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
-    require(memory_budget, plan(*J.shape), method, "sigma_min")
+    _checks.memory(memory_budget, plan(*J.shape), method, "sigma_min")
     if jax.default_backend() == "tpu":
         dtype = "float32"  # no native float64 there
     certify = certify and dtype == "float64"

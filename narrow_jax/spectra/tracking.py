@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._float64 import isolated
-from narrow_jax._operators import EvaluatedJacobian, Jacobian
 from narrow_jax._typing import Array, Float
-from narrow_jax.spectra import derivatives, device, lanczos
+from narrow_jax.linalg import EvaluatedJacobian, Jacobian, device, isolated, lanczos
+from narrow_jax.spectra import derivatives
 
 TOLERANCE = 3e-2
 """Residual ‖Ku − θu‖/θ at which a look ends; the error of θ is of the order of its square."""

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax import _rounding as fl
-from narrow_jax._float64 import isolated
-from narrow_jax._memory import require
-from narrow_jax._operators import EvaluatedJacobian, Jacobian
 from narrow_jax._typing import Array
-from narrow_jax.spectra import derivatives, device, host, result, routes, smallest
+from narrow_jax.linalg import EvaluatedJacobian, Jacobian, device, host, isolated
+from narrow_jax.linalg import rounding as fl
+from narrow_jax.spectra import derivatives, result, routes, smallest
 
 
 @jax.tree_util.register_dataclass
@@ -83,7 +81,7 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
         Horn and Johnson, Matrix Analysis, theorem 4.5.9 (Ostrowski); docs/enclosure.md.
     """
     smallest.require_operator(J)
-    require(memory_budget, {"qr": smallest.plan(*J.shape)["qr"]}, "qr", "singular_values")
+    _checks.memory(memory_budget, {"qr": smallest.plan(*J.shape)["qr"]}, "qr", "singular_values")
     return _found(J)[0]
 
 

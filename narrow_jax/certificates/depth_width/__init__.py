@@ -1,0 +1,1 @@
+"""Theorems of "Effect of Depth and Width on Local Minima in Deep Learning"."""

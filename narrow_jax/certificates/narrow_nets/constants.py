@@ -1,0 +1,117 @@
+"""Rigorous constants of a one-hidden-layer net on its data, in float64 with rounding included.
+
+All are upper bounds, rounded outward by ``linalg.rounding``: 0 only where that is exact, at least the smallest normal
+number where they underflow, infinity where nothing is known. To be called with x64 on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax._typing import Array, Float
+from narrow_jax.activations import Activation
+from narrow_jax.linalg import host
+from narrow_jax.linalg import rounding as fl
+
+RANGE = 2.0**-400, 2.0**200
+"""The largest entries of x, w and v have to lie within: their products must neither overflow nor vanish."""
+
+
+def in_range(*arrays: Any) -> bool:
+    """Return whether products of these arrays stay clear of over- and underflow; an array of zeros does."""
+    sizes = [float(np.max(np.abs(array), initial=0.0)) for array in arrays]
+    return all(size == 0 or RANGE[0] <= size <= RANGE[1] for size in sizes)
+
+
+def input_norm(x: Float[np.ndarray, "n d"]) -> float:
+    """Return a bound of √λ_max(Σ_i ‖x_i‖² x_i x_iᵀ), the largest singular value of the rows ‖x_i‖x_i.
+
+    μI − fl(AAᵀ) has a Cholesky factor, A the rows or their transpose, whichever product is smaller.
+    """
+    x, exponent = fl.unit(x)
+    if not x.any():
+        return 0.0
+    rows = np.sqrt(np.sum(x * x, axis=1, keepdims=True)) * x
+    a = rows if x.shape[0] <= x.shape[1] else rows.T
+    square = host.outer(a)
+    size = float(host.largest(square, 1e-14).first)
+    frobenius = float(np.sum(rows * rows)) * (1 + fl.gamma(rows.size + 8))
+    # fl(AAᵀ) is off by γ_inner ‖A‖_F², each entry of A itself by γ_{d+2} relatively: twice that in the square
+    forming = fl.gamma(a.shape[1] + 2 * x.shape[1] + 8) * frobenius
+    mu = size * (1 + 1e-9) + forming
+    factor, completed = host.cholesky(host.complement(square, mu))
+    defect = host.cholesky_defect(square, factor, a.shape[0] * mu)
+    bound = mu + defect + forming + 4 * fl.UNIT * mu if completed else frobenius
+    return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
+
+
+def row_norm(v: Float[np.ndarray, "h k"]) -> float:
+    """Return a bound of max_j ‖v_j,:‖₂."""
+    v, exponent = fl.unit(v)  # no square over- or underflows
+    largest = float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)))
+    return fl.product_up(largest, 1 + fl.gamma(v.shape[1] + 4), exponent=exponent)
+
+
+def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation) -> float:
+    """Return L with ‖J(w; v) − J(w'; v)‖₂ ≤ L‖w − w'‖_F: S₂ max_j‖v_j,:‖ √λ_max(Σ‖x_i‖² x_i x_iᵀ).
+
+    Proof. Row block i of the difference maps P to Σ_j v_j δ_ij x_iᵀp_j with |δ_ij| ≤ S₂|x_iᵀ(w_j − w'_j)|; by
+    Cauchy–Schwarz its norm is at most S₂ max‖v_j‖ ‖(w − w')ᵀx_i‖ ‖Pᵀx_i‖, the first of which is at most ‖w − w'‖‖x_i‖.
+    """
+    return fl.product_up(activation.sup_second_derivative, row_norm(v), inputs)
+
+
+def unbounded(activation: Activation) -> str:
+    """Return why the Lipschitz constant of J is infinite."""
+    if math.isfinite(activation.sup_second_derivative):
+        return "the Lipschitz constant of J overflows: rescale x or v"
+    return f"σ' of {activation.name} jumps: J is not Lipschitz"
+
+
+def distance(w: Any, center: Any) -> float:
+    """Return a bound of ‖w − w⁰‖_F, 0 where they are equal."""
+    with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
+        gap = np.asarray(w, float) - np.asarray(center, float)
+    if not np.isfinite(gap).all():
+        return math.inf
+    gap, exponent = fl.unit(gap)
+    return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
+
+
+def residual(params: Any, x: Any, y: Any, activation: Activation) -> tuple[float, float]:
+    """Return (‖y − f‖ as computed, a bound of what rounding adds to it) for the pairwise net.
+
+    z = XW by slices with error e_z, σ by operations with a stated error c, products by γ:
+    |δf| ≤ Σ_j |v_j| (Lip e_z + cu(1 + |z|) for both halves) + γ_{h+2} Σ_j |v_j||σ₊ − σ₋|.
+    """
+    if activation.value is None:
+        return float("nan"), float("inf")
+    w, v = params["w"], params["v"]
+    computed, rounding, largest = _residual(w, v, x, y, activation)
+    proven = float(largest) + 2 < activation.derivative_range and in_range(w, v, x)
+    return float(computed), float(rounding) if proven and np.isfinite(rounding) else float("inf")
+
+
+@jax.jit(static_argnames="activation")
+def _residual(w: Array, v: Array, x: Array, y: Array, activation: Activation) -> tuple[Array, Array, Array]:
+    z, z_error = jax.lax.optimization_barrier(fl.split_product(x, w))
+    assert activation.value is not None
+    value = jax.lax.optimization_barrier(activation.value(z))
+    value_error = activation.lipschitz * z_error + activation.value_error * fl.UNIT * (1 + jnp.abs(z))
+    plus, minus = jnp.split(value, 2, axis=1)
+    moved_plus, moved_minus = jnp.split(fl.up(value_error), 2, axis=1)
+    moved = moved_plus + moved_minus
+    pairs = plus - minus
+    f = jax.lax.optimization_barrier(fl.matmul(pairs, v))
+    r = y - f
+    terms = fl.gamma(v.shape[0] + 2)
+    weights = jnp.abs(v)
+    error = fl.matmul(moved, weights) + terms * fl.matmul(jnp.abs(pairs), weights) + fl.UNIT * jnp.abs(r)
+    error = fl.up(error * (1 + 4 * fl.gamma(v.shape[0] + 8)))
+    computed = fl.norm(r)
+    return computed, fl.up(fl.norm_up(error) + 2 * fl.norm_error(r.size) * computed), jnp.max(jnp.abs(z))

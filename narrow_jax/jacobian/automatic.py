@@ -1,0 +1,323 @@
+"""Jacobians of any function by automatic differentiation, in chunks of bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from narrow_jax import _checks
+from narrow_jax._checks import MemoryBudgetError
+from narrow_jax._typing import ApplyFn
+from narrow_jax.jacobian import coupling, inputs, precision
+from narrow_jax.jacobian.blocks import Blocked, recomputed, stored
+from narrow_jax.jacobian.operator import Evaluating
+from narrow_jax.linalg import rounding as fl
+
+MODES = ("reverse", "forward")
+DEFAULT_BUDGET = 1 << 30
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The static part: what to differentiate, how, and in which pieces."""
+
+    apply_fn: ApplyFn
+    chosen: tuple[bool, ...]
+    mode: str
+    outputs: int
+    samples: int
+    columns: int
+    width: int
+    batch: int
+    stored: bool
+    computed: str = "float64"
+    """The lowest precision in which apply_fn and its derivative compute, given float64."""
+    uncoupled: bool = True
+    """Whether the rows are known to come from one sample each; else that is asked where the matrix is evaluated."""
+    reverse_only: bool = False
+    """Whether apply_fn has functions in it that only reverse mode can differentiate."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AutodiffJacobian(Evaluating):
+    """∂f(θ, x)/∂θ for the chosen leaves θ. Made by ``autodiff``."""
+
+    params: Any
+    x: Any
+    plan: _Plan = field(metadata={"static": True})
+
+    @property
+    def encloses(self) -> str:
+        """Return the matrix that an enclosure speaks of; one that is computed in less than float64 is not enclosed."""
+        return f"the Jacobian as computed in {self.plan.computed}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (samples·outputs, chosen weights)."""
+        return self.plan.samples * self.plan.outputs, self.plan.columns
+
+    @property
+    def dtype(self) -> Any:
+        """Return the dtype of the chosen leaves."""
+        return jnp.result_type(*inputs.chosen_leaves(self.params, self.plan.chosen))
+
+    def evaluate(self, dtype: str = "float64") -> Blocked:
+        """Return the matrix: stored if it fits the budget, else computed anew for each pass."""
+        return _evaluate((_cast(self.params, dtype), _cast(self.x, dtype)), self.plan, dtype)
+
+    def bilinear(self, u: Any, p: Any) -> Any:
+        """Return uᵀJp in the dtype at hand, differentiable in params and x."""
+        theta, rebuild = _flatten(self.params, self.plan)
+        p = p.astype(theta.dtype)
+
+        def predict(theta: Any) -> Any:
+            return self.plan.apply_fn(rebuild(theta), self.x).reshape(-1)
+
+        if self.plan.mode == "forward":
+            return jnp.vdot(u, jax.jvp(predict, (theta,), (p,))[1].astype(u.dtype))
+        y, pull = jax.vjp(predict, theta)  # the rule of a custom_vjp, as for the values
+        return jnp.vdot(pull(u.astype(y.dtype))[0], p).astype(u.dtype)
+
+    def column_blocks(self) -> Iterator[Any]:
+        """Yield J in blocks of consecutive columns."""
+        return self._column_blocks()
+
+
+def autodiff(
+    apply_fn: ApplyFn,
+    params: Any,
+    x: Any,
+    wrt: str | Iterable[str] | None = None,
+    mode: str = "reverse",
+    memory_budget: int = DEFAULT_BUDGET,
+) -> AutodiffJacobian:
+    """Return the Jacobian of apply_fn(params, x) with respect to chosen leaves of params.
+
+    J[(i, c), l] = ∂ apply_fn(params, x)[i, c] / ∂θ_l, θ being the chosen leaves as ``ravel_pytree`` flattens them.
+    Its enclosure is that of the matrix as computed in float64: the rounding of apply_fn itself is unknown. Where
+    apply_fn, or its derivative, computes in lower precision whatever it is given, nothing is enclosed: the status is
+    ``estimate``, and ``encloses`` names the precision. apply_fn is called with floating params and x cast to float64;
+    it is a static argument, so pass the same function object each time to avoid compiling again.
+
+    Rows have to come from one sample each: predictions and their derivatives in one direction are compared with
+    those of each sample alone, here and at params moved by 1 %. While params or x are traced this is part of the
+    traced program, where the Jacobian is NaN if they differ.
+
+    Args:
+        apply_fn: (params, x) ↦ predictions, (n,) or (n, k); each sample's from that sample alone.
+        params: any pytree. Leaves that are not chosen may be anything that JAX takes.
+        x: data, samples along the first axis; integers, such as tokens, as they are.
+        wrt: leaves by name: a path such as "params/w1", or its last or first parts; None for all, of Flax variables
+            with several collections for those of "params".
+        mode: "reverse" (vmap of vjp over samples) or "forward" (``jax.jacfwd`` over blocks of weights).
+        memory_budget: bytes that the matrix or its blocks may take.
+
+    Raises:
+        ValueError: unknown leaf or mode, wrong output shape, no sample, non-finite values, samples that influence each
+            other (such as batch normalisation in training mode).
+        TypeError: chosen leaves or outputs that are not real floating numbers, data that are no array of numbers.
+        MemoryBudgetError: not even single columns or samples fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> J = autodiff(lambda p, x: jnp.tanh(x @ p["w"]), {"w": jnp.ones((3, 2))}, jnp.ones((5, 3)))
+        >>> J.shape
+        (10, 6)
+    """
+    _checks.choice("mode", mode, MODES)
+    _checks.memory_budget(memory_budget)
+    _checks.function("apply_fn", apply_fn)
+    chosen = inputs.selected(params, wrt)
+    x = inputs.data(x)
+    outputs = inputs.outputs_of(apply_fn, params, x)
+    columns = sum(int(jnp.size(leaf)) for leaf in inputs.chosen_leaves(params, chosen))
+    total = sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
+    width, batch, stored = _pieces(x.shape[0], outputs, columns, total, mode, memory_budget)
+    plan = _Plan(apply_fn, chosen, mode, outputs, x.shape[0], columns, width, batch, stored)
+    known = plan.samples == 1 or not _traced(params, x)
+    computed, reverse_only = _read(plan, params, x)
+    plan = dataclasses.replace(plan, computed=computed, uncoupled=known, reverse_only=reverse_only)
+    if known and plan.samples > 1:
+        _refuse_coupling(plan, params, x)
+    return AutodiffJacobian(params, x, plan)
+
+
+def _traced(params: Any, x: Any) -> bool:
+    return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves((params, x)))
+
+
+def _read(plan: _Plan, params: Any, x: Any) -> tuple[str, bool]:
+    """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only."""
+    leaves, structure = jax.tree.flatten((params, x[:1] if plan.mode == "reverse" else x))
+    with _wide():
+        return _read_shapes(plan, structure, tuple(map(_shape, leaves)))
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Trace in float64; norms of Flax in training mode promote by themselves, which a strict setting forbids."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    dtype = jnp.float64 if inputs.is_floating(leaf) else inputs.dtype_of(leaf)
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, weak_type=isinstance(leaf, int))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_shapes(plan: _Plan, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[str, bool]:
+    def derivative(params: Any, x: Any) -> Any:
+        theta, rebuild = _flatten(params, plan)
+
+        def f(theta: Any) -> Any:
+            return plan.apply_fn(rebuild(theta), x)
+
+        if plan.mode == "forward":
+            return jax.jvp(f, (theta,), (theta,))
+        y, pull = jax.vjp(f, theta)
+        return y, pull(y)
+
+    data = jax.tree.unflatten(structure, shapes)
+    primal, both = jax.make_jaxpr(plan.apply_fn)(*data), jax.make_jaxpr(derivative)(*data)
+    return precision.lowest(both), precision.has_reverse_rule_only(primal)
+
+
+def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
+    """Raise if a row is not what its sample alone gives."""
+    with _wide():
+        found = _compared((_cast(params, "float64"), _cast(x, "float64")), plan)
+        beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
+    for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
+        if (excess > 0).any():
+            point = int(
+                np.argmax(excess.reshape(2, -1).max(axis=1) > 0)
+            )  # the params themselves, if they tell
+            place = (point, *np.unravel_index(np.argmax(excess[point]), excess.shape[1:]))
+            row = f"row {place[1]}" if excess.ndim == 3 else "a sum of rows"
+            raise ValueError(
+                f"apply_fn couples samples: {what}{row} of apply_fn(params, x) is {rows.whole[place]:.9g}, and "
+                f"{rows.alone[place]:.9g} where each sample is alone{', at params moved by 1 %' if point else ''}, so "
+                "there is no Jacobian row by sample. Batch normalisation in training mode does this: evaluate with "
+                "stored statistics (train=False). So do scans over samples, attention across them, and what depends "
+                "on their number or place: compute each row from its sample, as jax.vmap does"
+            )
+
+
+def _compared(data: Any, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
+    """Return the predictions and their slopes, at the params and beside them."""
+    points = [_rows(data, jnp.asarray(step), plan) for step in (0.0, coupling.STEP)]
+    values, slopes, values_alone, slopes_alone = (jnp.stack(both) for both in zip(*points, strict=True))
+    return coupling.Rows(values, values_alone), coupling.Rows(slopes, slopes_alone)
+
+
+@functools.partial(jax.jit, static_argnames="plan")
+def _rows(data: Any, step: Any, plan: _Plan) -> tuple[Any, ...]:
+    params, x = data
+    flatten = functools.partial(_flatten, plan=plan)
+    return coupling.rows(plan.apply_fn, flatten, coupling.moved(params, step), x, plan.reverse_only)
+
+
+def _pieces(
+    samples: int, outputs: int, columns: int, total: int, mode: str, budget: int
+) -> tuple[int, int, bool]:
+    """Return the block width, the samples a reverse pass takes at once, and whether to store the matrix."""
+    rows = samples * outputs
+    stored = 3 * 8 * rows * columns <= budget
+    width = min(columns, max(3 * rows, 256), budget // (4 * 8 * rows))
+    batch = min(samples, budget // (4 * 8 * outputs * total)) if mode == "reverse" else samples
+    if width < 1 or batch < 1:
+        needed = 4 * 8 * max(rows, outputs * total if mode == "reverse" else rows)
+        raise MemoryBudgetError(
+            f"autodiff needs at least {needed:,} bytes for one column and one sample, and memory_budget is {budget:,}: "
+            + ("raise it, or use mode='forward'" if width >= 1 else "raise it, or pass fewer samples")
+        )
+    return width, batch, stored
+
+
+def _cast(tree: Any, dtype: str) -> Any:
+    """Return the tree with its real floating leaves in that dtype; integers and keys stay as they are."""
+    return jax.tree.map(lambda leaf: fl.widened(leaf, dtype) if inputs.is_floating(leaf) else leaf, tree)
+
+
+def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
+    """Return the chosen leaves as one vector, and the function that puts such a vector back in place."""
+    leaves, structure = jax.tree.flatten(params)
+    theta, unravel = ravel_pytree(inputs.chosen_leaves(params, plan.chosen))
+
+    def rebuild(theta: Any) -> Any:
+        moved = iter(unravel(theta))
+        chosen = [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
+        return jax.tree.unflatten(structure, chosen)
+
+    return theta, rebuild
+
+
+@functools.partial(jax.jit, static_argnames=("plan", "dtype"))
+def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
+    size = plan.samples * plan.outputs, plan.columns
+    sound = jnp.ones((), dtype) if plan.uncoupled else _sound(data, plan).astype(dtype)
+    columns = _Columns(plan)
+    if not plan.stored:
+        return _trusted(recomputed((data, sound), columns, size, plan.width), sound, plan)
+    count = math.ceil(plan.columns / plan.width)
+    blocks = jax.lax.map(lambda i: columns((data, sound), i), jnp.arange(count, dtype=jnp.int32))
+    matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)
+    return _trusted(stored(matrix), sound, plan)
+
+
+def _sound(data: Any, plan: _Plan) -> Any:
+    """Return 1, or NaN where samples are coupled: what cannot be refused in a traced program must not look right."""
+    eps = precision.eps(plan.computed)
+    coupled = jnp.stack([jnp.any(coupling.excess(rows, eps) > 0) for rows in _compared(data, plan)])
+    return jnp.where(jnp.any(coupled), jnp.nan, 1.0)
+
+
+def _trusted(evaluated: Any, sound: Any, plan: _Plan) -> Blocked:
+    """Return the matrix with its distance from the one that it stands for: unknown in lower precision."""
+    known = jnp.isfinite(sound) & (plan.computed == "float64")
+    return dataclasses.replace(evaluated, perturbation=jnp.where(known, evaluated.perturbation, jnp.inf))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """(data, i) ↦ block i; equal for equal plans, so that nothing compiles twice."""
+
+    plan: _Plan
+
+    def __call__(self, data: Any, index: Any) -> Any:
+        (params, x), sound = data
+        return _columns((params, x), index, self.plan).astype(sound.dtype) * sound
+
+
+def _columns(data: Any, index: Any, plan: _Plan) -> Any:
+    """Return ∂f/∂θ for the weights of a block, differentiating with respect to a step t in those alone."""
+    params, x = data
+    theta, rebuild = _flatten(params, plan)
+    width, count = plan.width, math.ceil(plan.columns / plan.width)
+    padded = jnp.pad(theta, (0, count * width - plan.columns))
+    start = jnp.int32(index) * width
+    here = jax.lax.dynamic_slice_in_dim(padded, start, width)
+
+    def predict(step: Any, x: Any) -> Any:
+        moved = jax.lax.dynamic_update_slice_in_dim(padded, here + step, start, axis=0)
+        return plan.apply_fn(rebuild(moved[: plan.columns]), x).reshape(-1)
+
+    step = jnp.zeros_like(here)
+    if plan.mode == "forward":
+        return jax.jacfwd(lambda step: predict(step, x))(step)
+    rows = jax.lax.map(
+        lambda sample: jax.jacrev(lambda step: predict(step, sample[None]))(step), x, batch_size=plan.batch
+    )
+    return rows.reshape(plan.samples * plan.outputs, width)

@@ -1,0 +1,64 @@
+"""The extreme singular values of a small matrix, enclosed without compiling anything."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import linalg
+
+from narrow_jax._typing import Float, HostArray
+from narrow_jax.linalg import host
+from narrow_jax.linalg import rounding as fl
+
+
+class Extremes(NamedTuple):
+    """0 ≤ smallest ≤ σ_min(A) and ‖A‖₂ ≤ largest, rounding included."""
+
+    smallest: float
+    largest: float
+
+
+def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
+    """Enclose σ_min over min(rows, columns), and ‖A‖₂, for matrices of many shapes, where ``sigma_min`` would compile.
+
+    For any computed A ≈ UΣVᵀ: |σ_i(A) − σ_i(UΣVᵀ)| ≤ ‖A − UΣVᵀ‖_F (Weyl), and σ_i(UΣVᵀ) lies within
+    σ̂_i √((1 ∓ ‖UᵀU − I‖)(1 ∓ ‖VᵀV − I‖)) (Ostrowski). The error is about n^{3/2}u‖A‖, whatever σ_min is; for a
+    small σ_min of a large matrix use ``sigma_min``.
+
+    Raises:
+        ValueError: no row or no column, non-finite entries.
+
+    Example:
+        >>> low, high = extremes(np.diag([3.0, 2.0]))
+        >>> bool(low <= 2 and 3 <= high), bool(low > 2 - 1e-12)
+        (True, True)
+
+    Reference:
+        Horn and Johnson, Matrix Analysis, theorem 4.5.9 and corollary 7.3.5.
+    """
+    a = np.asarray(matrix, np.float64)
+    if not a.size:
+        raise ValueError(f"matrix has shape {a.shape}; expected at least one row and one column")
+    exponent = int(np.frexp(np.max(np.abs(a)))[1])
+    if not a.any():
+        return Extremes(0.0, 0.0)
+    a = np.ldexp(a, -exponent)  # entries of size one: no square over- or underflows
+    u, values, vt = linalg.svd(a, full_matrices=False)
+    weighted = values[:, None] * vt
+    rounding = (fl.gamma(values.size + 2) + fl.UNIT) * host.norm_up(u) * host.norm_up(weighted)
+    moved = host.norm_up(a - host.matmul(u, weighted)) * (1 + 2 * fl.UNIT) + rounding
+    stretch = _defect(u.T) + _defect(vt)
+    smallest = values[-1] * (1 - stretch) * (1 - fl.SLACK) - moved * (1 + fl.SLACK)
+    largest = (values[0] * (1 + stretch) + moved) * (1 + fl.SLACK)
+    with np.errstate(over="ignore", under="ignore"):
+        smallest, largest = np.ldexp(smallest, exponent), np.ldexp(largest, exponent)
+    # a denormal is rounded, and could be rounded up; what overflows is above the largest number
+    smallest = min(smallest, np.finfo(float).max) if smallest > fl.NORMAL else 0.0
+    return Extremes(float(smallest), float(fl.at_least_normal(largest)))
+
+
+def _defect(rows: np.ndarray) -> float:
+    """Return a bound of ‖QQᵀ − I‖₂: then |√(1 ± defect) − 1| is at most the defect."""
+    gap = host.norm_up(host.matmul(rows, rows.T) - np.eye(len(rows)))
+    return (gap + fl.gamma(rows.shape[1] + 2) * host.norm_up(rows) ** 2) * (1 + fl.SLACK)

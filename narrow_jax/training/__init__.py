@@ -1,0 +1,5 @@
+"""Training: ``fit`` for one run, ``sweep`` for many in one compiled call."""
+
+from narrow_jax.training.fitting import FitResult, fit, sweep
+
+__all__ = ["FitResult", "fit", "sweep"]
