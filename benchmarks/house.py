@@ -111,9 +111,9 @@ def longest(links: dict[str, set[str]]) -> list[str]:
     @cache
     def path(module: str) -> tuple[str, ...]:
         below = [path(one) for one in sorted(links[module])]
-        return (module, *max(below, key=lambda path: len(path), default=()))
+        return (module, *(max(below, key=len) if below else ()))
 
-    return list(max(map(path, links), key=lambda path: len(path)))
+    return list(max(map(path, links), key=len))
 
 
 def _dotted_path(path: Path, folder: Path) -> str:
