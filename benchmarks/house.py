@@ -77,7 +77,7 @@ class House:
 
     def through_doors(self, module: str) -> set[str]:
         """Return the files that a file imports, packages as their ``__init__``."""
-        targets = (_longest(target, self.modules) for target in self.imported[module].values())
+        targets = (_module_of(target, self.modules) for target in self.imported[module].values())
         return {target for target in targets if target and target != module}
 
     def to_definitions(self, module: str) -> set[str]:
@@ -110,17 +110,18 @@ def longest(links: dict[str, set[str]]) -> list[str]:
 
     @cache
     def path(module: str) -> tuple[str, ...]:
-        below = [path(one) for one in sorted(links[module])]
+        below: list[tuple[str, ...]] = [path(one) for one in sorted(links[module])]
         return (module, *(max(below, key=len) if below else ()))
 
-    return list(max(map(path, links), key=len))
+    paths: list[tuple[str, ...]] = [path(module) for module in links]
+    return list(max(paths, key=len))
 
 
 def _dotted_path(path: Path, folder: Path) -> str:
     return ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _longest(dotted: str, modules: Iterable[str]) -> str:
+def _module_of(dotted: str, modules: Iterable[str]) -> str:
     parts = dotted.split(".")
     return next((name for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in modules), "")
 
