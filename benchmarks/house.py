@@ -111,7 +111,8 @@ def longest(links: dict[str, set[str]]) -> list[str]:
     @cache
     def path(module: str) -> tuple[str, ...]:
         below: list[tuple[str, ...]] = [path(one) for one in sorted(links[module])]
-        return (module, *(max(below, key=len) if below else ()))
+        rest: tuple[str, ...] = max(below, key=len) if below else ()
+        return (module, *rest)
 
     paths: list[tuple[str, ...]] = [path(module) for module in links]
     return list(max(paths, key=len))
