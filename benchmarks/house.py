@@ -110,8 +110,9 @@ def longest(links: dict[str, set[str]]) -> list[str]:
 
     @cache
     def path(module: str) -> tuple[str, ...]:
-        below: list[tuple[str, ...]] = [path(one) for one in sorted(links[module])]
-        rest: tuple[str, ...] = max(below, key=len) if below else ()
+        rest: tuple[str, ...] = ()
+        for below in sorted(links[module]):
+            rest = max(rest, path(below), key=len)
         return (module, *rest)
 
     paths: list[tuple[str, ...]] = [path(module) for module in links]
