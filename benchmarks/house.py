@@ -116,7 +116,8 @@ def longest(links: dict[str, set[str]]) -> list[str]:
         return (module, *rest)
 
     paths: list[tuple[str, ...]] = [path(module) for module in links]
-    return list(max(paths, key=len))
+    deepest = max(paths, key=len)
+    return list(deepest)
 
 
 def _dotted_path(path: Path, folder: Path) -> str:
