@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # where rounding is at stake, XLA compiles as it does for users
-AS_SHIPPED := $(patsubst %,tests/test_%.py,adversary enclosure exact_zero extreme_scales projections sigma_min values)
+ROUNDING := adversary enclosure exact_zero extreme_scales projections sigma_min values
+AS_SHIPPED := $(foreach name,$(ROUNDING),$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
 .PHONY: demo test lint types tests bench clean
 
@@ -19,7 +20,7 @@ types: .venv/.dev
 	$(BIN)/mypy
 
 tests: .venv/.dev
-	XLA_FLAGS="$$($(BIN)/python tests/hurry.py)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
+	XLA_FLAGS="$$($(BIN)/python tests/tools/hurry.py)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
 	$(BIN)/pytest -n 2 $(AS_SHIPPED)
 
 bench: .venv/.bench

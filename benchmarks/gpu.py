@@ -35,7 +35,7 @@ MINUTES = 8
 
 def reference_table() -> Any:
     """Return the module with the problems of the test suite and their references of 50 digits."""
-    path = Path(__file__).parents[1] / "tests" / "problems.py"
+    path = Path(__file__).parents[1] / "tests" / "tools" / "problems.py"
     spec = importlib.util.spec_from_file_location("problems", path)
     assert spec is not None
     assert spec.loader is not None

@@ -20,7 +20,7 @@ from PIL import Image
 import narrow_jax.data as data
 from narrow_jax.data import builders
 
-SHARED = Path(os.environ.get("NARROW_JAX_RAW") or Path(__file__).parents[2] / "shared" / "data")
+SHARED = Path(os.environ.get("NARROW_JAX_RAW") or Path(__file__).parents[3] / "shared" / "data")
 UrlInfo = tfds.core.download.checksums.UrlInfo
 
 

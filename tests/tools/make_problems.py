@@ -1,4 +1,4 @@
-"""Compute the references of the problem table: python tests/make_problems.py (about two minutes).
+"""Compute the references of the problem table: python tests/tools/make_problems.py (about two minutes).
 
 σ_min and σ_max of the exact Jacobian in 140-digit arithmetic. The smallest eigenvalue of JJᵀ comes from inverse
 iteration and Rayleigh quotients, and is confirmed by Sylvester's law: K − λ(1 − 10⁻⁵⁵)I has only positive pivots.

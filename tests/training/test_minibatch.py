@@ -274,7 +274,7 @@ def test_two_devices_train_as_one():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", TWO_DEVICES],
         env=environment,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
