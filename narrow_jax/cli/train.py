@@ -119,11 +119,7 @@ def _failure(result: nj.FitResult) -> str:
 
 
 def _write(
-    folder: Path,
-    result: nj.FitResult,
-    config: TrainConfig,
-    data: nj.data.Dataset,
-    summary: dict[str, Any],
+    folder: Path, result: nj.FitResult, config: TrainConfig, data: nj.data.Dataset, summary: dict[str, Any]
 ) -> None:
     text = strict_json.dumps(summary, indent=2) + "\n"
     more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
