@@ -97,6 +97,39 @@ def test_records_of_other_settings_stay(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
+def test_cells_go_on_where_a_run_stopped(tmp_path):
+    from experiments import _run
+
+    made = []
+
+    def cell(width, seed):
+        made.append((width, seed))
+        return [{"width": width, "seed": seed}]
+
+    for widths in ((4,), (4, 8)):
+        axes = {"width": widths, "seed": range(2)}
+        records = _run.cells(tmp_path, {"dataset": "digits"}, axes, cell, str, machine={})
+    assert made == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    content = {"settings": {"dataset": "digits"}, "machine": {}, "cells": records}
+    assert json.loads((tmp_path / "summary.json").read_text()) == content
+
+
+def test_a_picture_that_fails_takes_no_record_along(tmp_path, monkeypatch):
+    from experiments import _run
+
+    def figure():
+        raise RuntimeError("no fonts")
+
+    @_run.experiment("doc", str(tmp_path), quick="")
+    def main(args):
+        return _run.Findings([{"loss": 0.5}], figure, [])
+
+    monkeypatch.setattr(sys, "argv", ["main"])
+    with pytest.raises(RuntimeError, match="no fonts"):
+        main()
+    assert json.loads((tmp_path / "summary.json").read_text()) == [{"loss": 0.5}]
+
+
 def test_figure_5_asks_for_the_folder_of_images(monkeypatch, tmp_path):
     from experiments import narrow_fig5
 

@@ -6,7 +6,7 @@ import argparse
 
 import jax
 
-import narrow_jax as nj
+from narrow_jax import certificates
 from narrow_jax.cli.command import Answer, Command, option, path
 from narrow_jax.cli.config import build, load_data, read_run
 
@@ -18,9 +18,9 @@ def run(args: argparse.Namespace) -> Answer:
         raise ValueError(f"the run is of a {config.model} net: Theorem 1 speaks of pairwise nets")
     data = load_data(config, args.raw_dir, args.data_dir)
     center = center or jax.tree.map(jax.device_get, build(config, data).params)
-    found = nj.certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
-    region = nj.certificates.nice_region(center, data.x, config.activation, y=data.y)
-    audit = nj.certificates.assumptions(data.x, data.y, config.width, config.activation)
+    found = certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
+    region = certificates.nice_region(center, data.x, config.activation, y=data.y)
+    audit = certificates.assumptions(data.x, data.y, config.width, config.activation)
     record = {
         "memorization": found._asdict(),
         "nice_region": region._asdict(),
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(found.holds, record, lines)
 
 
-def constants(found: nj.certificates.Memorization) -> list[str]:
+def constants(found: certificates.Memorization) -> list[str]:
     """Return the constants of a memorization certificate, one a line."""
     return [
         f"  ρ         {found.rho:.6g}",

@@ -8,22 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
-import narrow_jax as nj
-from narrow_jax import _checks
+from narrow_jax import _checks, activations, certificates, initializers, solvers
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli.command import Answer, Command, option, path, switch
 from narrow_jax.cli.config import TrainConfig, load_data, options_of
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
-STARTS = ("search", *nj.initializers.PYRAMIDS)
+STARTS = ("search", *initializers.PYRAMIDS)
 
 
 def run(args: argparse.Namespace) -> Answer:
     """Judge gradient descent from a start that is searched, drawn or given."""
     sigma = (
-        nj.activations.smooth_leaky_relu(args.gamma, args.beta)
+        activations.smooth_leaky_relu(args.gamma, args.beta)
         if args.activation is None
-        else nj.activations.get(args.activation)
+        else activations.get(args.activation)
     )
     for name in ("learning_rate", "target_loss"):
         if (value := getattr(args, name)) is not None:
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> Answer:
     if args.sphere:
         x = on_sphere(x)
     params = _start(args, x, y, sigma) if given is None else given
-    certificate = nj.certificates.pyramidal(params, x, y, sigma, args.learning_rate)
+    certificate = certificates.pyramidal(params, x, y, sigma, args.learning_rate)
     target = certificate.initial_loss / 1e4 if args.target_loss is None else args.target_loss
     options = {name: getattr(args, name) for name in (*OPTIONS, "sphere", "targets_scale")}
     record = {"data": options} | _plain(certificate, target)
@@ -55,14 +54,14 @@ def on_sphere(x: np.ndarray) -> np.ndarray:
     return x * (np.sqrt(x.shape[1]) / norms).astype(x.dtype)
 
 
-def _start(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, sigma: nj.activations.Activation) -> Any:
+def _start(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, sigma: activations.Activation) -> Any:
     key, widths = jax.random.key(args.seed), (*args.widths, y.shape[1])
     if args.start == "search":
-        return nj.solvers.pyramidal_start(key, x, y, widths, sigma).params
-    return nj.initializers.pyramidal(key, inputs=x.shape[1], widths=widths, variant=args.start)
+        return solvers.pyramidal_start(key, x, y, widths, sigma).params
+    return initializers.pyramidal(key, inputs=x.shape[1], widths=widths, variant=args.start)
 
 
-def _plain(certificate: nj.certificates.PyramidalCertificate, target: float) -> dict[str, Any]:
+def _plain(certificate: certificates.PyramidalCertificate, target: float) -> dict[str, Any]:
     result: dict[str, Any] = certificate._asdict()
     for name in ("paper", "sharper"):
         guarantee = result[name]
@@ -73,7 +72,7 @@ def _plain(certificate: nj.certificates.PyramidalCertificate, target: float) -> 
     return result | {"target_loss": target}
 
 
-def _lines(c: nj.certificates.PyramidalCertificate, target: float) -> list[str]:
+def _lines(c: certificates.PyramidalCertificate, target: float) -> list[str]:
     lines = [
         f"{'holds' if c.holds else 'does not hold'}: {c.reason}",
         f"  condition (4)   {c.condition4:+.4g} in log10, to be ≥ 0",
@@ -120,7 +119,7 @@ COMMAND = Command(
         option("--params", "npz file with the weights w1, w2, … instead of a start", type=path),
         option("--gamma", "γ of activation (2), its smallest slope", type=float, default=0.5),
         option("--beta", "β of activation (2), the bound of σ''", type=float, default=1.0),
-        option("--activation", f"instead of activation (2): {', '.join(nj.activations.names())}"),
+        option("--activation", f"instead of activation (2): {', '.join(activations.names())}"),
         option("--learning-rate", "step to judge (default: the largest certified)", type=float),
         option("--target-loss", "count the steps to it (default: Φ(θ_0)/10⁴)", type=float),
     ],

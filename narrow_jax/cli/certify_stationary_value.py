@@ -6,23 +6,21 @@ import argparse
 import time
 from typing import Any
 
-import narrow_jax as nj
-from narrow_jax import _checks
-from narrow_jax.certificates import CUTOFFS, METHODS
+from narrow_jax import _checks, certificates
 from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, path
 from narrow_jax.cli.config import TrainConfig, load_data, read_run
 
 
 def run(args: argparse.Namespace) -> Answer:
     """Judge the loss of a run by the stationary value."""
-    _checks.choice("cutoff", args.cutoff, CUTOFFS)
-    _checks.choice("method", args.method, METHODS)
+    _checks.choice("cutoff", args.cutoff, certificates.CUTOFFS)
+    _checks.choice("method", args.method, certificates.METHODS)
     budget = memory_budget(args.memory_budget)
     config, params, _ = read_run(args.folder)
     params = _deep(params, config)
     data = load_data(config, args.raw_dir, args.data_dir)
     started = time.perf_counter()
-    s = nj.certificates.stationary_value(
+    s = certificates.stationary_value(
         params,
         data.x,
         data.y,

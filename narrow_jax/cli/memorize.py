@@ -11,12 +11,12 @@ from pathlib import Path
 
 import jax
 
-import narrow_jax as nj
-from narrow_jax import _checks
+from narrow_jax import _checks, solvers
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli.certify_memorization import constants
 from narrow_jax.cli.command import Answer, Command, option, overwrite, path
 from narrow_jax.cli.config import FIELDS, TrainConfig, claim, load_data, options_of, write_run
+from narrow_jax.data import Dataset
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> Answer:
     claim(folder, args.overwrite)
     data = load_data(config, args.raw_dir, args.data_dir)
     started = time.perf_counter()
-    found = nj.memorize(
+    found = solvers.memorize(
         jax.random.key(config.seed),
         data.x,
         data.y,
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> Answer:
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
 
 
-def _write(folder: Path, found: nj.Memorized, config: TrainConfig, data: nj.data.Dataset) -> None:
+def _write(folder: Path, found: solvers.Memorized, config: TrainConfig, data: Dataset) -> None:
     """Write the run with the width, radius and scale that were found."""
     radius = math.inf if math.isnan(found.radius_used) else found.radius_used
     config = replace(config, width=found.params["w"].shape[1], radius=radius)
@@ -63,7 +63,7 @@ def _write(folder: Path, found: nj.Memorized, config: TrainConfig, data: nj.data
     write_run(folder, arrays, config.to_json() | {"scale": found.scale}, data)
 
 
-def _record(found: nj.Memorized, folder: Path | None, seconds: float) -> dict[str, object]:
+def _record(found: solvers.Memorized, folder: Path | None, seconds: float) -> dict[str, object]:
     (samples, outputs), certificate = found.residual.shape, found.certificate
     return {
         "status": found.status,
@@ -81,7 +81,7 @@ def _record(found: nj.Memorized, folder: Path | None, seconds: float) -> dict[st
     }
 
 
-def _lines(found: nj.Memorized, folder: Path | None, seconds: float) -> list[str]:
+def _lines(found: solvers.Memorized, folder: Path | None, seconds: float) -> list[str]:
     (n, k), width = found.residual.shape, found.params["w"].shape[1]
     return [
         f"{found.status}: {found.message}",

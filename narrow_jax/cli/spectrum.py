@@ -6,12 +6,10 @@ import argparse
 import time
 from typing import Any
 
-import narrow_jax as nj
-from narrow_jax import _checks, _progress
+from narrow_jax import _checks, _progress, plots, spectra
 from narrow_jax._typing import Params
 from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, overwrite, path
 from narrow_jax.cli.config import TrainConfig, build, load_data, options_of, read_run
-from narrow_jax.spectra import METHODS
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
 
@@ -22,9 +20,9 @@ _MANY_ROWS = 5000
 
 def run(args: argparse.Namespace) -> Answer:
     """Enclose σ_min of a start or of a run; no if it is not certified."""
-    _checks.choice("method", args.method, METHODS)
+    _checks.choice("method", args.method, spectra.METHODS)
     budget = memory_budget(args.memory_budget)
-    if args.plot is not None and nj.plots.check(args.plot).exists() and not args.overwrite:
+    if args.plot is not None and plots.check(args.plot).exists() and not args.overwrite:
         raise FileExistsError(
             f"{args.plot} is there already: choose another file, or replace it with --overwrite"
         )
@@ -38,10 +36,10 @@ def run(args: argparse.Namespace) -> Answer:
             f"{8 * rows**2 / 2**30:.1f} GiB; fewer samples are fewer rows"
         )
     started = time.perf_counter()
-    s = nj.sigma_min(J, method=args.method, memory_budget=budget)
+    s = spectra.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
     if args.plot is not None:
-        nj.plots.spectrum(nj.singular_values(J, memory_budget=budget), s, args.plot)
+        plots.spectrum(spectra.singular_values(J, memory_budget=budget), s, args.plot)
     return Answer(s.certified, {"config": config.to_json(), "result": result}, _lines(result, s.message))
 
 
@@ -57,7 +55,7 @@ def _config(args: argparse.Namespace) -> tuple[TrainConfig, Params | None]:
     return config, params
 
 
-def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
+def _result(J: Any, s: spectra.SigmaMin, seconds: float) -> dict[str, Any]:
     return {
         "status": s.status,
         "sigma_min": float(s.value),
@@ -65,7 +63,7 @@ def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
         "upper": float(s.upper),
         "sigma_max": float(s.sigma_max),
         "condition_number": float(s.sigma_max / s.value) if s.value > 0 else None,
-        "rank": J.shape[0] if s.certified else int(nj.singular_values(J).rank),
+        "rank": J.shape[0] if s.certified else int(spectra.singular_values(J).rank),
         "rows": J.shape[0],
         "columns": J.shape[1],
         "method": s.method,

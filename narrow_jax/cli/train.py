@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-import narrow_jax as nj
-from narrow_jax import _checks
+from narrow_jax import _checks, checkpoints, losses, monitors, training
 from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer, Command, option, overwrite, path, switch
 from narrow_jax.cli.config import FIELDS, Built, TrainConfig, build, claim, load_data, options_of, write_run
+from narrow_jax.data import Dataset
 
 _LIVE = "history.part.jsonl"
 _ROSE = 10  # a loss that ends so many times above its first value was not learned
@@ -63,7 +63,7 @@ def _checkpoints(args: argparse.Namespace, folder: Path) -> Path | None:
 def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
     """Require a folder for the run, a new one or that of the run to go on with; ``nj.fit`` compares the latter."""
     saved = _checkpoints(args, folder)
-    there = saved is not None and nj.checkpoints.steps(saved)
+    there = saved is not None and checkpoints.steps(saved)
     own = saved == folder / "checkpoints" or (
         (folder / "params.npz").is_file() and runs.load(folder)[1] == config.to_json()
     )
@@ -71,7 +71,7 @@ def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
         claim(folder, args.overwrite)
 
 
-def _targets(config: TrainConfig, data: nj.data.Dataset) -> np.ndarray:
+def _targets(config: TrainConfig, data: Dataset) -> np.ndarray:
     targets = data.labels if config.loss == "cross_entropy" else data.y
     if targets is None:
         raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
@@ -84,8 +84,8 @@ def _fit(
     built: Built,
     data: tuple[np.ndarray, np.ndarray],
     folder: Path,
-) -> nj.FitResult:
-    return nj.fit(
+) -> training.FitResult:
+    return training.fit(
         built.apply_fn,
         built.params,
         built.tx,
@@ -95,7 +95,7 @@ def _fit(
         batch_size=config.batch_size,
         key=jax.random.key(config.seed) if config.batch_size else None,
         every=args.every,
-        monitors=(nj.monitors.SigmaMinMonitor(built.jacobian),) if args.sigma_min else (),
+        monitors=(monitors.SigmaMinMonitor(built.jacobian),) if args.sigma_min else (),
         progress=False if args.json else None,
         record=folder / _LIVE,
         checkpoint=_checkpoints(args, folder),
@@ -105,7 +105,7 @@ def _fit(
     )
 
 
-def _failure(result: nj.FitResult) -> str:
+def _failure(result: training.FitResult) -> str:
     """Say why nothing was learned; nothing where the run went well."""
     if result.diverged:
         return (
@@ -119,14 +119,14 @@ def _failure(result: nj.FitResult) -> str:
 
 
 def _write(
-    folder: Path, result: nj.FitResult, config: TrainConfig, data: nj.data.Dataset, summary: dict[str, Any]
+    folder: Path, result: training.FitResult, config: TrainConfig, data: Dataset, summary: dict[str, Any]
 ) -> None:
     text = strict_json.dumps(summary, indent=2) + "\n"
     more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
     write_run(folder, result.params, config.to_json(), data, more)
 
 
-def summarize(config: TrainConfig, result: nj.FitResult, seconds: float) -> dict[str, Any]:
+def summarize(config: TrainConfig, result: training.FitResult, seconds: float) -> dict[str, Any]:
     """Return the last record of a run as plain numbers."""
     last = {name: values[-1].item() for name, values in result.history.items() if len(values)}
     return {
@@ -139,13 +139,13 @@ def summarize(config: TrainConfig, result: nj.FitResult, seconds: float) -> dict
 
 
 def _test_accuracy(
-    built: Built, result: nj.FitResult, data: nj.data.Dataset, config: TrainConfig
+    built: Built, result: training.FitResult, data: Dataset, config: TrainConfig
 ) -> dict[str, float]:
     targets = data.labels_test if config.loss == "cross_entropy" else data.y_test
     if config.labels == "random" or targets is None:
         return {}
     outputs = built.apply_fn(result.params, data.x_test)
-    accuracy = nj.losses.accuracy_for(targets, outputs, config.loss)
+    accuracy = losses.accuracy_for(targets, outputs, config.loss)
     return {} if accuracy is None else {"test_accuracy": float(accuracy(outputs, targets))}
 
 
