@@ -6,17 +6,25 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 import narrow_jax as nj
 from narrow_jax.data import restricted_imagenet
 
 RESTRICTED = "restricted-imagenet"
 _AT_ONCE = 500
+
+
+class Images(Protocol):
+    """Images that are read by their number."""
+
+    def __getitem__(self, number: int, /) -> np.ndarray:
+        """Return one image."""
 
 
 class ImageSet(NamedTuple):
@@ -32,9 +40,9 @@ class ImageSet(NamedTuple):
         in_bytes: pixels are bytes, to be scaled by the model.
     """
 
-    train: Any
+    train: tuple[np.ndarray, np.ndarray] | nj.data.Stream
     samples: int
-    test: Any
+    test: Images
     test_labels: np.ndarray
     outputs: int
     first: np.ndarray
@@ -52,7 +60,7 @@ class FromBytes:
         return self.forward(params, state, scaled(x), train=train)
 
 
-def scaled(x: Any) -> jax.Array:
+def scaled(x: ArrayLike) -> jax.Array:
     """Return bytes as numbers with the mean and deviation of Restricted ImageNet taken out."""
     mean, deviation = (
         jnp.array([[[values]]]) for values in (restricted_imagenet.MEAN, restricted_imagenet.DEVIATION)
@@ -86,11 +94,11 @@ def in_files(folder: Path, pixels: int) -> ImageSet:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _classes(forward: Any, params: Any, state: Any, x: Any) -> jax.Array:
+def _classes(forward: Callable[..., Any], params: Any, state: Any, x: np.ndarray) -> jax.Array:
     return jnp.argmax(forward(params, state, x, train=False)[0], axis=1)
 
 
-def accuracy(forward: Any, result: nj.FitResult, images: Any, labels: np.ndarray) -> float:
+def accuracy(forward: Callable[..., Any], result: nj.FitResult, images: Images, labels: np.ndarray) -> float:
     """Return the share of the images that are classified rightly, 500 at a time."""
     right = 0
     for start in range(0, len(labels), _AT_ONCE):

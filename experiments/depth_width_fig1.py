@@ -18,26 +18,25 @@ Reference: "Effect of Depth and Width on Local Minima in Deep Learning", section
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
 
 import narrow_jax as nj
-from experiments import _cells
-from experiments._cells import resumed, write
+from experiments._nets import Params
+from experiments._run import Figure, Findings, Record, canvas, cells, content, experiment
 
-FOLDER = Path("runs/depth_width_fig1")
+FOLDER = "runs/depth_width_fig1"
 LEARNING_RATE = 0.01
 IMAGES = {"mnist": ("mnist", 24, 8), "cifar10": ("cifar10", 28, 12), "svhn": ("svhn_cropped_subset", 28, 12)}
 DATASETS = ("synthetic", "digits", *IMAGES)
+VALUES = ("value", "loss", "gap", "baseline", "ranks", "shape", "kinks", "status", "method")
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def load(dataset: str, samples: int) -> nj.data.Dataset:
     return nj.data.shrink(nj.data.load(name, samples=samples), crop, size)
 
 
-def draw(key: Any, sizes: tuple[int, ...]) -> dict[str, Any]:
+def draw(key: jax.Array, sizes: tuple[int, ...]) -> Params:
     """Draw weights N(0, 1/d_l) in layer l, d_l its own width."""
     keys = jax.random.split(key, len(sizes) - 1)
     return {
@@ -93,15 +92,15 @@ def draw(key: Any, sizes: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def mean_loss(outputs: Any, y: Any) -> Any:
+def mean_loss(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """Return the mean over samples of ½‖ŷ − y‖²."""
     return jnp.sum((outputs - y) ** 2) / (2 * len(y))
 
 
-def train(data: nj.data.Dataset, sizes: tuple[int, ...], s: Settings) -> tuple[Any, nj.FitResult]:
+def train(data: nj.data.Dataset, sizes: tuple[int, ...], s: Settings) -> tuple[Params, nj.FitResult]:
     """Train all seeds of a cell in one call; return the starts and the result, seeds along the first axis."""
 
-    def setup(seed: Any) -> Any:
+    def setup(seed: jax.Array) -> tuple[Params, optax.GradientTransformation]:
         return draw(jax.random.key(seed), sizes), optax.sgd(LEARNING_RATE, momentum=s.momentum)
 
     steps = s.epochs * (len(data.x) // s.batch_size)
@@ -121,31 +120,18 @@ def train(data: nj.data.Dataset, sizes: tuple[int, ...], s: Settings) -> tuple[A
     return jax.vmap(lambda seed: setup(seed)[0])(seeds), result
 
 
-def cell(data: nj.data.Dataset, depth: int, width: int, s: Settings) -> list[dict[str, Any]]:
+def cell(data: nj.data.Dataset, s: Settings, depth: int, width: int) -> list[Record]:
     """Return the records of a cell, one a seed."""
     started = time.perf_counter()
     starts, result = train(data, (data.x.shape[1], *[width] * depth, data.y.shape[1]), s)
     trained_in = time.perf_counter() - started
     records = []
     for seed in range(s.seeds):
-        record: dict[str, Any] = {"depth": depth, "width": width, "seed": seed}
+        record: Record = {"depth": depth, "width": width, "seed": seed}
         for when, params in (("initial", starts), ("trained", result.params)):
             one = jax.tree.map(lambda leaf: np.asarray(leaf[seed]), params)  # noqa: B023
             value = nj.certificates.stationary_value(one, data.x, data.y, contributions=False)
-            record[when] = {
-                name: getattr(value, name)
-                for name in (
-                    "value",
-                    "loss",
-                    "gap",
-                    "baseline",
-                    "ranks",
-                    "shape",
-                    "kinks",
-                    "status",
-                    "method",
-                )
-            }
+            record[when] = {name: getattr(value, name) for name in VALUES}
         record |= {
             "diverged": bool(np.asarray(result.diverged)[seed]),
             "seconds_of_training": round(trained_in, 2),
@@ -155,7 +141,7 @@ def cell(data: nj.data.Dataset, depth: int, width: int, s: Settings) -> list[dic
     return records
 
 
-def mean_values(records: list[dict[str, Any]], s: Settings, when: str) -> np.ndarray:
+def mean_values(records: list[Record], s: Settings, when: str) -> np.ndarray:
     """Return J over depth × width, the mean of the seeds."""
     return np.array(
         [
@@ -168,7 +154,7 @@ def mean_values(records: list[dict[str, Any]], s: Settings, when: str) -> np.nda
     )
 
 
-def exceptions(records: list[dict[str, Any]], s: Settings) -> list[str]:
+def exceptions(records: list[Record], s: Settings) -> list[str]:
     """Return where J does not decrease with width, depth or training."""
     maps = {when: mean_values(records, s, when) for when in ("initial", "trained")}
     slack = 1e-9 * records[0]["initial"]["baseline"]
@@ -183,12 +169,10 @@ def exceptions(records: list[dict[str, Any]], s: Settings) -> list[str]:
     return found
 
 
-def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
+def figure(records: list[Record], s: Settings) -> Figure:
     """Draw the two heat maps with one scale of colours."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(10, 4.2), layout="constrained")
-    panels = canvas.subplots(1, 2)
+    fig = canvas(10, 4.2)
+    panels = fig.subplots(1, 2)
     baseline = records[0]["initial"]["baseline"]
     maps = [mean_values(records, s, when) / baseline for when in ("initial", "trained")]
     top = max(values.max() for values in maps)
@@ -201,50 +185,42 @@ def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
         panel.set_xticks(range(len(s.widths)), s.widths)
         panel.set_yticks(range(len(s.depths)), s.depths)
         panel.set(xlabel="width", ylabel="depth", title=title)
-    canvas.colorbar(image, ax=panels, label="J(θ) / ½‖Y‖²")
-    canvas.suptitle(
+    fig.colorbar(image, ax=panels, label="J(θ) / ½‖Y‖²")
+    fig.suptitle(
         f"Stationary value, {s.dataset}, {s.samples:,} samples; without a net ½‖Y‖² = {baseline:.4g}"
     )
-    canvas.savefig(path, dpi=120)
+    return fig
 
 
-def main() -> None:
-    """Run the cells that are missing, write records and picture, say where J does not decrease."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def told(last: Record) -> str:
+    """Say what a cell gave."""
+    return (
+        f"depth {last['depth']}, width {last['width']}: J {last['initial']['value']:.5g} → "
+        f"{last['trained']['value']:.5g}, loss {last['trained']['loss']:.5g}, {last['seconds']} s"
     )
-    parser.add_argument("--dataset", choices=DATASETS, default="synthetic")
-    sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--quick", action="store_true", help="2 × 2 cells, 100 samples, 2 epochs")
-    sizes.add_argument("--paper", action="store_true", help="the paper's numbers of samples, widths up to 50")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds a cell, trained in one call")
-    parser.add_argument("--out", type=_cells.path, help=f"folder of the results (default: {FOLDER}/DATASET)")
-    args = parser.parse_args()
+
+
+@experiment(
+    __doc__,
+    FOLDER,
+    quick="2 × 2 cells, 100 samples, 2 epochs",
+    paper="the paper's numbers of samples, widths up to 50",
+    options={
+        "--dataset": {"choices": DATASETS, "default": "synthetic"},
+        "--seeds": {"type": int, "default": 1, "help": "seeds a cell, trained in one call"},
+    },
+)
+def main(args: argparse.Namespace) -> Findings:
+    """Run the cells that are missing, say where J does not decrease."""
     s = settings(args.dataset, "quick" if args.quick else "paper" if args.paper else "cpu", args.seeds)
-    folder = args.out or FOLDER / args.dataset
-    folder.mkdir(parents=True, exist_ok=True)
-    path, console = folder / "summary.json", Console()
-    data = load(s.dataset, s.samples)
-    records = resumed(path, asdict(s))
-    done = {(r["depth"], r["width"]) for r in records}
-    missing = [point for point in itertools.product(s.depths, s.widths) if point not in done]
-    for index, (depth, width) in enumerate(missing, start=1):
-        records += cell(data, depth, width, s)
-        write(path, asdict(s), records)
-        last = records[-1]
-        console.print(
-            f"{index}/{len(missing)}: depth {depth}, width {width}: J {last['initial']['value']:.5g} → "
-            f"{last['trained']['value']:.5g}, loss {last['trained']['loss']:.5g}, {last['seconds']} s"
-        )
+    args.out = args.out or Path(FOLDER, s.dataset)
+    axes = {"depth": s.depths, "width": s.widths}
+    records = cells(args.out, asdict(s), axes, partial(cell, load(s.dataset, s.samples), s), told)
     found = exceptions(records, s)
-    write(path, asdict(s), records, increases=found)
-    figure(records, s, folder / "figure.png")
     comparisons = 2 * (len(s.depths) * (len(s.widths) - 1) + len(s.widths) * (len(s.depths) - 1))
     comparisons += len(s.depths) * len(s.widths)
-    console.print(
-        f"J increases in {len(found)} of {comparisons} comparisons" + "".join(f"\n  {f}" for f in found)
-    )
-    console.print(f"Written: {path}, {folder / 'figure.png'}")
+    text = [f"J increases in {len(found)} of {comparisons} comparisons", *(f"  {f}" for f in found)]
+    return Findings(content(asdict(s), records, increases=found), partial(figure, records, s), text)
 
 
 if __name__ == "__main__":

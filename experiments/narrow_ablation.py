@@ -18,80 +18,72 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._nets import STANDARD, Net, Params, pairwise
+from experiments._run import Figure, Findings, Record, canvas, experiment, say
 
 N, D = 100, 10
 WIDTHS, QUICK_WIDTHS = (24, 40), (24,)
 RADII, QUICK_RADII = (0.01, 0.1, 1.0), (0.1, 1.0)
 STEPS, QUICK_STEPS, RATE = 4000, 200, 1e-2
-FOLDER = Path("runs/narrow_ablation")
 
 
-def start(mirrored: bool, pairwise: bool, width: int, kappa: float) -> dict[str, Any]:
-    """Return a start: mirrored or plain, in the form of either head; form (1) carries ±v on the two halves."""
-    key = jax.random.key(0)
-    sizes = {"inputs": D, "width": width, "dtype": jnp.float64}
-    params = nj.initializers.mirrored_lecun(key, **sizes, kappa=kappa if pairwise else np.inf)
+def start(mirrored: bool, net: Net, width: int) -> Params:
+    """Return a start, mirrored or plain, in the form of the net's head; form (1) carries ±v on the two halves."""
+    key, sizes = jax.random.key(0), {"inputs": D, "width": width, "dtype": jnp.float64}
+    params = (pairwise() if net is STANDARD else net).start(key, **sizes)
     if not mirrored:
-        plain = nj.initializers.lecun(key, **sizes)
-        return {"w": plain["w"], "v": params["v"]} if pairwise else plain
-    return params if pairwise else {"w": params["w"], "v": jnp.concatenate([params["v"], -params["v"]])}
+        plain = STANDARD.start(key, **sizes)
+        return plain if net is STANDARD else {"w": plain["w"], "v": params["v"]}
+    if net is STANDARD:
+        return {"w": params["w"], "v": jnp.concatenate([params["v"], -params["v"]])}
+    return params
 
 
 def combination(
-    x: Any, y: Any, mirrored: bool, pairwise: bool, width: int, radius: float, kappa: float, steps: int
-) -> dict[str, Any]:
+    x: np.ndarray, y: np.ndarray, mirrored: bool, net: Net, width: int, radius: float, steps: int
+) -> Record:
     """Return the record of one run; radius infinity is no ball."""
-    params = start(mirrored, pairwise, width, kappa)
-    adam = optax.adam(optax.cosine_decay_schedule(RATE, steps))
-    cone: dict[str, Any] = {"zeta": 1e-3, "kappa": kappa} if pairwise else {"zeta": None}
-    tx = nj.constraints.regime(adam, radius, **cone)
-    apply_fn = nj.models.pairwise_apply if pairwise else nj.models.standard_apply
-    result = nj.fit(apply_fn, params, tx, (x, y), steps=steps, progress=False)
+    params = start(mirrored, net, width)
+    tx = net.regime(optax.adam(optax.cosine_decay_schedule(RATE, steps)), radius)
+    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=steps, progress=False)
     return {
         "mirrored": mirrored,
-        "pairwise": pairwise,
+        "pairwise": net is not STANDARD,
         "ball": bool(np.isfinite(radius)),
         "width": width,
         "radius": radius if np.isfinite(radius) else None,
         "loss": float(result.history["loss"][-1]),
         "distance": float(result.history["distance"][-1]),
-        "shortest_step": shortest_step(x, y, params, pairwise),
+        "shortest_step": shortest_step(x, y, net, params),
     }
 
 
-def shortest_step(x: Any, y: Any, params: Any, pairwise: bool) -> float:
+def shortest_step(x: np.ndarray, y: np.ndarray, net: Net, params: Params) -> float:
     """Return min over scales s of ‖J⁺(y/s − f(w⁰; v⁰))‖, the length of the first Newton step for v = s·v⁰.
 
     0 from a mirrored start (s → ∞); from a plain one it stays away from 0, and no smaller ball holds a solution to
     first order, whatever the scale.
     """
-    operator = nj.jacobian.pairwise if pairwise else nj.jacobian.standard
-    apply_fn = nj.models.pairwise_apply if pairwise else nj.models.standard_apply
-    inverse = np.linalg.pinv(np.asarray(operator(params, x).dense()))
-    labels, outputs = inverse @ y[:, 0], inverse @ np.asarray(apply_fn(params, x))[:, 0]
+    inverse = np.linalg.pinv(np.asarray(net.jacobian(params, x).dense()))
+    labels, outputs = inverse @ y[:, 0], inverse @ np.asarray(net.apply_fn(params, x))[:, 0]
     best = max(labels @ outputs / (labels @ labels), 0.0)  # 1/s ≥ 0
     return float(np.linalg.norm(best * labels - outputs))
 
 
-def table(records: list[dict[str, Any]]) -> list[str]:
+def table(records: list[Record]) -> list[str]:
     """Return the records as lines of text."""
     lines = ["start     head      ball     m    loss      shortest step"]
     for r in records:
-        mirrored, head = (
-            ("mirrored" if r["mirrored"] else "plain"),
-            ("pairwise" if r["pairwise"] else "standard"),
-        )
+        mirrored = "mirrored" if r["mirrored"] else "plain"
+        head = "pairwise" if r["pairwise"] else "standard"
         ball = f"{r['radius']:g}" if r["ball"] else "none"
         lines.append(
             f"{mirrored:9} {head:9} {ball:6} {r['width']:4}    {r['loss']:.1e}   {r['shortest_step']:.2g}"
@@ -99,59 +91,51 @@ def table(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def figure(records: list[dict[str, Any]], path: Path) -> None:
+def figure(records: list[Record]) -> Figure:
     """Draw the loss over the radius, one line a combination, one panel a width."""
-    from matplotlib.figure import Figure
-
     widths = sorted({r["width"] for r in records})
-    canvas = Figure(figsize=(5.5 * len(widths), 4.2), layout="constrained")
-    for axes, width in zip(canvas.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
-        for (mirrored, pairwise), style in zip(
+    fig = canvas(5.5 * len(widths), 4.2)
+    for axes, width in zip(fig.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
+        for (mirrored, paired), style in zip(
             itertools.product((True, False), repeat=2), ("o-", "s-", "o--", "s--"), strict=True
         ):
             rows = [
-                r
-                for r in records
-                if (r["mirrored"], r["pairwise"], r["width"]) == (mirrored, pairwise, width)
+                r for r in records if (r["mirrored"], r["pairwise"], r["width"]) == (mirrored, paired, width)
             ]
-            name = (
-                f"{'mirrored' if mirrored else 'plain'} start, {'pairwise' if pairwise else 'standard'} head"
-            )
+            name = f"{'mirrored' if mirrored else 'plain'} start, {'pairwise' if paired else 'standard'} head"
             labels = [f"{r['radius']:g}" if r["ball"] else "no ball" for r in rows]
             axes.semilogy(labels, [r["loss"] for r in rows], style, label=name)
         axes.set(xlabel="ε", ylabel="loss", title=f"width {width}, 2n/d = {2 * N // D}")
         axes.legend(fontsize=8)
-    canvas.savefig(path, dpi=120)
+    return fig
 
 
-def main() -> None:
-    """Run all combinations, print them, write the record and the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one width, two radii, 200 steps")
-    parser.add_argument(
-        "--kappa", type=float, default=np.inf, help="κ of the pairwise head's cone; the paper's is 1"
-    )
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
+@experiment(
+    __doc__,
+    "runs/narrow_ablation",
+    quick="one width, two radii, 200 steps",
+    options={
+        "--kappa": {
+            "type": float,
+            "default": np.inf,
+            "help": "κ of the pairwise head's cone; the paper's is 1",
+        }
+    },
+)
+def main(args: argparse.Namespace) -> Findings:
+    """Run all combinations."""
     widths, radii, steps = (QUICK_WIDTHS, QUICK_RADII, QUICK_STEPS) if args.quick else (WIDTHS, RADII, STEPS)
-    console = Console()
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(N, D)), rng.normal(size=(N, 1))
     records = []
     with jax.enable_x64(True):
-        for width, mirrored, pairwise in itertools.product(widths, (True, False), (True, False)):
+        nets = (pairwise(kappa=args.kappa), STANDARD)
+        for width, mirrored, net in itertools.product(widths, (True, False), nets):
             records += [
-                combination(x, y, mirrored, pairwise, width, radius, args.kappa, steps)
-                for radius in (*radii, float("inf"))
+                combination(x, y, mirrored, net, width, radius, steps) for radius in (*radii, float("inf"))
             ]
-            console.print(f"m = {width}, mirrored {mirrored}, pairwise {pairwise}: done")
-    _cells.record(args.out, records)
-    figure(records, args.out / "figure.png")
-    console.print("\n".join(table(records)))
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+            say(f"m = {width}, mirrored {mirrored}, pairwise {net is not STANDARD}: done")
+    return Findings(records, partial(figure, records), table(records))
 
 
 if __name__ == "__main__":

@@ -23,19 +23,22 @@ Reference: "When Expressivity Meets Trainability", Figure 4.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.image import AxesImage
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._nets import STANDARD, Net, Params, pairwise
+from experiments._run import Figure, Findings, Record, canvas, experiment, say
 
 N, D = 200, 20
 WIDTHS, RADII = (4, 8, 12, 20, 40), (0.1, 0.3, 1.0, 10.0, 1000.0)
@@ -45,132 +48,127 @@ ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 SEEDS = (0, 1, 2)
 NETS = ("pairwise", "standard")
 METHODS = ("PGD", "PGD in ball coordinates", "KKT solver")
-FOLDER = Path("runs/narrow_fig4")
 
 
 def first_order(
-    x: Any, y: Any, net: str, width: int, radii: Any, steps: int, kappa: float, scaled: bool
-) -> list[dict[str, Any]]:
+    x: np.ndarray, y: np.ndarray, net: Net, width: int, radii: Sequence[float], steps: int, scaled: bool
+) -> list[Record]:
     """Return the records of one width: the best step size in each cell, the median over seeds."""
-    paired = net == "pairwise"
-    cone: dict[str, Any] = {"zeta": 1e-3, "kappa": kappa} if paired else {}
-    draw: Any = partial(nj.initializers.mirrored_lecun, **cone) if paired else nj.initializers.lecun
 
-    def setup(radius: Any, rate: Any, seed: Any) -> Any:
-        params = draw(jax.random.key(seed), inputs=x.shape[1], width=width, dtype=jnp.float64)
+    def setup(radius: float, rate: float, seed: jax.Array) -> tuple[Params, optax.GradientTransformation]:
+        params = net.start(jax.random.key(seed), inputs=x.shape[1], width=width, dtype=jnp.float64)
         if scaled:
             adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
-            return params, nj.constraints.regime(adam, radius, **({"zeta": None} | cone))
-        return params, optax.chain(optax.sgd(rate), nj.constraints.project(radius, **cone))
+            return params, net.regime(adam, radius)
+        return params, optax.chain(optax.sgd(rate), nj.constraints.project(radius, **net.cone))
 
-    apply_fn = nj.models.pairwise_apply if paired else nj.models.standard_apply
-    grid = {"radius": list(radii), "rate": list(ADAM_RATES if scaled else PGD_RATES), "seed": list(SEEDS)}
-    result = nj.sweep(apply_fn, setup, (x, y), grid=grid, steps=steps, every=steps, progress=False)
+    grid: Record = {
+        "radius": list(radii),
+        "rate": list(ADAM_RATES if scaled else PGD_RATES),
+        "seed": list(SEEDS),
+    }
+    result = nj.sweep(net.apply_fn, setup, (x, y), grid=grid, steps=steps, every=steps, progress=False)
     loss = np.where(result.diverged, np.inf, result.history["loss"][..., -1])
     records = []
     for i, radius in enumerate(radii):
         best = int(np.argmin(np.median(loss[i], axis=1)))
         seed = int(np.argsort(loss[i, best])[len(SEEDS) // 2])
         params = {name: np.asarray(leaf[i, best, seed]) for name, leaf in result.params.items()}
-        records.append(record(net, width, radius, float(np.median(loss[i, best])), params, x))
+        records.append(cell(net, width, radius, float(np.median(loss[i, best])), params, x))
         records[-1] |= {"method": METHODS[int(scaled)], "rate": grid["rate"][best]}
     return records
 
 
-def kkt_points(x: Any, y: Any, net: str, width: int, radii: Any, kappa: float) -> list[dict[str, Any]]:
+def kkt_points(x: np.ndarray, y: np.ndarray, net: Net, width: int, radii: Sequence[float]) -> list[Record]:
     """Return the records of the KKT solver, from the start of seed 0."""
     records = []
+    key, kappa = jax.random.key(0), net.cone.get("kappa", np.inf)
     for radius in radii:
-        key, ratio = jax.random.key(0), kappa if net == "pairwise" else np.inf
-        s = nj.solvers.solve_kkt(key, x, y, width, radius, kappa=ratio, model=net, progress=False)
-        records.append(record(net, width, radius, s.loss, s.params, x))
+        s = nj.solvers.solve_kkt(key, x, y, width, radius, kappa=kappa, model=net.name, progress=False)
+        records.append(cell(net, width, radius, s.loss, s.params, x))
         records[-1] |= {"method": METHODS[2], "residual": s.residual}
     return records
 
 
-def record(net: str, width: int, radius: float, loss: float, params: Any, x: Any) -> dict[str, Any]:
+def cell(
+    net: Net, width: int, radius: float, loss: float, params: dict[str, np.ndarray], x: np.ndarray
+) -> Record:
     """Return one cell: its loss, and σ_min of the Jacobian there; 0 where there are more samples than weights."""
-    operator = nj.jacobian.pairwise if net == "pairwise" else nj.jacobian.standard
-    sigma = nj.sigma_min(operator(params, np.asarray(x)), certify=False)
-    return {"net": net, "width": width, "radius": radius, "loss": loss, "sigma_min": float(sigma.value)}
+    sigma = nj.sigma_min(net.jacobian(params, x), certify=False)
+    return {"net": net.name, "width": width, "radius": radius, "loss": loss, "sigma_min": float(sigma.value)}
 
 
-def figure(records: list[dict[str, Any]], path: Path) -> None:
+def figure(records: list[Record]) -> Figure:
     """Draw one heat map a method, net and quantity."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
-
-    widths = sorted({r["width"] for r in records})
-    radii = sorted({r["radius"] for r in records})
-    canvas = Figure(figsize=(12, 11), layout="constrained")
-    rows = [(quantity, net) for quantity in ("loss", "sigma_min") for net in NETS]
+    fig = canvas(12, 11, dpi=110)
+    rows = list(itertools.product(("loss", "sigma_min"), NETS))
     limits = {"loss": LogNorm(1e-20, 1e2, clip=True), "sigma_min": LogNorm(1e-4, 1e2, clip=True)}
-    for axes_row, (quantity, net) in zip(canvas.subplots(4, 3), rows, strict=True):
+    for axes_row, (quantity, net) in zip(fig.subplots(4, 3), rows, strict=True):
         for axes, method in zip(axes_row, METHODS, strict=True):
-            cells = {
-                (r["width"], r["radius"]): r[quantity]
-                for r in records
-                if (r["net"], r["method"]) == (net, method)
-            }
-            values = np.array([[cells[width, radius] for radius in radii] for width in widths])
-            shown = axes.imshow(
-                np.maximum(values, 1e-30), norm=limits[quantity], origin="lower", aspect="auto"
+            shown = heat_map(
+                axes,
+                [r for r in records if (r["net"], r["method"]) == (net, method)],
+                quantity,
+                limits[quantity],
             )
-            for i, row in enumerate(values):
-                for j, value in enumerate(row):
-                    dark = limits[quantity](max(value, 1e-30)) < 0.6
-                    color = "white" if dark else "black"
-                    axes.text(j, i, f"{value:.0e}", ha="center", va="center", fontsize=7, color=color)
-            axes.set_xticks(range(len(radii)), [f"{radius:g}" for radius in radii])
-            axes.set_yticks(range(len(widths)), [str(width) for width in widths])
             net_name = "pairwise regime" if net == "pairwise" else "standard net + ball"
             axes.set_title(f"{net_name}, {method}", fontsize=9)
-            axes.set(xlabel="ε", ylabel="width")
-        label = "loss" if quantity == "loss" else "σ_min(J)"
-        canvas.colorbar(shown, ax=axes_row, label=label)
-    canvas.savefig(path, dpi=110)
+        fig.colorbar(shown, ax=axes_row, label="loss" if quantity == "loss" else "σ_min(J)")
+    return fig
 
 
-def main() -> None:
-    """Run all widths, write the record and the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one width, two radii, 100 steps, n = 40")
-    parser.add_argument("--steps", type=int, default=5000, help="steps of the first-order methods")
-    parser.add_argument(
-        "--kappa", type=float, default=np.inf, help="κ of the pairwise net's cone; the paper's is 1"
-    )
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
+def heat_map(axes: Axes, records: list[Record], quantity: str, limits: LogNorm) -> AxesImage:
+    """Draw a quantity over width × ε, each cell with its number."""
+    widths, radii = (sorted({r[name] for r in records}) for name in ("width", "radius"))
+    cells = {(r["width"], r["radius"]): r[quantity] for r in records}
+    values = np.array([[cells[width, radius] for radius in radii] for width in widths])
+    shown = axes.imshow(np.maximum(values, 1e-30), norm=limits, origin="lower", aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        color = "white" if limits(max(value, 1e-30)) < 0.6 else "black"
+        axes.text(j, i, f"{value:.0e}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_xticks(range(len(radii)), [f"{radius:g}" for radius in radii])
+    axes.set_yticks(range(len(widths)), [str(width) for width in widths])
+    axes.set(xlabel="ε", ylabel="width")
+    return shown
+
+
+@experiment(
+    __doc__,
+    "runs/narrow_fig4",
+    quick="one width, two radii, 100 steps, n = 40",
+    options={
+        "--steps": {"type": int, "default": 5000, "help": "steps of the first-order methods"},
+        "--kappa": {
+            "type": float,
+            "default": np.inf,
+            "help": "κ of the pairwise net's cone; the paper's is 1",
+        },
+    },
+)
+def main(args: argparse.Namespace) -> Findings:
+    """Run all widths."""
     n, d, widths, radii = (
         (QUICK_N, QUICK_D, QUICK_WIDTHS, QUICK_RADII) if args.quick else (N, D, WIDTHS, RADII)
     )
-    steps = 100 if args.quick else args.steps
-    console, started = Console(), time.perf_counter()
+    steps, started = 100 if args.quick else args.steps, time.perf_counter()
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(n, d)), rng.normal(size=(n, 1))
     records = []
     with jax.enable_x64(True):
-        for width in widths:
-            for net in NETS:
-                for scaled in (False, True):
-                    records += first_order(x, y, net, width, radii, steps, args.kappa, scaled)
-                records += kkt_points(x, y, net, width, radii, args.kappa)
-                seconds = time.perf_counter() - started
-                console.print(f"m = {width}, {net}: done after {seconds:.0f} s")
+        for width, net in itertools.product(widths, (pairwise(kappa=args.kappa), STANDARD)):
+            for scaled in (False, True):
+                records += first_order(x, y, net, width, radii, steps, scaled)
+            records += kkt_points(x, y, net, width, radii)
+            say(f"m = {width}, {net.name}: done after {time.perf_counter() - started:.0f} s")
     settings = {
         "n": n,
         "d": d,
         "steps": steps,
         "kappa": args.kappa,
         "seeds": len(SEEDS),
-        "seconds": round(seconds),
+        "seconds": round(time.perf_counter() - started),
     }
-    _cells.record(args.out, {"settings": settings, "records": records})
-    figure(records, args.out / "figure.png")
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+    return Findings({"settings": settings, "records": records}, partial(figure, records), [])
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,12 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from rich.console import Console
 
 import narrow_jax as nj
-from experiments import _cells
-from experiments._cells import machine, resumed, write
 from experiments._image_sets import RESTRICTED, FromBytes, ImageSet, accuracy, in_arrays, in_files, scaled
+from experiments._run import Figure, Findings, Record, canvas, cells, experiment, machine, path
 
-FOLDER = Path("runs/narrow_fig5")
+FOLDER = "runs/narrow_fig5"
 SUBSETS = {"cifar100": "cifar100_subset", "svhn": "svhn_cropped_subset"}
 WHOLE = {"svhn": "svhn_cropped"}
 DATASETS = ("digits", "cifar10", "cifar100", "svhn", RESTRICTED)
@@ -122,14 +120,14 @@ def optimizer(
 
 
 @functools.cache
-def init_of(net: nj.models.ResNet) -> Any:
+def init_of(net: nj.models.ResNet) -> Callable[..., dict[str, Any]]:
     """Return ``net.init`` in one program, the same for all seeds."""
     return jax.jit(net.init)
 
 
 def cell(
     s: Settings, data: ImageSet, width: int, radius: float | None, seed: int, progress: bool
-) -> dict[str, Any]:
+) -> list[Record]:
     """Train one net; without a radius it is the usual one under plain SGD."""
     started = time.perf_counter()
     net = nj.models.ResNet(
@@ -157,7 +155,7 @@ def cell(
         model_state=state,
         progress=progress,
     )
-    return {
+    record = {
         "width": width,
         "radius": radius,
         "seed": seed,
@@ -168,6 +166,7 @@ def cell(
         "distance": None if radius is None else float(result.history["distance"][-1]),
         "seconds": round(time.perf_counter() - started, 1),
     }
+    return [record]
 
 
 def name_of(radius: float | None) -> str:
@@ -175,12 +174,10 @@ def name_of(radius: float | None) -> str:
     return "plain SGD" if radius is None else f"regime, ε = {radius:g}"
 
 
-def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
+def figure(records: list[Record], s: Settings) -> Figure:
     """Draw the mean over seeds against the width, with error bars of one standard deviation."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(6.5, 4.5), layout="constrained")
-    axes = canvas.subplots()
+    fig = canvas(6.5, 4.5)
+    axes = fig.subplots()
     for radius in (*s.radii, None):
         curve = [
             [r["test_accuracy"] for r in records if (r["width"], r["radius"]) == (width, radius)]
@@ -198,40 +195,37 @@ def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
     axes.set(xlabel="channels of the last stage", ylabel="test accuracy (%)")
     axes.set_title(f"{s.dataset}, {s.epochs} epochs; mean and deviation of seeds ({s.seeds})")
     axes.legend()
-    canvas.savefig(path, dpi=120)
+    return fig
 
 
-def main() -> None:
-    """Run the cells that are missing, write records and picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def told(last: Record) -> str:
+    """Say what a cell gave."""
+    return (
+        f"width {last['width']}, {name_of(last['radius'])}, seed {last['seed']}: test accuracy "
+        f"{100 * last['test_accuracy']:.1f} %, {last['seconds']} s"
     )
-    parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
-    parser.add_argument("--images", type=_cells.path, help=f"folder of the images of {RESTRICTED}")
-    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu", help="how large nets and data are")
-    parser.add_argument("--quick", action="store_true", help="200 digits, one width, one radius")
-    parser.add_argument("--seeds", type=int, help="seeds a cell (default: 5, with --quick 1)")
-    parser.add_argument("--out", type=_cells.path, help=f"folder of the results (default: {FOLDER}/DATASET)")
-    args = parser.parse_args()
+
+
+@experiment(
+    __doc__,
+    FOLDER,
+    quick="200 digits, one width, one radius",
+    options={
+        "--dataset": {"choices": DATASETS, "default": "cifar10"},
+        "--images": {"type": path, "help": f"folder of the images of {RESTRICTED}"},
+        "--size": {"choices": ("cpu", "gpu"), "default": "cpu", "help": "how large nets and data are"},
+        "--seeds": {"type": int, "help": "seeds a cell (default: 5, with --quick 1)"},
+    },
+)
+def main(args: argparse.Namespace) -> Findings:
+    """Run the cells that are missing."""
     size = "quick" if args.quick else args.size
     s = settings(args.dataset, size, args.seeds or (1 if args.quick else 5))
-    folder, console = args.out or FOLDER / s.dataset, Console()
-    folder.mkdir(parents=True, exist_ok=True)
-    path, data = folder / "summary.json", load(s, size, args.images)
-    records = resumed(path, asdict(s))
-    done = {(r["width"], r["radius"], r["seed"]) for r in records}
-    cells = itertools.product(s.widths, (*s.radii, None), range(s.seeds))
-    missing = [point for point in cells if point not in done]
-    for index, (width, radius, seed) in enumerate(missing, start=1):
-        records.append(cell(s, data, width, radius, seed, progress=not args.quick))
-        write(path, asdict(s), records, machine=machine())
-        last = records[-1]
-        console.print(
-            f"{index}/{len(missing)}: width {width}, {name_of(radius)}, seed {seed}: test accuracy "
-            f"{100 * last['test_accuracy']:.1f} %, {last['seconds']} s"
-        )
-    figure(records, s, folder / "figure.png")
-    console.print(f"Written: {path}, {folder / 'figure.png'}")
+    args.out = args.out or Path(FOLDER, s.dataset)
+    train = functools.partial(cell, s, load(s, size, args.images), progress=not args.quick)
+    axes = {"width": s.widths, "radius": (*s.radii, None), "seed": range(s.seeds)}
+    records = cells(args.out, asdict(s), axes, train, told, machine=machine())
+    return Findings(None, functools.partial(figure, records, s), [])
 
 
 if __name__ == "__main__":

@@ -21,26 +21,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import math
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import optax
-from rich.console import Console
 
 import narrow_jax as nj
-from experiments import _cells
-from experiments._cells import machine, resumed, write
+from experiments._nets import STANDARD, Net, Params, pairwise
+from experiments._run import Figure, Findings, Record, canvas, cells, experiment, machine
 
-FOLDER = Path("runs/narrow_images")
+FOLDER = "runs/narrow_images"
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
-METHODS = {"regime": nj.models.pairwise_apply, "SGD": nj.models.standard_apply}
-MOMENTUM, ZETA = 0.9, 1e-3
+METHODS = {"regime": pairwise(), "SGD": STANDARD}
+MOMENTUM = 0.9
 RATES = (10, 30, 100)  # step sizes times the number d of inputs: standardised, E‖x‖² = d
 
 
@@ -68,13 +65,13 @@ def settings(dataset: str, quick: bool, radius: float, seeds: int) -> Settings:
 
 def load(s: Settings) -> nj.data.Dataset:
     """Return training and held-out rows, in one, and the test rows."""
-    options: dict[str, Any] = {"test_fraction": 0.2} if s.dataset == "digits" else {}
+    options: Record = {"test_fraction": 0.2} if s.dataset == "digits" else {}
     return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="scale", **options)
 
 
-def accuracy(apply_fn: Any, params: Any, x: Any, labels: Any) -> np.ndarray:
+def accuracy(net: Net, params: Params, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the accuracy of each of a stack of nets."""
-    outputs = np.asarray(jax.jit(jax.vmap(apply_fn, in_axes=(0, None)))(params, x))
+    outputs = np.asarray(jax.jit(jax.vmap(net.apply_fn, in_axes=(0, None)))(params, x))
     return np.mean(np.argmax(outputs, axis=-1) == labels, axis=-1)
 
 
@@ -82,17 +79,14 @@ def train(data: nj.data.Dataset, s: Settings, width: int, method: str) -> nj.Fit
     """Train all step sizes and seeds of a cell in one call: axes (rate, seed)."""
     assert data.labels is not None
     steps = s.epochs * (s.samples // s.batch_size)
-    sizes = {"inputs": data.x.shape[1], "width": width, "outputs": data.classes}
+    net, sizes = METHODS[method], {"inputs": data.x.shape[1], "width": width, "outputs": data.classes}
 
-    def setup(rate: Any, seed: Any) -> Any:
-        key = jax.random.key(seed)
+    def setup(rate: float, seed: jax.Array) -> tuple[Params, optax.GradientTransformation]:
         sgd = optax.sgd(optax.cosine_decay_schedule(rate, steps), momentum=MOMENTUM)
-        if method == "SGD":
-            return nj.initializers.lecun(key, **sizes), sgd
-        return nj.initializers.mirrored_lecun(key, **sizes), nj.constraints.regime(sgd, s.radius, ZETA)
+        return net.start(jax.random.key(seed), **sizes), sgd if net is STANDARD else net.regime(sgd, s.radius)
 
     return nj.sweep(
-        METHODS[method],
+        net.apply_fn,
         setup,
         (data.x[: s.samples], data.labels[: s.samples]),
         grid={"rate": [rate / data.x.shape[1] for rate in RATES], "seed": np.arange(s.seeds)},
@@ -106,13 +100,14 @@ def train(data: nj.data.Dataset, s: Settings, width: int, method: str) -> nj.Fit
     )
 
 
-def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> dict[str, Any]:
+def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> list[Record]:
     """Return the record of a cell: the step size chosen on held-out rows, and its accuracies, one a seed."""
     started = time.perf_counter()
     result = train(data, s, width, method)
     last = {name: np.asarray(values[..., -1], float) for name, values in result.history.items()}
     held_out = np.nan_to_num(last["test_accuracy"]).mean(axis=1)
     best = int(held_out.argmax())
+    assert data.x_test is not None and data.labels_test is not None  # noqa: PT018
     params = jax.tree.map(lambda leaf: leaf[best], result.params)
     test = accuracy(METHODS[method], params, data.x_test, data.labels_test)
     record = {
@@ -128,15 +123,13 @@ def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> dict[st
     }
     if method == "regime":
         record["distance"] = last["distance"][best].round(3).tolist()
-    return record | {"seconds": round(time.perf_counter() - started, 1)}
+    return [record | {"seconds": round(time.perf_counter() - started, 1)}]
 
 
-def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
+def figure(records: list[Record], s: Settings) -> Figure:
     """Draw test and training accuracy over the width, mean and range of the seeds."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = canvas.subplots()
+    fig = canvas(6.5, 4.2)
+    axes = fig.subplots()
     for (method, colour), (what, style) in itertools.product(
         zip(METHODS, ("C0", "C1"), strict=True), (("test", "o-"), ("train", "o:"))
     ):
@@ -157,46 +150,35 @@ def figure(records: list[dict[str, Any]], s: Settings, path: Path) -> None:
     axes.set(xlabel="width", ylabel="accuracy (%)")
     axes.set_title(f"{s.dataset}, {s.samples:,} training images, ε = {s.radius:g}, {s.seeds} seeds")
     axes.legend()
-    canvas.savefig(path, dpi=120)
+    return fig
 
 
-def described(s: Settings) -> dict[str, Any]:
-    """Return the settings as JSON can hold them: lists, and the word "inf"."""
-    words = {name: "inf" if value == math.inf else value for name, value in asdict(s).items()}
-    return json.loads(json.dumps(words))
-
-
-def main() -> None:
-    """Run the cells that are missing, write records and picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def told(last: Record) -> str:
+    """Say what a cell gave."""
+    return (
+        f"width {last['width']}, {last['method']}: test {100 * np.mean(last['test_accuracy']):.1f} %, "
+        f"step size {last['learning_rate']}, {last['seconds']} s"
     )
-    parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
-    parser.add_argument("--quick", action="store_true", help="digits, 1 width, 3 epochs, 2 seeds")
-    parser.add_argument("--radius", type=float, default=1.0, help="ε of the ball, inf for none")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds a cell, trained in one call")
-    parser.add_argument("--out", type=_cells.path, help=f"folder of the results (default: {FOLDER}/DATASET)")
-    args = parser.parse_args()
+
+
+@experiment(
+    __doc__,
+    FOLDER,
+    quick="digits, 1 width, 3 epochs, 2 seeds",
+    options={
+        "--dataset": {"choices": DATASETS, "default": "cifar10"},
+        "--radius": {"type": float, "default": 1.0, "help": "ε of the ball, inf for none"},
+        "--seeds": {"type": int, "default": 3, "help": "seeds a cell, trained in one call"},
+    },
+)
+def main(args: argparse.Namespace) -> Findings:
+    """Run the cells that are missing."""
     s = settings(args.dataset, args.quick, args.radius, args.seeds)
-    folder = args.out or FOLDER / s.dataset
-    folder.mkdir(parents=True, exist_ok=True)
-    path, console = folder / "summary.json", Console()
-    data = load(s)
-    records = resumed(path, described(s))
-    done = {(r["width"], r["method"]) for r in records}
-    missing = [point for point in itertools.product(s.widths, METHODS) if point not in done]
-    for index, (width, method) in enumerate(missing, start=1):
-        record = cell(data, s, width, method)
-        records.append(record)
-        write(path, described(s), records, machine=machine())
-        console.print(
-            f"{index}/{len(missing)}: width {width}, {method}: test "
-            f"{100 * math.fsum(record['test_accuracy']) / s.seeds:.1f} %, step size {record['learning_rate']}, "
-            f"{record['seconds']} s"
-        )
-    figure(records, s, folder / "figure.png")
-    console.print(
-        f"{sum(r['seconds'] for r in records):.0f} s in all. Written: {path}, {folder / 'figure.png'}"
+    args.out = args.out or Path(FOLDER, s.dataset)
+    axes = {"width": s.widths, "method": METHODS}
+    records = cells(args.out, asdict(s), axes, partial(cell, load(s), s), told, machine=machine())
+    return Findings(
+        None, partial(figure, records, s), [f"{sum(r['seconds'] for r in records):.0f} s in all."]
     )
 
 

@@ -18,28 +18,26 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
 import optax
-from rich.console import Console
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._nets import STANDARD, pairwise
+from experiments._run import Figure, Findings, Record, canvas, experiment, path, say
 
 RADIUS, RATE = 1.0, 5e-3
-SETS: dict[str, dict[str, Any]] = {
+SETS: dict[str, Record] = {
     "digits": {"samples": 1797, "width": 80, "steps": 3000},
     "mnist": {"samples": 3000, "width": 16, "steps": 2000},
     "cifar10": {"samples": 2000, "width": 6, "steps": 3000},
 }
 QUICK = {"digits": {"samples": 200, "width": 20, "steps": 100}}
-FOLDER = Path("runs/narrow_random_labels")
 
 
-def newton(data: nj.data.Dataset, width: int) -> dict[str, Any]:
+def newton(data: nj.data.Dataset, width: int) -> Record:
     """Return the record of ``memorize``: once to compile, once to time."""
     for _ in range(2):
         started = time.perf_counter()
@@ -58,19 +56,15 @@ def newton(data: nj.data.Dataset, width: int) -> dict[str, Any]:
     }
 
 
-def first_order(data: nj.data.Dataset, width: int, steps: int, regime: bool) -> dict[str, Any]:
+def first_order(data: nj.data.Dataset, width: int, steps: int, regime: bool) -> Record:
     """Return the record of Adam: under the constraints on the pairwise net, or plain on the standard net."""
-    sizes = {"inputs": data.x.shape[1], "width": width}
+    net = pairwise() if regime else STANDARD
+    params = net.start(jax.random.key(0), inputs=data.x.shape[1], width=width)
     adam = optax.adam(optax.cosine_decay_schedule(RATE, steps))
-    if regime:
-        params = nj.initializers.mirrored_lecun(jax.random.key(0), **sizes)
-        apply_fn, tx = nj.models.pairwise_apply, nj.constraints.regime(adam, RADIUS, zeta=1e-3)
-    else:
-        params = nj.initializers.lecun(jax.random.key(0), **sizes)
-        apply_fn, tx = nj.models.standard_apply, adam
-    nj.fit(apply_fn, params, tx, (data.x, data.y), steps=steps, progress=False)
+    tx = net.regime(adam, RADIUS) if regime else adam
+    nj.fit(net.apply_fn, params, tx, (data.x, data.y), steps=steps, progress=False)
     started = time.perf_counter()
-    result = nj.fit(apply_fn, params, tx, (data.x, data.y), steps=steps, progress=False)
+    result = nj.fit(net.apply_fn, params, tx, (data.x, data.y), steps=steps, progress=False)
     seconds = time.perf_counter() - started
     return {
         "method": "PGD in the same ball" if regime else "Adam, standard net, no ball",
@@ -80,13 +74,11 @@ def first_order(data: nj.data.Dataset, width: int, steps: int, regime: bool) -> 
     }
 
 
-def figure(records: list[dict[str, Any]], path: Path) -> None:
+def figure(records: list[Record]) -> Figure:
     """Draw loss against time, one panel a data set."""
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(r["dataset"] for r in records))
-    canvas = Figure(figsize=(5 * len(names), 4), layout="constrained")
-    for axes, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    fig = canvas(5 * len(names), 4)
+    for axes, name in zip(fig.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = [r for r in records if r["dataset"] == name]
         for r in rows:
             axes.semilogy(
@@ -95,25 +87,25 @@ def figure(records: list[dict[str, Any]], path: Path) -> None:
         axes.set(xlabel="seconds, compilation apart", ylabel="loss ½ Σ (y − f)²")
         axes.set_title(f"{name}: {rows[0]['samples']} samples, {rows[0]['width']} hidden units")
         axes.legend()
-    canvas.suptitle(f"Random ±1 labels, ε = {RADIUS}")
-    canvas.savefig(path, dpi=120)
+    fig.suptitle(f"Random ±1 labels, ε = {RADIUS}")
+    return fig
 
 
-def main() -> None:
-    """Run every data set that is at hand, write the record and the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="200 digits")
-    parser.add_argument("--raw-dir", type=_cells.path, help="folder with the data sets' original files")
-    parser.add_argument("--datasets", nargs="+", choices=SETS, help="only these")
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
-    console = Console()
+@experiment(
+    __doc__,
+    "runs/narrow_random_labels",
+    quick="200 digits",
+    options={
+        "--raw-dir": {"type": path, "help": "folder with the data sets' original files"},
+        "--datasets": {"nargs": "+", "choices": SETS, "help": "only these"},
+    },
+)
+def main(args: argparse.Namespace) -> Findings:
+    """Run every data set that is at hand."""
     sets = QUICK if args.quick else SETS if args.raw_dir else {"digits": SETS["digits"]}
     if absent := [name for name in args.datasets or () if name not in sets]:
-        parser.error(f"{' and '.join(absent)}: only with --raw-dir DIR and without --quick")
+        message = f"{' and '.join(absent)}: only with --raw-dir DIR and without --quick"
+        raise argparse.ArgumentError(None, message)
     records = []
     for name in args.datasets or sets:
         samples, width, steps = (sets[name][field] for field in ("samples", "width", "steps"))
@@ -124,12 +116,8 @@ def main() -> None:
             first_order(data, width, steps, regime=False),
         ):
             records.append({"dataset": name, "samples": samples, "width": width, **record})
-            console.print(
-                f"{name}, {record['method']}: loss {record['loss'][-1]:.2g} in {record['seconds'][-1]:.1f} s"
-            )
-    _cells.record(args.out, records)
-    figure(records, args.out / "figure.png")
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+            say(f"{name}, {record['method']}: loss {record['loss'][-1]:.2g} in {record['seconds'][-1]:.1f} s")
+    return Findings(records, partial(figure, records), [])
 
 
 if __name__ == "__main__":

@@ -15,24 +15,21 @@ Reference: "When Expressivity Meets Trainability", Theorem 1 and Remark 1.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
+import itertools
+from functools import partial
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._run import Figure, Findings, Record, Table, canvas, experiment, say, table
 
 SIZES, QUICK_SIZES = ((100, 10), (200, 20), (400, 40), (1000, 50)), ((40, 8),)
 FACTORS, QUICK_FACTORS = (0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0), (0.9, 1.0, 1.5)
 RADIUS = 0.1
-FOLDER = Path("runs/narrow_theorem1")
 
 
-def instance(n: int, d: int, factor: float) -> dict[str, Any]:
+def instance(n: int, d: int, factor: float) -> Record:
     """Return the record of one instance at the even width nearest to factor·2n/d."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(n, d)), rng.normal(size=n)
@@ -56,30 +53,22 @@ def instance(n: int, d: int, factor: float) -> dict[str, Any]:
     }
 
 
-def table(records: list[dict[str, Any]]) -> Table:
+def summary(records: list[Record]) -> Table:
     """Return the records as a table for the terminal."""
-    view = Table(title=f"Gaussian x and y, ε = {RADIUS}")
-    for heading in ("n", "d", "m", "2n/d", "status", "loss", "steps", "proven", "ε₀"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for r in records:
-        cells = (r["n"], r["d"], r["width"], r["width_needed"], r["status"])
+        names = (str(r[name]) for name in ("n", "d", "width", "width_needed", "status"))
         loss = f"{r['loss']:.1e}" if "loss" in r else ""
-        view.add_row(
-            *map(str, cells),
-            loss,
-            str(r.get("steps", "")),
-            "yes" if r["holds"] else "no",
-            f"{r['epsilon0']:.2e}",
-        )
-    return view
+        proven = "yes" if r["holds"] else "no"
+        rows.append((*names, loss, str(r.get("steps", "")), proven, f"{r['epsilon0']:.2e}"))
+    headings = ("n", "d", "m", "2n/d", "status", "loss", "steps", "proven", "ε₀")
+    return table(f"Gaussian x and y, ε = {RADIUS}", headings, rows)
 
 
-def figure(records: list[dict[str, Any]], path: Path) -> None:
+def figure(records: list[Record]) -> Figure:
     """Draw ε₀ over the width, filled where the certificate holds."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = canvas.subplots()
+    fig = canvas(6.5, 4.2)
+    axes = fig.subplots()
     for n, d in dict.fromkeys((r["n"], r["d"]) for r in records):
         rows = [r for r in records if (r["n"], r["d"]) == (n, d) and r["epsilon0"] > 0]
         ratio = [r["width"] / r["width_needed"] for r in rows]
@@ -91,31 +80,20 @@ def figure(records: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="width m over 2n/d", ylabel="proven radius ε₀ of the nice region")
     axes.set_title(f"Theorem 1: each point is an exact zero-loss net within ε = {RADIUS}", fontsize=10)
     axes.legend()
-    canvas.savefig(path, dpi=120)
+    return fig
 
 
-def main() -> None:
-    """Run all instances, print the table, write the record and the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one small instance")
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
-    console = Console()
+@experiment(__doc__, "runs/narrow_theorem1", quick="one small instance")
+def main(args: argparse.Namespace) -> Findings:
+    """Run all instances."""
+    sizes, factors = (QUICK_SIZES, QUICK_FACTORS) if args.quick else (SIZES, FACTORS)
     records = []
-    for n, d in QUICK_SIZES if args.quick else SIZES:
-        for factor in QUICK_FACTORS if args.quick else FACTORS:
-            records.append(instance(n, d, factor))
-            console.print(f"n = {n}, d = {d}, m = {records[-1]['width']}: {records[-1]['status']}")
-    _cells.record(args.out, records)
-    figure(records, args.out / "figure.png")
-    console.print(table(records))
-    proven = sum(r["holds"] for r in records if r["width"] >= r["width_needed"])
-    wide = sum(r["width"] >= r["width_needed"] for r in records)
-    console.print(f"Proven: {proven} of {wide} instances with m ≥ 2n/d.")
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+    for (n, d), factor in itertools.product(sizes, factors):
+        records.append(instance(n, d, factor))
+        say(f"n = {n}, d = {d}, m = {records[-1]['width']}: {records[-1]['status']}")
+    wide = [r["holds"] for r in records if r["width"] >= r["width_needed"]]
+    proven = f"Proven: {sum(wide)} of {len(wide)} instances with m ≥ 2n/d."
+    return Findings(records, partial(figure, records), [summary(records), proven])
 
 
 if __name__ == "__main__":

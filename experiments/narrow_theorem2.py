@@ -16,27 +16,24 @@ Reference: "When Expressivity Meets Trainability", problem (7) and Theorem 2.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._run import Figure, Findings, Record, Table, canvas, experiment, say, table
 
 N, D, KAPPA = 40, 8, 2.0
 WIDTHS, QUICK_WIDTHS = (8, 16, 24), (16,)
 RADII, QUICK_RADII = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.003, 0.1, 1.0)
 FLOOR = 1e-16
 """Losses below are the solver's floor: residuals f − y of about 1e-9 an entry."""
-FOLDER = Path("runs/narrow_theorem2")
 
 
-def cell(width: int, radius: float) -> dict[str, Any]:
+def cell(width: int, radius: float) -> Record:
     """Return the record of one KKT point."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(N, D)), rng.normal(size=N)
@@ -55,34 +52,31 @@ def cell(width: int, radius: float) -> dict[str, Any]:
     }
 
 
-def slope(records: list[dict[str, Any]]) -> float | None:
-    """Return the slope of log loss over log ε where the loss is 100 times above the floor; None if it is nowhere."""
+def slope(records: list[Record]) -> str:
+    """Say the slope of log loss over log ε where the loss is 100 times above the floor; "zero" if it is nowhere."""
     points = [(math.log(r["radius"]), math.log(r["loss"])) for r in records if r["loss"] > 100 * FLOOR]
     if len(points) < 2:
-        return None
+        return "zero"
     radii, losses = np.array(points).T
-    return float(np.polyfit(radii, losses, 1)[0])
+    return f"slope {np.polyfit(radii, losses, 1)[0]:.2f} of log loss over log ε"
 
 
-def table(records: list[dict[str, Any]]) -> Table:
+def summary(records: list[Record]) -> Table:
     """Return the records as a table for the terminal."""
-    view = Table(title=f"KKT points of (7): n = {N}, d = {D}, κ = {KAPPA}, 2n/d = {2 * N // D}")
-    for heading in ("m", "ε", "loss", "residual", "steps", "proven 0 below", "loss 0 proven"):
-        view.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for r in records:
         proven = "for all" if r["proven_everywhere"] else "here" if r["proven_here"] else "no"
         loss = f"{r['loss']:.2g}" if r["loss"] > 100 * FLOOR else "zero"
         cells = (str(r["width"]), f"{r['radius']:g}", loss, f"{r['residual']:.1e}", str(r["steps"]))
-        view.add_row(*cells, f"{r['threshold']:.2e}", proven)
-    return view
+        rows.append((*cells, f"{r['threshold']:.2e}", proven))
+    headings = ("m", "ε", "loss", "residual", "steps", "proven 0 below", "loss 0 proven")
+    return table(f"KKT points of (7): n = {N}, d = {D}, κ = {KAPPA}, 2n/d = {2 * N // D}", headings, rows)
 
 
-def figure(records: list[dict[str, Any]], path: Path) -> None:
+def figure(records: list[Record]) -> Figure:
     """Draw loss over ε, one line a width, with the proven thresholds."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(6.5, 4.2), layout="constrained")
-    axes = canvas.subplots()
+    fig = canvas(6.5, 4.2)
+    axes = fig.subplots()
     for index, width in enumerate(dict.fromkeys(r["width"] for r in records)):
         rows = [r for r in records if r["width"] == width]
         color = f"C{index}"
@@ -96,33 +90,19 @@ def figure(records: list[dict[str, Any]], path: Path) -> None:
         xlabel="ε (dotted: below, every KKT point is proven to have loss 0)", ylabel="loss at the KKT point"
     )
     axes.legend()
-    canvas.savefig(path, dpi=120)
+    return fig
 
 
-def main() -> None:
-    """Solve every cell, print the table, write the record and the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one width, three radii")
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
-    console = Console()
+@experiment(__doc__, "runs/narrow_theorem2", quick="one width, three radii")
+def main(args: argparse.Namespace) -> Findings:
+    """Solve every cell."""
+    widths, radii = (QUICK_WIDTHS, QUICK_RADII) if args.quick else (WIDTHS, RADII)
     records = []
-    for width in QUICK_WIDTHS if args.quick else WIDTHS:
-        for radius in QUICK_RADII if args.quick else RADII:
-            records.append(cell(width, radius))
-            console.print(f"m = {width}, ε = {radius:g}: loss {records[-1]['loss']:.2g}")
-    _cells.record(args.out, records)
-    figure(records, args.out / "figure.png")
-    console.print(table(records))
-    for width in dict.fromkeys(r["width"] for r in records):
-        found = slope([r for r in records if r["width"] == width])
-        console.print(
-            f"m = {width}: " + ("zero" if found is None else f"slope {found:.2f} of log loss over log ε")
-        )
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+    for width, radius in itertools.product(widths, radii):
+        records.append(cell(width, radius))
+        say(f"m = {width}, ε = {radius:g}: loss {records[-1]['loss']:.2g}")
+    slopes = [f"m = {width}: {slope([r for r in records if r['width'] == width])}" for width in widths]
+    return Findings(records, partial(figure, records), [summary(records), *slopes])
 
 
 if __name__ == "__main__":

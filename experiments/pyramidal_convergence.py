@@ -19,21 +19,18 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
-from rich.table import Table
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._nets import Params
+from experiments._run import Figure, Findings, Record, Table, canvas, experiment, say, table
 from narrow_jax.certificates import Guarantee, PyramidalCertificate, PyramidalInvariants
 
-FOLDER = Path("runs/pyramidal_convergence")
 SIGMA = nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0)
 APPLY = functools.partial(nj.models.mlp_apply, activation=SIGMA)
 STEPS, QUICK_STEPS, TRIAL_STEPS = 10_000, 300, 400
@@ -75,7 +72,7 @@ def cases(quick: bool) -> list[Case]:
     ]
 
 
-def descend(case: Case, params: Any, certificate: PyramidalCertificate, steps: int) -> dict[str, Any]:
+def descend(case: Case, params: Params, certificate: PyramidalCertificate, steps: int) -> Record:
     """Run gradient descent with the certified step and compare loss and distance with the bounds at every step."""
     guarantee = certificate.paper
     watch = PyramidalInvariants(certificate, case.y, SIGMA)
@@ -100,22 +97,22 @@ def descend(case: Case, params: Any, certificate: PyramidalCertificate, steps: i
     }
 
 
-def distance_to(end: Any) -> nj.monitors.Monitor:
+def distance_to(end: Params) -> nj.monitors.Monitor:
     """Return a monitor of ‖θ_k − θ_end‖."""
 
-    def update(target: Any, params: Any, x: Any) -> tuple[Any, Any]:
+    def update(target: Params, params: Params, x: object) -> tuple[Params, jax.Array]:
         return target, optax.tree.norm(jax.tree.map(jnp.subtract, params, target))
 
     return nj.monitors.Monitor("distance to the end", lambda params, x: end, update)
 
 
-def sharper_losses(case: Case, params: Any, guarantee: Guarantee, steps: int) -> np.ndarray:
+def sharper_losses(case: Case, params: Params, guarantee: Guarantee, steps: int) -> np.ndarray:
     """Return the losses of descent with the larger step that the sharper constants prove."""
     tx = optax.sgd(guarantee.learning_rate)
     return nj.fit(APPLY, params, tx, (case.x, case.y), steps=steps, every=1, progress=True).history["loss"]
 
 
-def practical(case: Case, params: Any, guarantee: Guarantee) -> tuple[float, float]:
+def practical(case: Case, params: Params, guarantee: Guarantee) -> tuple[float, float]:
     """Return the step 2^i·η that falls furthest in TRIAL_STEPS steps, and the share of the loss it removes a step."""
     steps = guarantee.learning_rate * 2.0 ** np.arange(0, 20)
     every = 10
@@ -134,7 +131,18 @@ def practical(case: Case, params: Any, guarantee: Guarantee) -> tuple[float, flo
     return float(steps[best]), float(1 - ratio[best, last] ** (1 / (last * every)))
 
 
-def run(case: Case, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def falls(guarantee: Guarantee, loss: np.ndarray, bound: np.ndarray, target: float) -> Record:
+    """Return what a guarantee proves, and how far its bound and the loss fall."""
+    return {
+        "learning_rate": guarantee.learning_rate,
+        "rate": 10**guarantee.log10_rate,
+        "steps_to_1e-4": guarantee.steps_to(target),
+        "bound_falls_by": float(bound[0] / max(bound[-1], 1e-300)),
+        "loss_falls_by": float(loss[0] / loss[-1]),
+    }
+
+
+def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
     """Return the record of a case, and the curves of its panel."""
     started = time.perf_counter()
     found = nj.solvers.pyramidal_start(
@@ -158,21 +166,13 @@ def run(case: Case, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "unmoved": c.unmoved,
         "steps": steps,
         "paper": {
-            "learning_rate": c.paper.learning_rate,
-            "rate": 10**c.paper.log10_rate,
-            "steps_to_1e-4": c.paper.steps_to(target),
-            "bound_falls_by": float(paper["bound"][0] / paper["bound"][-1]),
-            "loss_falls_by": float(paper["loss"][0] / paper["loss"][-1]),
+            **falls(c.paper, paper["loss"], paper["bound"], target),
             "never_exceeded": paper["never_exceeded"],
             "distance_over_bound": paper["distance_over_bound"],
             "broken_invariant": paper["broken"],
         },
         "sharper": {
-            "learning_rate": c.sharper.learning_rate,
-            "rate": 10**c.sharper.log10_rate,
-            "steps_to_1e-4": c.sharper.steps_to(target),
-            "bound_falls_by": float(own_bound[0] / max(own_bound[-1], 1e-300)),
-            "loss_falls_by": float(own[0] / own[-1]),
+            **falls(c.sharper, own, own_bound, target),
             "never_exceeded": bool(np.all(own <= own_bound * (1 + 1e-9) + ROUNDING * own[0])),
         },
         "practical": {"learning_rate": step, "rate": rate},
@@ -187,31 +187,23 @@ def run(case: Case, steps: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return record, curves
 
 
-def table(records: list[dict[str, Any]]) -> Table:
+def summary(records: list[Record]) -> Table:
     """Return the records as a table for the terminal."""
-    view = Table(title="Share of the loss that a step removes: proven, and seen; steps for a factor 1e4")
-    for heading in ("case", "paper\nηα₀", "\nsteps", "sharper\nηα", "\nsteps", "seen\nrate", "broken\n"):
-        view.add_column(heading, justify="left" if heading == "case" else "right", no_wrap=True)
+    rows = []
     for r in records:
-        view.add_row(
-            r["name"],
-            f"{r['paper']['rate']:.0e}",
-            f"{r['paper']['steps_to_1e-4']:.0e}",
-            f"{r['sharper']['rate']:.0e}",
-            f"{r['sharper']['steps_to_1e-4']:.0e}",
-            f"{r['practical']['rate']:.0e}",
-            str(r["paper"]["broken_invariant"] or "none"),
-        )
-    return view
+        proven = (r[by][name] for by in ("paper", "sharper") for name in ("rate", "steps_to_1e-4"))
+        shares = (f"{value:.0e}" for value in (*proven, r["practical"]["rate"]))
+        rows.append((r["name"], *shares, str(r["paper"]["broken_invariant"] or "none")))
+    title = "Share of the loss that a step removes: proven, and seen; steps for a factor 1e4"
+    headings = ("case", "paper\nηα₀", "\nsteps", "sharper\nηα", "\nsteps", "seen\nrate", "broken\n")
+    return table(title, headings, rows)
 
 
-def figure(records: list[dict[str, Any]], curves: list[dict[str, np.ndarray]], path: Path) -> None:
+def figure(records: list[Record], curves: list[dict[str, np.ndarray]]) -> Figure:
     """Draw losses and bounds over the steps, one panel a case."""
-    from matplotlib.figure import Figure
-
     rows, columns = -(-len(records) // 2), min(2, len(records))
-    canvas = Figure(figsize=(5.2 * columns, 3.8 * rows), layout="constrained")
-    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
+    fig = canvas(5.2 * columns, 3.8 * rows, dpi=110)
+    panels = fig.subplots(rows, columns, squeeze=False).ravel()
     for axes, record, lines in zip(panels, records, curves, strict=True):
         start = lines["paper"][0]
         for name, values in lines.items():
@@ -220,39 +212,27 @@ def figure(records: list[dict[str, Any]], curves: list[dict[str, np.ndarray]], p
             axes.semilogy(shown, style, color=color, label=name, linewidth=1.2 if style == "-" else 2)
         axes.set(title=record["name"], xlabel="step", ylabel="Φ")
     panels[0].legend()
-    canvas.suptitle("Gradient descent from certified starts: loss (solid) below its proven bound (dashed)")
-    canvas.savefig(path, dpi=110)
+    fig.suptitle("Gradient descent from certified starts: loss (solid) below its proven bound (dashed)")
+    return fig
 
 
-def main() -> None:
-    """Run the cases, print the table, write the record and the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help=f"one case, {QUICK_STEPS} steps instead of {STEPS}"
-    )
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
-    console = Console()
+@experiment(__doc__, "runs/pyramidal_convergence", quick=f"one case, {QUICK_STEPS} steps instead of {STEPS}")
+def main(args: argparse.Namespace) -> Findings:
+    """Run the cases."""
     records, curves = [], []
     with jax.enable_x64(True):
         for case in cases(args.quick):
-            console.print(case.name)
+            say(case.name)
             record, lines = run(case, QUICK_STEPS if args.quick else STEPS)
             records.append(record)
             curves.append(lines)
-    _cells.record(args.out, records)
-    figure(records, curves, args.out / "figure.png")
-    console.print(table(records))
-    for record in records:
-        if record["unmoved"] > 0.01:
-            console.print(
-                f"{record['name']}: the paper's step is below the rounding of "
-                f"{100 * record['unmoved']:.0f} % of the weights; in floating point they stay where they are."
-            )
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+    unmoved = [
+        f"{record['name']}: the paper's step is below the rounding of {100 * record['unmoved']:.0f} % of the weights; "
+        "in floating point they stay where they are."
+        for record in records
+        if record["unmoved"] > 0.01
+    ]
+    return Findings(records, functools.partial(figure, records, curves), [summary(records), *unmoved])
 
 
 if __name__ == "__main__":

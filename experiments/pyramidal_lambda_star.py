@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 import narrow_jax as nj
-from experiments import _cells
+from experiments._run import Figure, Findings, Record, canvas, experiment
+from experiments.pyramidal_convergence import on_sphere
 
-FOLDER = Path("runs/pyramidal_lambda_star")
 SIGMAS = (
     nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0),
     nj.activations.smooth_leaky_relu(gamma=0.1, beta=1.0),
@@ -38,8 +37,7 @@ INPUTS, SEEDS = (10, 20, 30), 3
 
 def sphere(samples: int, inputs: int, seed: int) -> np.ndarray:
     """Return rows uniform on the sphere of radius √d."""
-    x = np.random.default_rng(seed).normal(size=(samples, inputs))
-    return x * np.sqrt(inputs) / np.linalg.norm(x, axis=1, keepdims=True)
+    return on_sphere(np.random.default_rng(seed).normal(size=(samples, inputs)))
 
 
 def counts(largest: int, points: int) -> list[int]:
@@ -47,7 +45,7 @@ def counts(largest: int, points: int) -> list[int]:
     return sorted({round(n) for n in np.geomspace(2, largest, points)})
 
 
-def records(quick: bool) -> list[dict[str, Any]]:
+def records(quick: bool) -> list[Record]:
     """Return λ_* over N ≤ d², and σ_min(X^{*r}) over N up to beyond the monomials."""
     found = []
     for inputs in track(INPUTS[:1] if quick else INPUTS, description="λ_*"):
@@ -71,19 +69,17 @@ def records(quick: bool) -> list[dict[str, Any]]:
     return found
 
 
-def curve(found: list[dict[str, Any]], field: str, **wanted: Any) -> tuple[list[int], list[float]]:
+def curve(found: list[Record], field: str, **wanted: Any) -> tuple[list[int], list[float]]:
     """Return N, and the smallest value of a field over the seeds."""
     kept = [r for r in found if all(r.get(name) == value for name, value in wanted.items())]
     samples = sorted({r["samples"] for r in kept})
     return samples, [min(r[field] for r in kept if r["samples"] == n) for n in samples]
 
 
-def figure(found: list[dict[str, Any]], path: Path) -> None:
+def figure(found: list[Record]) -> Figure:
     """Draw λ_* over N on the left, σ_min over the lemma's bound on the right."""
-    from matplotlib.figure import Figure
-
-    canvas = Figure(figsize=(11, 4.2), layout="constrained")
-    stars, powers = canvas.subplots(1, 2)
+    fig = canvas(11, 4.2, dpi=110)
+    stars, powers = fig.subplots(1, 2)
     for color, sigma in enumerate(SIGMAS):
         for style, inputs in zip(("-", "--", ":"), INPUTS, strict=True):
             samples, values = curve(found, "value", activation=sigma.name, inputs=inputs)
@@ -102,10 +98,10 @@ def figure(found: list[dict[str, Any]], path: Path) -> None:
     powers.axhline(1, color="black", linewidth=1)
     powers.set(xlabel="N", ylabel="σ_min(X^{*r}) / (d^{r/2}/2)", title="Lemma 3.4 claims 1 and more")
     powers.legend()
-    canvas.savefig(path, dpi=110)
+    return fig
 
 
-def verdict(found: list[dict[str, Any]]) -> str:
+def verdict(found: list[Record]) -> str:
     """Say in words what the records show."""
     lines = []
     for inputs in sorted({r["inputs"] for r in found if r["kind"] == "lambda_star"}):
@@ -122,21 +118,11 @@ def verdict(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Compute the points, write the record and the picture, print what they show."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one dimension and few points")
-    parser.add_argument("--out", type=_cells.path, default=FOLDER, help="folder of the results")
-    args = parser.parse_args()
-    _cells.claim(args)
-    console = Console()
+@experiment(__doc__, "runs/pyramidal_lambda_star", quick="one dimension and few points")
+def main(args: argparse.Namespace) -> Findings:
+    """Compute the points."""
     found = records(args.quick)
-    _cells.record(args.out, found)
-    figure(found, args.out / "figure.png")
-    console.print(verdict(found))
-    console.print(f"Written: {args.out / 'summary.json'}, {args.out / 'figure.png'}")
+    return Findings(found, partial(figure, found), [verdict(found)])
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_figure_5_streams_images_from_files(tmp_path):
         "restricted-imagenet", None, (), (1,), (8,), (10.0,), 1, epochs=6, pixels=16, batch_size=12
     )
     with jax.numpy_dtype_promotion("standard"):  # optax's own schedules promote
-        record = narrow_fig5.cell(s, data, width=8, radius=10.0, seed=0, progress=False)
+        [record] = narrow_fig5.cell(s, data, width=8, radius=10.0, seed=0, progress=False)
     assert record["test_accuracy"] == 1.0
     assert 0 < record["distance"] <= 10 * (1 + 1e-6)
 
@@ -84,17 +84,50 @@ def test_net_on_bytes_computes_in_bfloat16():
 
 
 def test_records_of_other_settings_stay(tmp_path):
-    from experiments import _cells
+    from experiments import _run
 
     path = tmp_path / "summary.json"
-    assert _cells.resumed(path, {"widths": (4, 8)}) == []
-    _cells.write(path, {"widths": (4, 8)}, [{"width": 4}], machine={})
+    assert _run.resumed(path, {"widths": (4, 8)}) == []
+    _run.replace(path, _run.content({"widths": (4, 8)}, [{"width": 4}], machine={}))
     before = path.read_text()
-    assert _cells.resumed(path, {"widths": (4, 8)}) == [{"width": 4}]
+    assert _run.resumed(path, {"widths": (4, 8)}) == [{"width": 4}]
     with pytest.raises(SystemExit, match=r"widths: \[4, 8\] there, \[4\] here.*--out"):
-        _cells.resumed(path, {"widths": (4,)})
+        _run.resumed(path, {"widths": (4,)})
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_cells_go_on_where_a_run_stopped(tmp_path):
+    from experiments import _run
+
+    made = []
+
+    def cell(width, seed):
+        made.append((width, seed))
+        return [{"width": width, "seed": seed}]
+
+    for widths in ((4,), (4, 8)):
+        axes = {"width": widths, "seed": range(2)}
+        records = _run.cells(tmp_path, {"dataset": "digits"}, axes, cell, str, machine={})
+    assert made == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    content = {"settings": {"dataset": "digits"}, "machine": {}, "cells": records}
+    assert json.loads((tmp_path / "summary.json").read_text()) == content
+
+
+def test_a_picture_that_fails_takes_no_record_along(tmp_path, monkeypatch):
+    from experiments import _run
+
+    def figure():
+        raise RuntimeError("no fonts")
+
+    @_run.experiment("doc", str(tmp_path), quick="")
+    def main(args):
+        return _run.Findings([{"loss": 0.5}], figure, [])
+
+    monkeypatch.setattr(sys, "argv", ["main"])
+    with pytest.raises(RuntimeError, match="no fonts"):
+        main()
+    assert json.loads((tmp_path / "summary.json").read_text()) == [{"loss": 0.5}]
 
 
 def test_figure_5_asks_for_the_folder_of_images(monkeypatch, tmp_path):
@@ -122,16 +155,17 @@ def test_a_record_of_other_options_stays(name, tmp_path, monkeypatch):
 
 
 def test_records_are_strict_json(tmp_path):
-    from experiments import _cells
+    from experiments import _run
 
-    _cells.record(tmp_path, [{"loss": np.float64("inf"), "width": np.int64(4)}])
+    _run.replace(tmp_path / "summary.json", [{"loss": np.float64("inf"), "width": np.int64(4)}])
     assert json.loads((tmp_path / "summary.json").read_text()) == [{"loss": "inf", "width": 4}]
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("pairwise", [False, True])
 def test_kappa_of_the_paper_is_a_setting_of_the_ablation(pairwise):
-    from experiments import narrow_ablation
+    from experiments import _nets, narrow_ablation
 
-    v = narrow_ablation.start(mirrored=True, pairwise=pairwise, width=8, kappa=1.0)["v"]
+    net = _nets.pairwise(kappa=1.0) if pairwise else _nets.STANDARD
+    v = narrow_ablation.start(mirrored=True, net=net, width=8)["v"]
     assert (len(np.unique(v)) == 1) is pairwise

@@ -11,9 +11,19 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
-from typing import Any
 
-from narrow_jax.cli import certify, memorize, spectrum, train
+from narrow_jax.checkpoints import strict_json
+from narrow_jax.cli import (
+    certify_memorization,
+    certify_pyramidal,
+    certify_stationary_value,
+    memorize,
+    spectrum,
+    train,
+)
+
+_COMMANDS = (train, spectrum, memorize)
+_THEOREMS = (certify_memorization, certify_pyramidal, certify_stationary_value)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        return args.run(args)
+        answer = args.run(args)
+        print(strict_json.dumps(answer.record) if args.json else "\n".join(answer.lines))
+        return 0 if answer.yes else 1
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         print(f"narrow-jax {args.command}: {error}", file=sys.stderr)
         return 2
@@ -37,12 +49,14 @@ def _run(args: argparse.Namespace) -> int:
         return 130
 
 
-def _show(command: str, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+def _show(
+    command: str, message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: object
+) -> None:
     """Say what is meant for whoever called the command in one sentence, without a line of source."""
     if issubclass(category, UserWarning):
         print(f"narrow-jax {command}: note: {message}", file=sys.stderr)
     else:
-        print(warnings.formatwarning(message, category, *where[:2]), end="", file=sys.stderr)
+        print(warnings.formatwarning(message, category, filename, lineno), end="", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"narrow-jax {metadata.version('narrow_jax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, spectrum, memorize, certify):
-        command.add(commands)
+    for module in _COMMANDS:
+        module.COMMAND.add(commands)
+    certify = commands.add_parser(
+        "certify",
+        help="check a theorem on a net and its data",
+        description="Check a theorem on a net and its data. Exit status 1 if it does not hold.",
+    )
+    kinds = certify.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for theorem in _THEOREMS:
+        theorem.COMMAND.add(kinds)
     return parser

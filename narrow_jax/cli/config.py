@@ -1,23 +1,24 @@
-"""What the commands share: the config of a run, its options, and the data, model and start that it names."""
+"""The config of a run: its fields, which are options too, and the data, model and start that they name."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
 
-import narrow_jax as nj
-from narrow_jax import _checks
+from narrow_jax import _checks, activations, checkpoints, constraints, initializers, jacobian, models
+from narrow_jax import data as datasets
+from narrow_jax._typing import ApplyFn, Params
 from narrow_jax.checkpoints import runs, strict_json
-from narrow_jax.data import NORMALIZERS
+from narrow_jax.cli.command import Option
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -26,228 +27,126 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 }
 
 
+def _field(
+    default: Any, text: str, choices: Iterable[str] | None = None, parse: Callable[[str], Any] | None = None
+) -> Any:
+    """Return a field with the words of its option; ``parse`` where the type of the default does not do."""
+    words = {"help": text, "type": parse or type(default), "choices": choices and tuple(choices)}
+    return field(default=default, metadata=words)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that makes a training run; ``config.json`` holds it."""
 
-    dataset: str = "digits"
-    labels: str = "true"
-    classes: int = 2
-    samples: int | None = None
-    normalize: str | None = None
-    model: str = "pairwise"
-    width: int = 600
-    activation: str = "tanh"
-    radius: float = 0.1
-    zeta: float = 1e-3
-    kappa: float = math.inf
-    loss: str = "squared"
-    optimizer: str = "adam"
-    learning_rate: float = 5e-3
-    schedule: str = "cosine"
-    steps: int = 5000
-    batch_size: int | None = None
-    seed: int = 0
-
-
-HELP = {
-    "dataset": f"data set: {', '.join(nj.data.NAMES)}",
-    "labels": "true labels, or random ones to test memorisation",
-    "classes": "number of classes of random labels; 2 are learned as ±1",
-    "samples": "random subset of that many training samples (default: all)",
-    "normalize": "map of the inputs, fitted on the training samples: standardize each column (constant ones are "
-    "dropped), scale all by one mean and deviation, or whiten (default: pixels in [0, 1])",
-    "model": "pairwise: mirrored start and pairwise output (the paper's); standard: the baseline",
-    "width": "hidden units m, even for the pairwise net",
-    "activation": f"one of {', '.join(nj.activations.names())}",
-    "radius": "ε of the ball around the start that holds the hidden weights; inf for none",
-    "zeta": "ζ, lower bound of the output weights of the pairwise net",
-    "kappa": "κ ≥ 1, largest ratio of output weights; inf for none",
-    "loss": "squared: ½ Σ (y − f)²; mean_squared: the mean of (y − f)²; cross_entropy: the mean over the samples, "
-    "with an output for each class",
-    "optimizer": "optimizer, run in the coordinates of the ball",
-    "learning_rate": "first step size",
-    "schedule": "step size over the run",
-    "steps": "number of updates",
-    "batch_size": "samples an update (default: all)",
-    "seed": "of the start, the random labels, the subset and the batches",
-}
-CHOICES: dict[str, Sequence[str]] = {
-    "labels": ("true", "random"),
-    "normalize": tuple(NORMALIZERS),
-    "model": ("pairwise", "standard"),
-    "loss": ("squared", "mean_squared", "cross_entropy"),
-    "optimizer": tuple(OPTIMIZERS),
-    "schedule": ("cosine", "constant"),
-}
-PARSERS: dict[str, Callable[[str], Any]] = {"samples": int, "batch_size": int, "normalize": str}
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Names the default of an option, unless there is none or the text names it."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        named = action.default is None or action.default is False or "(default" in (action.help or "")
-        return action.help if named else super()._get_help_string(action)
-
-
-def path(text: str) -> Path:
-    """Return the path of an option; ``~`` is the home folder."""
-    return Path(text).expanduser()
-
-
-def to_json(config: TrainConfig) -> dict[str, Any]:
-    """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
-    return strict_json.plain(asdict(config))
-
-
-def from_json(saved: dict[str, Any]) -> TrainConfig:
-    """Return the config that ``to_json`` wrote; the ``scale`` that `memorize` found is a result and left out.
-
-    Raises:
-        ValueError: a field that no config has, or a word that its option does not take.
-    """
-    values: dict[str, Any] = {
-        name: math.inf if value == "inf" else value for name, value in saved.items() if name != "scale"
-    }
-    names = [field.name for field in fields(TrainConfig)]
-    if unknown := sorted(set(values) - set(names)):
-        raise ValueError(
-            f"the config has the unknown fields {', '.join(unknown)}; expected only {', '.join(names)}: "
-            "remove them, or use the version that wrote it"
-        )
-    for name, options in CHOICES.items():
-        if values.get(name) is not None:
-            _checks.choice(name, values[name], options)
-    return TrainConfig(**values)
-
-
-def check(config: TrainConfig) -> None:
-    """Require what can be judged before any data are loaded.
-
-    Raises:
-        ValueError: an unknown word, or a number out of range.
-    """
-    _checks.choice("data set", config.dataset, nj.data.NAMES)
-    nj.activations.get(config.activation)
-    _checks.radius(config.radius)
-    _checks.positive("learning rate", config.learning_rate)
-    _checks.count("steps", config.steps)
-    _checks.count("seed", config.seed, minimum=0)
-    for name in ("samples", "batch_size"):
-        if (value := getattr(config, name)) is not None:
-            _checks.count(name, value)
-    if config.model == "standard":
-        _checks.count("width", config.width)
-    else:
-        _checks.even_width(config.width)
-    _checks.zeta(config.zeta)
-    _checks.kappa(config.kappa)
-
-
-def claim(folder: Path, overwrite: bool) -> None:
-    """Require a folder that a run may be written to.
-
-    Raises:
-        FileExistsError: it holds a run, and that may not be replaced, or has checkpoints.
-    """
-    if not overwrite:
-        runs.vacant(folder, "replace it with --overwrite")
-    elif nj.checkpoints.steps(folder / "checkpoints"):
-        raise FileExistsError(
-            f"{folder / 'checkpoints'} holds checkpoints of another run, which --overwrite does not delete: remove "
-            "them, or choose another folder"
-        )
-
-
-def write_run(
-    folder: Path,
-    params: Any,
-    config: dict[str, Any],
-    data: nj.data.Dataset,
-    more: dict[str, Callable[[Path], Any]] | None = None,
-) -> None:
-    """Write params, config and normalizer of a run, and what else it has, in place of what was there."""
-    assert data.normalizer is not None
-    arrays = data.normalizer.to_arrays()
-    normalizer = {"normalizer.npz": lambda path: runs.write_npz(path, arrays)}
-    runs.replace(folder, runs.files(params, config) | normalizer | (more or {}))
-
-
-def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Any]:
-    """Return the config and the params of a run of `train` or `memorize`, and its start: None where none is saved.
-
-    Of a run that has not ended yet the params are those of its newest checkpoint.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``runs.load``, ``nj.checkpoints.load_params`` and ``from_json``.
-    """
-    places = [place for place in (folder, folder / "checkpoints") if nj.checkpoints.steps(place)]
-    if places and not (folder / "params.npz").is_file():
-        weights = nj.checkpoints.load_params(places[0])
-        return _config_of(places[0], weights.config), weights.params, None
-    params, saved = runs.load(folder)
-    start = params.pop("center", None)
-    config = from_json(saved)
-    if config.normalize == "standardize" and not (folder / "normalizer.npz").is_file():
-        raise ValueError(
-            f"{folder} is of version 0.1, in which 'standardize' was one mean and deviation for all columns: write "
-            "'scale' in its config.json"
-        )
-    return config, params, start
-
-
-def _config_of(folder: Path, saved: dict[str, Any]) -> TrainConfig:
-    own = saved.get("config", {})
-    if missing := [field.name for field in fields(TrainConfig) if field.name not in own]:
-        raise ValueError(
-            f"the checkpoints in {folder} are not of `narrow-jax train` (their config has no {', '.join(missing)}): "
-            "nj.checkpoints.load_params gives their weights"
-        )
-    return from_json(own)
-
-
-def add_options(parser: argparse.ArgumentParser, names: Iterable[str], defaults: TrainConfig) -> None:
-    """Add the options of these fields of the config."""
-    for name in names:
-        default = getattr(defaults, name)
-        text = HELP[name] if default is None else HELP[name].removesuffix(" (default: all)")
-        parse = PARSERS.get(name) or type(default)
-        flag, choices = "--" + name.replace("_", "-"), CHOICES.get(name)
-        parser.add_argument(flag, type=parse, default=default, choices=choices, help=text)
-
-
-def add_folders(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where data sets are."""
-    parser.add_argument(
-        "--raw-dir", type=path, help="folder with the data sets' original files, for offline use"
+    dataset: str = _field("digits", f"data set: {', '.join(datasets.NAMES)}")
+    labels: str = _field("true", "true labels, or random ones to test memorisation", ("true", "random"))
+    classes: int = _field(2, "number of classes of random labels; 2 are learned as ±1")
+    samples: int | None = _field(
+        None, "random subset of that many training samples (default: all)", parse=int
     )
-    parser.add_argument("--data-dir", type=path, help="folder where prepared data sets are kept")
+    normalize: str | None = _field(
+        None,
+        "map of the inputs, fitted on the training samples: standardize each column (constant ones are "
+        "dropped), scale all by one mean and deviation, or whiten (default: pixels in [0, 1])",
+        datasets.NORMALIZERS,
+        parse=str,
+    )
+    model: str = _field(
+        "pairwise",
+        "pairwise: mirrored start and pairwise output (the paper's); standard: the baseline",
+        ("pairwise", "standard"),
+    )
+    width: int = _field(600, "hidden units m, even for the pairwise net")
+    activation: str = _field("tanh", f"one of {', '.join(activations.names())}")
+    radius: float = _field(0.1, "ε of the ball around the start that holds the hidden weights; inf for none")
+    zeta: float = _field(1e-3, "ζ, lower bound of the output weights of the pairwise net")
+    kappa: float = _field(math.inf, "κ ≥ 1, largest ratio of output weights; inf for none")
+    loss: str = _field(
+        "squared",
+        "squared: ½ Σ (y − f)²; mean_squared: the mean of (y − f)²; cross_entropy: the mean over the samples, "
+        "with an output for each class",
+        ("squared", "mean_squared", "cross_entropy"),
+    )
+    optimizer: str = _field("adam", "optimizer, run in the coordinates of the ball", OPTIMIZERS)
+    learning_rate: float = _field(5e-3, "first step size")
+    schedule: str = _field("cosine", "step size over the run", ("cosine", "constant"))
+    steps: int = _field(5000, "number of updates")
+    batch_size: int | None = _field(None, "samples an update (default: all)", parse=int)
+    seed: int = _field(0, "of the start, the random labels, the subset and the batches")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, names: Iterable[str]) -> TrainConfig:
+        """Return the config of these options; the other fields have their defaults."""
+        return cls(**{name: getattr(args, name) for name in names})
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> TrainConfig:
+        """Return the config that ``to_json`` wrote; the ``scale`` that `memorize` found is a result and left out.
+
+        Raises:
+            ValueError: a field that no config has, or a word that its option does not take.
+        """
+        values: dict[str, Any] = {
+            name: math.inf if value == "inf" else value for name, value in saved.items() if name != "scale"
+        }
+        if unknown := sorted(set(values) - set(FIELDS)):
+            raise ValueError(
+                f"the config has the unknown fields {', '.join(unknown)}; expected only {', '.join(FIELDS)}: "
+                "remove them, or use the version that wrote it"
+            )
+        for name, words in FIELDS.items():
+            if words["choices"] and values.get(name) is not None:
+                _checks.choice(name, values[name], words["choices"])
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
+        return strict_json.plain(asdict(self))
+
+    def check(self) -> None:
+        """Require what can be judged before any data are loaded.
+
+        Raises:
+            ValueError: an unknown word, or a number out of range.
+        """
+        _checks.choice("data set", self.dataset, datasets.NAMES)
+        activations.get(self.activation)
+        _checks.radius(self.radius)
+        _checks.positive("learning rate", self.learning_rate)
+        _checks.count("steps", self.steps)
+        _checks.count("seed", self.seed, minimum=0)
+        for name in ("samples", "batch_size"):
+            if (value := getattr(self, name)) is not None:
+                _checks.count(name, value)
+        if self.model == "standard":
+            _checks.count("width", self.width)
+        else:
+            _checks.even_width(self.width)
+        _checks.zeta(self.zeta)
+        _checks.kappa(self.kappa)
 
 
-def memory_budget(gib: float | None) -> int | None:
-    """Return the bytes of an option in GiB.
-
-    Raises:
-        ValueError: not a finite number > 0.
-    """
-    if gib is None:
-        return None
-    _checks.positive("memory budget", gib)
-    return int(gib * 2**30)
+FIELDS: dict[str, Mapping[str, Any]] = {entry.name: entry.metadata for entry in fields(TrainConfig)}
+"""The help, type and choices of each field."""
 
 
-def add_overwrite(parser: argparse.ArgumentParser, what: str = "run in the folder") -> None:
-    """Add the option that lets a run, or what it writes, replace an earlier one."""
-    parser.add_argument("--overwrite", action="store_true", help=f"replace an earlier {what}")
+def options_of(names: Iterable[str], defaults: TrainConfig = TrainConfig()) -> list[Option]:
+    """Return the options of these fields of the config."""
+    options = []
+    for name in names:
+        words, default = FIELDS[name], getattr(defaults, name)
+        text = words["help"] if default is None else words["help"].removesuffix(" (default: all)")
+        options.append(Option("--" + name.replace("_", "-"), {**words, "help": text, "default": default}))
+    return options
 
 
 def load_data(
     config: TrainConfig, raw_dir: Path | None = None, data_dir: Path | None = None
-) -> nj.data.Dataset:
+) -> datasets.Dataset:
     """Return the data set of a run, once its config is checked; say which columns were dropped."""
-    check(config)
-    data = nj.data.load(
+    config.check()
+    data = datasets.load(
         config.dataset,
         labels=config.labels,
         classes=config.classes,
@@ -266,9 +165,16 @@ def load_data(
     return data
 
 
-def build(
-    config: TrainConfig, data: nj.data.Dataset, strict: bool = False
-) -> tuple[Callable[..., Any], Callable[..., Any], Any, optax.GradientTransformation]:
+class Built(NamedTuple):
+    """What a config makes of its data: the model, its Jacobian operator, the start and the optimizer."""
+
+    apply_fn: ApplyFn
+    jacobian: Callable[..., Any]
+    params: Params
+    tx: optax.GradientTransformation
+
+
+def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> Built:
     """Return the model, its Jacobian operator, the start and the optimizer of a run."""
     outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
     sizes = {"inputs": data.x.shape[1], "width": config.width, "outputs": outputs}
@@ -278,13 +184,75 @@ def build(
         rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     optimizer = OPTIMIZERS[config.optimizer](rate)
     if config.model == "standard":
-        params = nj.initializers.lecun(key, **sizes)
-        tx = nj.constraints.regime(optimizer, config.radius, zeta=None)
-        model, jacobian = nj.models.standard_apply, nj.jacobian.standard
+        params = initializers.lecun(key, **sizes)
+        tx = constraints.regime(optimizer, config.radius, zeta=None)
+        model, operator = models.standard_apply, jacobian.standard
     else:
-        params = nj.initializers.mirrored_lecun(key, **sizes, zeta=config.zeta, kappa=config.kappa)
-        tx = nj.constraints.regime(optimizer, config.radius, config.zeta, config.kappa)
-        model, jacobian = nj.models.pairwise_apply, nj.jacobian.pairwise
-        nj.jacobian.check_width(data.x, config.width, outputs, strict=strict)
-    activation = nj.activations.get(config.activation)
-    return partial(model, activation=activation), partial(jacobian, activation=activation), params, tx
+        params = initializers.mirrored_lecun(key, **sizes, zeta=config.zeta, kappa=config.kappa)
+        tx = constraints.regime(optimizer, config.radius, config.zeta, config.kappa)
+        model, operator = models.pairwise_apply, jacobian.pairwise
+        jacobian.check_width(data.x, config.width, outputs, strict=strict)
+    activation = activations.get(config.activation)
+    return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)
+
+
+def claim(folder: Path, replace: bool) -> None:
+    """Require a folder that a run may be written to.
+
+    Raises:
+        FileExistsError: it holds a run, and that may not be replaced, or has checkpoints.
+    """
+    if not replace:
+        runs.vacant(folder, "replace it with --overwrite")
+    elif checkpoints.steps(folder / "checkpoints"):
+        raise FileExistsError(
+            f"{folder / 'checkpoints'} holds checkpoints of another run, which --overwrite does not delete: remove "
+            "them, or choose another folder"
+        )
+
+
+def write_run(
+    folder: Path,
+    params: Params,
+    config: Mapping[str, Any],
+    data: datasets.Dataset,
+    more: Mapping[str, Callable[[Path], object]] | None = None,
+) -> None:
+    """Write params, config and normalizer of a run, and what else it has, in place of what was there."""
+    assert data.normalizer is not None
+    arrays = data.normalizer.to_arrays()
+    normalizer = {"normalizer.npz": lambda path: runs.write_npz(path, arrays)}
+    runs.replace(folder, runs.files(params, config) | normalizer | dict(more or {}))
+
+
+def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
+    """Return the config and the params of a run of `train` or `memorize`, and its start: None where none is saved.
+
+    Of a run that has not ended yet the params are those of its newest checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``runs.load``, ``checkpoints.load_params`` and ``TrainConfig.from_json``.
+    """
+    places = [place for place in (folder, folder / "checkpoints") if checkpoints.steps(place)]
+    if places and not (folder / "params.npz").is_file():
+        weights = checkpoints.load_params(places[0])
+        return _config_of(places[0], weights.config), weights.params, None
+    params, saved = runs.load(folder)
+    start = params.pop("center", None)
+    config = TrainConfig.from_json(saved)
+    if config.normalize == "standardize" and not (folder / "normalizer.npz").is_file():
+        raise ValueError(
+            f"{folder} is of version 0.1, in which 'standardize' was one mean and deviation for all columns: write "
+            "'scale' in its config.json"
+        )
+    return config, params, start
+
+
+def _config_of(folder: Path, saved: Mapping[str, Any]) -> TrainConfig:
+    own = saved.get("config", {})
+    if missing := [name for name in FIELDS if name not in own]:
+        raise ValueError(
+            f"the checkpoints in {folder} are not of `narrow-jax train` (their config has no {', '.join(missing)}): "
+            "nj.checkpoints.load_params gives their weights"
+        )
+    return TrainConfig.from_json(own)

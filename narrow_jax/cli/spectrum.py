@@ -6,23 +6,10 @@ import argparse
 import time
 from typing import Any
 
-import narrow_jax as nj
-from narrow_jax import _checks, _progress
-from narrow_jax.checkpoints import strict_json
-from narrow_jax.cli.config import (
-    HelpFormatter,
-    TrainConfig,
-    add_folders,
-    add_options,
-    add_overwrite,
-    build,
-    load_data,
-    memory_budget,
-    path,
-    read_run,
-    to_json,
-)
-from narrow_jax.spectra import METHODS
+from narrow_jax import _checks, _progress, plots, spectra
+from narrow_jax._typing import Params
+from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, overwrite, path
+from narrow_jax.cli.config import TrainConfig, build, load_data, options_of, read_run
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
 
@@ -31,65 +18,35 @@ _DEFAULTS = TrainConfig(samples=200)
 _MANY_ROWS = 5000
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser."""
-    spectrum = commands.add_parser(
-        "spectrum",
-        help="the smallest singular value of the Jacobian, with a proven interval",
-        formatter_class=HelpFormatter,
-        description="Print σ_min of the n × md Jacobian of a net on a data set: of a start drawn for the "
-        "options below, or of the params of a run. Exit status 1 if nothing is proven.",
-        epilog="Example: narrow-jax spectrum --dataset digits --normalize whiten --width 120",
-    )
-    spectrum.set_defaults(run=run)
-    add_options(spectrum, OPTIONS, _DEFAULTS)
-    spectrum.add_argument(
-        "--run",
-        dest="folder",
-        type=path,
-        help="folder of a run: its params, or those of its newest checkpoint, data and model",
-    )
-    spectrum.add_argument("--method", default="auto", help="auto, gram, qr or dense")
-    spectrum.add_argument("--memory-budget", type=float, help="GiB that may be used (default: no limit)")
-    spectrum.add_argument("--plot", type=path, help="draw all singular values into this file")
-    add_overwrite(spectrum, "figure")
-    add_folders(spectrum)
-    spectrum.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print σ_min with its interval; 1 if it is not certified."""
-    _checks.choice("method", args.method, METHODS)
+def run(args: argparse.Namespace) -> Answer:
+    """Enclose σ_min of a start or of a run; no if it is not certified."""
+    _checks.choice("method", args.method, spectra.METHODS)
     budget = memory_budget(args.memory_budget)
-    if args.plot is not None and nj.plots.check(args.plot).exists() and not args.overwrite:
+    if args.plot is not None and plots.check(args.plot).exists() and not args.overwrite:
         raise FileExistsError(
             f"{args.plot} is there already: choose another file, or replace it with --overwrite"
         )
     config, params = _config(args)
     data = load_data(config, args.raw_dir, args.data_dir)
-    _, jacobian, start, _ = build(config, data)
-    J = jacobian(start if params is None else params, data.x)
+    built = build(config, data)
+    J = built.jacobian(built.params if params is None else params, data.x)
     if (rows := J.shape[0]) > _MANY_ROWS:
         _progress.say(
             f"J has {rows:,} rows: the work grows with their cube, and a matrix of their products takes "
             f"{8 * rows**2 / 2**30:.1f} GiB; fewer samples are fewer rows"
         )
     started = time.perf_counter()
-    s = nj.sigma_min(J, method=args.method, memory_budget=budget)
+    s = spectra.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
     if args.plot is not None:
-        nj.plots.spectrum(nj.singular_values(J, memory_budget=budget), s, args.plot)
-    if args.json:
-        print(strict_json.dumps({"config": to_json(config), "result": result}))
-    else:
-        _print(result, s.message)
-    return 0 if s.certified else 1
+        plots.spectrum(spectra.singular_values(J, memory_budget=budget), s, args.plot)
+    return Answer(s.certified, {"config": config.to_json(), "result": result}, _lines(result, s.message))
 
 
-def _config(args: argparse.Namespace) -> tuple[TrainConfig, Any]:
+def _config(args: argparse.Namespace) -> tuple[TrainConfig, Params | None]:
     """Return the config of the options and no params, or both of a run."""
     if args.folder is None:
-        return TrainConfig(**{name: getattr(args, name) for name in OPTIONS}), None
+        return TrainConfig.of(args, OPTIONS), None
     config, params, _ = read_run(args.folder)
     if given := [name for name in OPTIONS if getattr(args, name) != getattr(_DEFAULTS, name)]:
         raise ValueError(
@@ -98,7 +55,7 @@ def _config(args: argparse.Namespace) -> tuple[TrainConfig, Any]:
     return config, params
 
 
-def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
+def _result(J: Any, s: spectra.SigmaMin, seconds: float) -> dict[str, Any]:
     return {
         "status": s.status,
         "sigma_min": float(s.value),
@@ -106,7 +63,7 @@ def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
         "upper": float(s.upper),
         "sigma_max": float(s.sigma_max),
         "condition_number": float(s.sigma_max / s.value) if s.value > 0 else None,
-        "rank": J.shape[0] if s.certified else int(nj.singular_values(J).rank),
+        "rank": J.shape[0] if s.certified else int(spectra.singular_values(J).rank),
         "rows": J.shape[0],
         "columns": J.shape[1],
         "method": s.method,
@@ -114,13 +71,37 @@ def _result(J: Any, s: nj.SigmaMin, seconds: float) -> dict[str, Any]:
     }
 
 
-def _print(result: dict[str, Any], message: str) -> None:
-    print(f"{result['status']}: {message}")
-    print(f"  σ_min   {result['sigma_min']:.15g}")
-    print(f"  within  [{result['lower']:.15g}, {result['upper']:.15g}]")
-    print(f"  σ_max   {result['sigma_max']:.6g}")
-    if result["condition_number"] is not None:
-        print(f"  κ       {result['condition_number']:.6g}")
-    print(f"  rank    {result['rank']} of {result['rows']} rows")
-    size = f"{result['rows']} × {result['columns']}"
-    print(f"  matrix  {size}, method {result['method']}, {result['seconds']} s")
+def _lines(r: dict[str, Any], message: str) -> list[str]:
+    kappa = r["condition_number"]
+    return [
+        f"{r['status']}: {message}",
+        f"  σ_min   {r['sigma_min']:.15g}",
+        f"  within  [{r['lower']:.15g}, {r['upper']:.15g}]",
+        f"  σ_max   {r['sigma_max']:.6g}",
+        *([] if kappa is None else [f"  κ       {kappa:.6g}"]),
+        f"  rank    {r['rank']} of {r['rows']} rows",
+        f"  matrix  {r['rows']} × {r['columns']}, method {r['method']}, {r['seconds']} s",
+    ]
+
+
+COMMAND = Command(
+    "spectrum",
+    help="the smallest singular value of the Jacobian, with a proven interval",
+    description="Print σ_min of the n × md Jacobian of a net on a data set: of a start drawn for the "
+    "options below, or of the params of a run. Exit status 1 if nothing is proven.",
+    example="spectrum --dataset digits --normalize whiten --width 120",
+    options=[
+        *options_of(OPTIONS, _DEFAULTS),
+        option(
+            "--run",
+            "folder of a run: its params, or those of its newest checkpoint, data and model",
+            dest="folder",
+            type=path,
+        ),
+        option("--method", "auto, gram, qr or dense", default="auto"),
+        MEMORY_BUDGET,
+        option("--plot", "draw all singular values into this file", type=path),
+        overwrite("figure"),
+    ],
+    run=run,
+)

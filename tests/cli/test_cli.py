@@ -13,7 +13,7 @@ import narrow_jax as nj
 from narrow_jax import checkpoints
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli import main
-from narrow_jax.cli.config import CHOICES, TrainConfig, build, from_json, load_data, to_json
+from narrow_jax.cli.config import FIELDS, TrainConfig, build, load_data
 
 QUICK = [
     *("train", "--dataset", "synthetic", "--samples", "30", "--width", "8", "--optimizer", "sgd"),
@@ -222,7 +222,7 @@ def test_help_explains_every_loss(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    for loss in CHOICES["loss"]:
+    for loss in FIELDS["loss"]["choices"]:
         assert f"{loss}: " in text
 
 
@@ -241,8 +241,8 @@ def test_ctrl_c_is_status_130_and_says_nothing_untrue(command, message, tmp_path
 
 def test_config_is_read_as_it_was_written():
     config = TrainConfig(samples=30, radius=math.inf, normalize="whiten", loss="cross_entropy")
-    assert from_json(json.loads(json.dumps(to_json(config)))) == config
-    assert from_json(to_json(config) | {"scale": 256.0}) == config  # what `memorize` adds
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig.from_json(config.to_json() | {"scale": 256.0}) == config  # what `memorize` adds
 
 
 BAD_CONFIG = {

@@ -92,7 +92,7 @@ def test_a_run_that_is_interrupted_replaces_nothing(tmp_path, monkeypatch):
     def press_ctrl_c(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nj, "fit", press_ctrl_c)
+    monkeypatch.setattr(nj.training, "fit", press_ctrl_c)
     assert main([*QUICK, "--overwrite", "--out", str(tmp_path)]) == 130
     assert contents(tmp_path) == before
 

@@ -1,0 +1,43 @@
+"""The two nets that experiments compare, each with its start, its Jacobian and the cone of its output weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import narrow_jax as nj
+
+Params = dict[str, jax.Array]
+
+
+class Net(NamedTuple):
+    """A net of one hidden layer; a ``cone`` that is empty is none."""
+
+    name: str
+    apply_fn: Callable[..., jax.Array]
+    jacobian: Callable[..., Any]
+    draw: Callable[..., Params]
+    cone: dict[str, float]
+
+    def start(self, key: jax.Array, **sizes: Any) -> Params:
+        """Return a start, inside the cone."""
+        return self.draw(key, **sizes, **self.cone)
+
+    def regime(self, tx: optax.GradientTransformation, radius: float) -> optax.GradientTransformation:
+        """Return the optimizer under the constraints of the net."""
+        cone: dict[str, Any] = {"zeta": None} | self.cone
+        return nj.constraints.regime(tx, radius, **cone)
+
+
+def pairwise(**kappa: float) -> Net:
+    """Return the paper's net: mirrored start, pairwise output, ζ = 1e-3, and κ = ∞ unless it is given."""
+    cone = {"zeta": 1e-3, **kappa}
+    return Net(
+        "pairwise", nj.models.pairwise_apply, nj.jacobian.pairwise, nj.initializers.mirrored_lecun, cone
+    )
+
+
+STANDARD = Net("standard", nj.models.standard_apply, nj.jacobian.standard, nj.initializers.lecun, {})

@@ -1,0 +1,109 @@
+"""A command of the command line: its words, its options, and the answer that it gives."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from narrow_jax import _checks
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+class Answer(NamedTuple):
+    """What a command found out.
+
+    Fields:
+        yes: exit status 0; else it is 1.
+        record: what ``--json`` prints.
+        lines: what a person reads.
+    """
+
+    yes: bool
+    record: Mapping[str, object]
+    lines: Sequence[str]
+
+
+class Option(NamedTuple):
+    """An option: its flag, and the keywords of ``add_argument``."""
+
+    flag: str
+    keywords: Mapping[str, Any]
+
+
+class Command(NamedTuple):
+    """A command, or a kind of one: its name, its words in the help, its options and what it does."""
+
+    name: str
+    help: str
+    description: str
+    example: str
+    options: Sequence[Option]
+    run: Callable[[argparse.Namespace], Answer]
+    prints: str = "result"
+
+    def add(self, commands: Commands) -> None:
+        """Add the command to the parser, with the options that every command has."""
+        parser = commands.add_parser(
+            self.name,
+            help=self.help,
+            formatter_class=HelpFormatter,
+            description=self.description,
+            epilog=f"Example: narrow-jax {self.example}",
+        )
+        parser.set_defaults(run=self.run)
+        as_json = switch("--json", f"print the {self.prints} as JSON and nothing else")
+        for flag, keywords in (*self.options, *FOLDERS, as_json):
+            parser.add_argument(flag, **keywords)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the default of an option, unless there is none or the text names it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        named = action.default is None or action.default is False or "(default" in (action.help or "")
+        return action.help if named else super()._get_help_string(action)
+
+
+def option(flag: str, text: str, **keywords: Any) -> Option:
+    """Return an option with its text in the help."""
+    return Option(flag, {"help": text} | keywords)
+
+
+def switch(flag: str, text: str) -> Option:
+    """Return an option without a value."""
+    return option(flag, text, action="store_true")
+
+
+def overwrite(what: str = "run in the folder") -> Option:
+    """Return the option that lets a run, or what it writes, replace an earlier one."""
+    return switch("--overwrite", f"replace an earlier {what}")
+
+
+def path(text: str) -> Path:
+    """Return the path of an option; ``~`` is the home folder."""
+    return Path(text).expanduser()
+
+
+FOLDERS = (
+    option("--raw-dir", "folder with the data sets' original files, for offline use", type=path),
+    option("--data-dir", "folder where prepared data sets are kept", type=path),
+)
+"""Where data sets are."""
+
+MEMORY_BUDGET = option("--memory-budget", "GiB that may be used (default: no limit)", type=float)
+
+
+def memory_budget(gib: float | None) -> int | None:
+    """Return the bytes of an option in GiB.
+
+    Raises:
+        ValueError: not a finite number > 0.
+    """
+    if gib is None:
+        return None
+    _checks.positive("memory budget", gib)
+    return int(gib * 2**30)
