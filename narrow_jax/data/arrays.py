@@ -100,9 +100,3 @@ def row(rows: Any, number: int) -> np.ndarray:
             f"x=grain.MapDataset.source(rows).map(lambda row: row[{first!r}]), and the targets of all as the array y"
         )
     return np.asarray(_checks.as_array(f"sample {number}", sample))
-
-
-def devices_of(array: Any) -> list[jax.Device] | None:
-    """Return the devices among which an array is shared, None for one device."""
-    devices = array.devices() if isinstance(array, jax.Array) else ()
-    return sorted(devices, key=lambda device: device.id) if len(devices) > 1 else None
