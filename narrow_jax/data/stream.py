@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -151,9 +151,21 @@ _order = jax.jit(epoch_order, static_argnames="samples")
 def _read(x: Rows, rows: np.ndarray) -> np.ndarray:
     if isinstance(x, np.ndarray):
         return x[rows]
-    samples = [arrays.row(x, int(row)) for row in rows]
+    samples = [_row(x, int(row)) for row in rows]
     shapes = {sample.shape: row for sample, row in zip(samples, rows, strict=True)}
     if len(shapes) > 1:
         said = " and ".join(f"{shape} (number {row})" for shape, row in list(shapes.items())[:2])
         raise ValueError(f"samples have the shapes {said}; expected one shape: crop or pad them")
     return np.stack(samples)
+
+
+def _row(x: Rows, number: int) -> np.ndarray:
+    """Return one sample of a source of samples."""
+    sample = x[number]
+    if isinstance(sample, tuple | Mapping):
+        first = next(iter(sample)) if isinstance(sample, Mapping) else 0
+        raise TypeError(
+            f"sample {number} is a {type(sample).__name__} of {len(sample)}; expected the array of one sample: pass "
+            f"x=grain.MapDataset.source(rows).map(lambda row: row[{first!r}]), and the targets of all as the array y"
+        )
+    return np.asarray(_checks.as_array(f"sample {number}", sample))

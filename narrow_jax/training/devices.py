@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-Tree = TypeVar("Tree")
+from narrow_jax._typing import Params
 
 
 def holding(data: object) -> list[jax.Device] | None:
@@ -19,10 +18,10 @@ def holding(data: object) -> list[jax.Device] | None:
     return sorted(devices, key=lambda device: device.id) if len(devices) > 1 else None
 
 
-def on_one_device(tree: Tree) -> Tree:
+def on_one_device(tree: Params) -> Params:
     """Return the tree with what lies on a mesh on its first device: a mesh's axes would be part of every type."""
 
-    def place(leaf: Tree) -> Tree:
+    def place(leaf: object) -> object:
         if not isinstance(leaf, jax.Array) or not isinstance(leaf.sharding, NamedSharding):
             return leaf
         return jax.device_put(leaf, SingleDeviceSharding(leaf.sharding.mesh.devices.flat[0]))
@@ -30,7 +29,7 @@ def on_one_device(tree: Tree) -> Tree:
     return jax.tree.map(place, tree)
 
 
-def on_each(sharding: NamedSharding | None, tree: Tree) -> Tree:
+def on_each(sharding: NamedSharding | None, tree: Params) -> Params:
     """Return the tree as a whole on each of the devices that share a batch."""
     if sharding is None:
         return tree

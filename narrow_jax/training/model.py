@@ -87,14 +87,14 @@ def params_tree(params: Params) -> Params:
             f"params are {params!r:.60}, without any leaf; expected a tree of arrays, such as init gives"
         )
 
-    def floating(path: tuple[Any, ...], leaf: HostArray) -> HostArray:
+    def floating(path: tuple[Any, ...], leaf: object) -> HostArray:
         name = f"params[{path_name(path)}]" if path else "params"
-        leaf = arrays.narrowed(name, _checks.array(name, leaf))
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        array = arrays.narrowed(name, _checks.array(name, leaf))
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
-                f"{name} has dtype {leaf.dtype}, which has no gradient; expected floating numbers: keep counts and "
+                f"{name} has dtype {array.dtype}, which has no gradient; expected floating numbers: keep counts and "
                 "tables in model_state or in apply_fn"
             )
-        return leaf
+        return array
 
     return jax.tree_util.tree_map_with_path(floating, params)
