@@ -24,7 +24,7 @@ import optax
 
 import narrow_jax as nj
 from benchmarks import _timing
-from narrow_jax.data import epochs
+from narrow_jax.data import epoch_order
 
 RADIUS, ZETA, RATE, MOMENTUM, CLASSES = 1.0, 1e-3, 0.05, 0.9, 10
 FLAX_BAR, TORCH_BAR = 0.97, 2.0
@@ -130,7 +130,7 @@ def torch_loop(size: Size, params: Any, data: Any) -> Callable[[], dict[str, np.
     x, y = torch.from_numpy(data[0]), torch.from_numpy(data[1]).long()
     start = {name: torch.from_numpy(np.array(leaf)) for name, leaf in params.items()}
     signs, h = torch.sign(start["v"]), start["v"].shape[0]
-    orders = [torch.from_numpy(np.array(epochs.order(KEY, epoch, size.n))) for epoch in range(size.epochs)]
+    orders = [torch.from_numpy(np.array(epoch_order(KEY, epoch, size.n))) for epoch in range(size.epochs)]
     cross_entropy = torch.nn.functional.cross_entropy
 
     def run() -> dict[str, np.ndarray]:

@@ -1,8 +1,7 @@
 """Data sets as arrays: ``load`` gives a ``Dataset`` with true or random labels, normalised on request."""
 
+from narrow_jax.data import arrays as arrays
 from narrow_jax.data import augment, restricted_imagenet
-from narrow_jax.data import epochs as epochs
-from narrow_jax.data import given as given
 from narrow_jax.data.dataset import Dataset
 from narrow_jax.data.images import shrink
 from narrow_jax.data.loading import NAMES, load
@@ -10,6 +9,7 @@ from narrow_jax.data.loading import NORMALIZERS as NORMALIZERS
 from narrow_jax.data.normalizers import Normalizer, scale, standardize, whiten
 from narrow_jax.data.stream import Batch as Batch
 from narrow_jax.data.stream import Stream
+from narrow_jax.data.stream import epoch_order as epoch_order
 
 __all__ = [
     "NAMES",

@@ -1,5 +1,6 @@
 """Training: ``fit`` for one run, ``sweep`` for many in one compiled call."""
 
-from narrow_jax.training.fitting import FitResult, fit, sweep
+from narrow_jax.training.fitting import FitResult, fit
+from narrow_jax.training.sweeping import sweep
 
 __all__ = ["FitResult", "fit", "sweep"]

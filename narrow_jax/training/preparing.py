@@ -1,122 +1,141 @@
-"""What a run is made of: the static problem and its data, from arguments that are checked before anything compiles."""
+"""What a run is made of: problem, inputs and optimizer, from arguments that are checked before anything compiles."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from narrow_jax import _checks, labels, losses
 from narrow_jax._typing import Array, HostArray, Key, Params
-from narrow_jax.constraints import transformation
-from narrow_jax.data import Stream, given
+from narrow_jax.constraints import Transformation, transformation
+from narrow_jax.data import Stream, arrays
 from narrow_jax.losses import Loss
-from narrow_jax.models import Stateful
 from narrow_jax.monitors import Monitor
-from narrow_jax.training.given import model, on_one_device
-from narrow_jax.training.loop import Augment, Forward, Metrics, Problem, Stated, Stateless, advance
+from narrow_jax.training.devices import on_one_device, shared_by
+from narrow_jax.training.model import Model, Start
+from narrow_jax.training.problem import Augment, Inputs, Optimizer, Problem
 
+Count = Any
+"""An integer, of Python, NumPy or JAX."""
 Data = Any
 """``(x, y)``, looked at before it is used."""
+RandomKey = Any
+"""A key of ``jax.random``."""
 
 _EXTRA = (("value", "grad", "value_fn"), ("grad_fn",), ("obj_fn",))
 """What optax hands to some updates: line searches and plateaus, SAM, Sophia; none of them takes all."""
 _RECORDED = ("step", "distance", "relative_distance", "ball_active", "cone_active")
 
 
+class Settings(NamedTuple):
+    """The arguments that ``fit`` and ``sweep`` have in common, as users give them."""
+
+    loss: str | Loss
+    batch_size: Count | None
+    key: RandomKey | None
+    augment: Augment | None
+    evaluation: Data | None
+    monitors: Sequence[Monitor]
+    metrics: Mapping[str, Loss]
+
+
 def prepare(
-    apply_fn: Callable[..., Any],
-    params: Params,
-    tx: Any,
+    model: Model,
+    start: Start,
     data: Data | Stream,
-    loss: str | Loss,
-    batch_size: int | None,
-    key: Key[Array, ""] | None,
-    augment: Augment | None,
-    model_state: Any,
-    monitors: Sequence[Monitor],
-    metrics: Mapping[str, Loss],
-) -> tuple[Problem, tuple[Array, Array]]:
-    """Check everything that can be wrong before anything is compiled; of a stream, return the sample."""
-    _check_measures(monitors, metrics)
-    x, y = taken(data.sample() if isinstance(data, Stream) else data)
-    targets = given.targets("y", data.y) if isinstance(data, Stream) else y
-    _check_rows("", x, y, params)
-    if batch_size is not None:
-        _checks.batch_size(batch_size, len(targets))
-    elif isinstance(data, Stream):
-        raise ValueError("a stream is read batch by batch: pass batch_size=")
-    if key is None and batch_size is not None:
-        raise ValueError("minibatches are drawn at random: pass key=jax.random.key(seed)")
-    if augment is not None:
-        _check_augment(augment, key, x)
-    if model_state is None and isinstance(apply_fn, Stateful):
-        raise TypeError(
-            "apply_fn is an nj.models.Stateful and model_state is None; expected the module's variables beside its "
-            "params: pass model_state=, what init gives without 'params'"
-        )
-    forward: Forward = (Stateless if model_state is None else Stated)(model(apply_fn))
-    problem = Problem(forward, transformation(tx), losses.get(loss), (), tuple(monitors), batch_size, augment)
-    outputs = _check_outputs(problem, params, model_state, x, targets)
-    problem = problem._replace(metrics=_metrics(problem, outputs, targets, metrics))
-    _check_names(problem)
-    return problem, (jnp.asarray(x), jnp.asarray(y))
+    settings: Settings,
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[Problem, Inputs]:
+    """Check everything that can be wrong before anything is compiled; of a stream, the inputs are its sample."""
+    _check_measures(settings.monitors, settings.metrics)
+    x, y = _taken("", data.sample() if isinstance(data, Stream) else data, start.params)
+    targets = arrays.targets("y", data.y) if isinstance(data, Stream) else y
+    size, key = _batches(settings, x, len(targets), isinstance(data, Stream))
+    loss = losses.get(settings.loss)
+    outputs = _outputs(model, loss, start, x, targets)
+    for name, metric in settings.metrics.items():
+        losses.check_scalar(f"the metric {name!r}", metric, outputs, targets)
+    accuracy = losses.accuracy_for(targets, outputs, loss)
+    metrics = (*(() if accuracy is None else (("accuracy", accuracy),)), *settings.metrics.items())
+    _check_names([name for name, _ in metrics], settings.monitors)
+    evaluation, kind = None, None
+    if settings.evaluation is not None:
+        x_test, y_test = _taken("evaluation: ", settings.evaluation, start.params)
+        if x_test.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"evaluation: x has shape {x_test.shape} and the data {x.shape}; expected samples of one shape"
+            )
+        kind = losses.accuracy_for(y_test, _outputs(model, loss, start, x_test, y_test), loss)
+        evaluation = jnp.asarray(x_test), jnp.asarray(y_test)
+    problem = Problem(
+        model=model,
+        loss=loss,
+        metrics=metrics,
+        test_metrics=tuple(
+            (n, metric) for n, metric in metrics if not losses.is_stock(metric) or metric is kind
+        ),
+        monitors=tuple(settings.monitors),
+        batch_size=size,
+        augment=settings.augment,
+        devices=shared_by(devices, size or len(x)),
+    )
+    return problem, Inputs((jnp.asarray(x), jnp.asarray(y)), evaluation, key)
 
 
-def taken(data: Data, what: str = "") -> tuple[HostArray, HostArray]:
-    """Return x and y as arrays in the dtypes that JAX gives them, on one device."""
-    x, y = given.pair(what.removesuffix(": ") or "data", data)
-    return on_one_device((given.samples(f"{what}x", x), given.targets(f"{what}y", y)))
-
-
-def _check_rows(what: str, x: HostArray, y: HostArray, params: Params) -> None:
+def _taken(what: str, data: Data, params: Params) -> tuple[HostArray, HostArray]:
+    """Return x and y as arrays in the dtypes that JAX gives them, on one device, fit to train these params."""
+    x, y = arrays.pair(what.removesuffix(": ") or "data", data)
+    x, y = on_one_device((arrays.samples(f"{what}x", x), arrays.targets(f"{what}y", y)))
     _checks.samples(x, y, what)
     _checks.finite(f"{what}x", x)
     _checks.finite(f"{what}y", y)
     _checks.same_dtype(f"{what}x", x, params)
+    return x, y
 
 
-def _check_augment(augment: Augment, key: Key[Array, ""] | None, x: HostArray) -> None:
+def _batches(
+    settings: Settings, x: HostArray, n: int, streamed: bool
+) -> tuple[int | None, Key[Array, ""] | None]:
+    """Return the batch size for n samples, and the key if something is drawn with it."""
+    key, size = arrays.random_key(settings.key), settings.batch_size
+    if size is not None:
+        size = _checks.batch_size(size, n)
+    elif streamed:
+        raise ValueError("a stream is read batch by batch: pass batch_size=")
+    if key is None and size is not None:
+        raise ValueError("minibatches are drawn at random: pass key=jax.random.key(seed)")
+    if settings.augment is None:
+        return size, key if size else None
     if key is None:
         raise ValueError("augmentation is drawn at random: pass key=jax.random.key(seed)")
-    before = jax.eval_shape(lambda x: x, x)
-    after = jax.eval_shape(augment, key, x)
+    before, after = jax.eval_shape(lambda x: x, x), jax.eval_shape(settings.augment, key, x)
     if (after.shape, after.dtype) != (before.shape, before.dtype):
         raise ValueError(
             f"augment makes {after.dtype}{list(after.shape)} of {before.dtype}{list(before.shape)}; expected a "
             "batch of the same shape and dtype"
         )
+    return size, key
 
 
-def _check_outputs(
-    problem: Problem, params: Params, model_state: Any, x: HostArray, targets: HostArray
-) -> Any:
-    """Compare the targets with the model's outputs for as many samples as ``x`` has, or its stream; return these."""
+def _outputs(model: Model, loss: Loss, start: Start, x: HostArray, targets: HostArray) -> Any:
+    """Return the shapes of the outputs for as many samples like x as there are targets, which the loss can compare."""
+    params, state, _ = start
     samples = jax.eval_shape(lambda x: jnp.broadcast_to(x[:1], (len(targets), *x.shape[1:])), x)
-    if model_state is not None:  # the variables after a step are compared with those given
-        jax.eval_shape(partial(problem.forward, train=True), params, model_state, samples)
-    outputs, _ = jax.eval_shape(partial(problem.forward, train=False), params, model_state, samples)
-    losses.check_targets(problem.loss, outputs, targets)
-    losses.check_scalar("the loss", problem.loss, outputs, targets)
+    if state is not None:  # the variables after a step are compared with those given
+        jax.eval_shape(partial(model, train=True), params, state, samples)
+    outputs, _ = jax.eval_shape(partial(model, train=False), params, state, samples)
+    losses.check_targets(loss, outputs, targets)
+    losses.check_scalar("the loss", loss, outputs, targets)
     return outputs
 
 
-def _metrics(problem: Problem, outputs: Any, targets: HostArray, own: Mapping[str, Loss]) -> Metrics:
-    """Return the accuracy, where there is one, and the user's metrics."""
-    for name, metric in own.items():
-        losses.check_scalar(f"the metric {name!r}", metric, outputs, targets)
-    accuracy = losses.accuracy_for(targets, outputs, problem.loss)
-    return (*(() if accuracy is None else (("accuracy", accuracy),)), *own.items())
-
-
-def _check_measures(monitors: Any, metrics: Any) -> None:
+def _check_measures(monitors: object, metrics: object) -> None:
     """Require a list of monitors and metrics by name, looked at before they are used."""
     if isinstance(monitors, Monitor) or not isinstance(monitors, Sequence):
         raise TypeError(
@@ -140,12 +159,12 @@ def _check_measures(monitors: Any, metrics: Any) -> None:
             )
 
 
-def _check_names(problem: Problem) -> None:
+def _check_names(metrics: Sequence[str], monitors: Sequence[Monitor]) -> None:
     """Require one entry of the history for each name."""
-    scores = ["loss", *(name for name, _ in problem.metrics)]
+    scores = ["loss", *metrics]
     recorded = [*_RECORDED, *scores, *(f"test_{name}" for name in scores)]
     recorded += sorted({"accuracy", "test_accuracy"} - set(recorded))
-    names = Counter([*recorded, *(monitor.name for monitor in problem.monitors)])
+    names = Counter([*recorded, *(monitor.name for monitor in monitors)])
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(
             f"{', '.join(map(repr, twice))} would name more than one entry of the history; expected names of monitors "
@@ -154,39 +173,33 @@ def _check_names(problem: Problem) -> None:
         )
 
 
-def begin(problem: Problem, params: Params, opt_state: Any) -> tuple[Problem, Any]:
-    """Try one update on shapes; return the problem with the arguments that the optimizer takes, and its state.
-
-    Args:
-        problem: what to run.
-        params: the start.
-        opt_state: the state to go on from; it comes back in the structure that ``init`` gives. None for a new one.
+def optimizer(tx: Transformation, start: Start) -> Optimizer:
+    """Return the optimizer with the arguments that it takes, after one update tried on shapes.
 
     Raises:
         TypeError: an optimizer that training cannot run.
         ValueError: an optimizer state of another optimizer or of other params.
     """
-    fresh = jax.eval_shape(problem.tx.init, params)
+    tx, params = transformation(tx), start.params
+    fresh = jax.eval_shape(tx.init, params)
     _refuse_lookahead(fresh)
-    if opt_state is not None:
-        if other := labels.difference(fresh, opt_state):
-            raise ValueError(
-                f"opt_state does not fit tx and params: at {other}; expected what tx.init(params) makes: pass "
-                "result.opt_state with result.params of a run with the same optimizer"
-            )
-        opt_state = jax.tree.unflatten(jax.tree.structure(fresh), jax.tree.leaves(opt_state))
-    problem, after = _updated(problem, params, fresh)
+    if start.opt_state is not None and (other := labels.difference(fresh, start.opt_state)):
+        raise ValueError(
+            f"opt_state does not fit tx and params: at {other}; expected what tx.init(params) makes: pass "
+            "result.opt_state with result.params of a run with the same optimizer"
+        )
+    optimizer, after = _tried(tx, params, fresh)
     if other := labels.difference((params, fresh), after):
         raise TypeError(
             f"tx.update changes what tx.init made: at {other}; expected the same shapes and dtypes after every update. "
             "A wrapper that computes with the states of others, as optax.contrib.sam does, goes inside: "
             "nj.constraints.regime(wrapper, radius)"
         )
-    return problem, opt_state
+    return optimizer
 
 
-def _refuse_lookahead(opt_state: Any) -> None:
-    def is_lookahead(node: Any) -> bool:
+def _refuse_lookahead(opt_state: optax.OptState) -> None:
+    def is_lookahead(node: object) -> bool:
         return isinstance(node, optax.LookaheadState)
 
     if any(map(is_lookahead, jax.tree.leaves(opt_state, is_leaf=is_lookahead))):
@@ -197,56 +210,23 @@ def _refuse_lookahead(opt_state: Any) -> None:
         )
 
 
-def _updated(problem: Problem, params: Params, opt_state: Any) -> tuple[Problem, Any]:
-    """Return the problem with the first arguments with which an update runs, and the shapes after it."""
+def _tried(
+    tx: optax.GradientTransformation, params: Params, opt_state: optax.OptState
+) -> tuple[Optimizer, tuple[Params, optax.OptState]]:
+    """Return the optimizer with the first arguments with which an update runs, and the shapes after it."""
     value, errors = jax.ShapeDtypeStruct((), jnp.result_type(float)), []
-    for extra in _EXTRA:
-        tried = problem._replace(extra=extra)
+    for optimizer in (Optimizer(tx, extra) for extra in _EXTRA):
 
-        def update(value: Array, params: Params, opt_state: Any, tried: Problem = tried) -> Any:
-            return advance(tried, lambda chosen: value, value, params, params, opt_state)
+        def update(
+            value: Array, params: Params, opt_state: optax.OptState, own: Optimizer = optimizer
+        ) -> Any:
+            return own.update(lambda chosen: value, value, params, params, opt_state)
 
         try:
-            return tried, jax.eval_shape(update, value, params, opt_state)
+            return optimizer, jax.eval_shape(update, value, params, opt_state)
         except (TypeError, ValueError, AttributeError) as error:
             errors.append(error)
     raise TypeError(
         f"tx.update cannot be run by training: {errors[0]}. It gets gradients, state and params, and by name value, "
         "grad and value_fn, or grad_fn, or obj_fn"
     ) from errors[0]
-
-
-def evaluation_for(
-    problem: Problem, params: Params, model_state: Any, x: Array, evaluation: Data | None
-) -> tuple[Problem, tuple[Array, Array] | None]:
-    """Return the data of ``evaluation`` after the checks that the training data ``x`` went through.
-
-    The problem comes back with what is measured on them: an accuracy where it is of the kind of the training data.
-    """
-    if evaluation is None:
-        return problem, None
-    x_test, y_test = taken(evaluation, "evaluation: ")
-    _check_rows("evaluation: ", x_test, y_test, params)
-    if x_test.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"evaluation: x has shape {x_test.shape} and the data {x.shape}; expected samples of one shape"
-        )
-    outputs = _check_outputs(problem, params, model_state, x_test, y_test)
-    kind = losses.accuracy_for(y_test, outputs, problem.loss)
-    kept = tuple(
-        (name, metric) for name, metric in problem.metrics if not losses.is_stock(metric) or metric is kind
-    )
-    return problem._replace(test_metrics=kept), (jnp.asarray(x_test), jnp.asarray(y_test))
-
-
-def shared_by(devices: Sequence[jax.Device] | None, batch: int) -> NamedSharding | None:
-    """Return how a batch lies on several devices: its samples in equal parts."""
-    if devices is None:
-        return None
-    if not len(devices) or batch % len(devices):
-        raise ValueError(
-            f"a batch of {batch} samples does not divide over {len(devices)} devices; expected a multiple of the "
-            "number of devices: change batch_size or pass fewer devices"
-        )
-    mesh = Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
-    return NamedSharding(mesh, PartitionSpec("batch"))

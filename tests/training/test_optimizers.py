@@ -8,8 +8,9 @@ import pytest
 from optax import contrib
 
 import narrow_jax as nj
-from narrow_jax.constraints import project, regime
+from narrow_jax.constraints import project, regime, transformation
 from narrow_jax.training import preparing
+from narrow_jax.training.model import Start
 
 RATE, RADIUS = 0.05, 0.5
 RNG = np.random.default_rng(0)
@@ -64,17 +65,13 @@ def fit(start, tx, **options):
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("name", ALL)
 def test_an_update_runs_and_keeps_every_shape(start, name, where):
-    data = (X, Y)
-    tx = WHERE[where](preparing._taking.transformation(ALL[name]()))
-    problem, _ = preparing.prepare(
-        nj.models.pairwise_apply, start, tx, data, "squared", None, None, None, None, (), {}
-    )
-    assert preparing.begin(problem, start, None)[0].extra
+    tx = WHERE[where](transformation(ALL[name]()))
+    assert preparing.optimizer(tx, Start(start)).extra
 
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_those_with_wishes_of_their_own_learn_inside_the_ball(start, name):
-    result = fit(start, WHERE["regime"](preparing._taking.transformation(SPECIAL[name]())))
+    result = fit(start, WHERE["regime"](transformation(SPECIAL[name]())))
     assert result.history["loss"][-1] < result.history["loss"][0]
     assert result.history["relative_distance"][-1] <= 1 + 1e-4
 

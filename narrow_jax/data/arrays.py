@@ -88,21 +88,3 @@ def narrowed(what: str, array: HostArray) -> HostArray:
             "jax.config.update('jax_enable_x64', True) before the first array is made"
         )
     return narrow
-
-
-def row(rows: Any, number: int) -> np.ndarray:
-    """Return one sample of a source of samples."""
-    sample = rows[number]
-    if isinstance(sample, tuple | Mapping):
-        first = next(iter(sample)) if isinstance(sample, Mapping) else 0
-        raise TypeError(
-            f"sample {number} is a {type(sample).__name__} of {len(sample)}; expected the array of one sample: pass "
-            f"x=grain.MapDataset.source(rows).map(lambda row: row[{first!r}]), and the targets of all as the array y"
-        )
-    return np.asarray(_checks.as_array(f"sample {number}", sample))
-
-
-def devices_of(array: Any) -> list[jax.Device] | None:
-    """Return the devices among which an array is shared, None for one device."""
-    devices = array.devices() if isinstance(array, jax.Array) else ()
-    return sorted(devices, key=lambda device: device.id) if len(devices) > 1 else None
