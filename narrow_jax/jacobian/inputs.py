@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def chosen_leaves(params: Params, chosen: tuple[bool, ...]) -> list[Leaf]:
     return [leaf for leaf, use in zip(jax.tree.leaves(params), chosen, strict=True) if use]
 
 
-def dtype_of(leaf: Leaf) -> jnp.dtype:
+def dtype_of(leaf: Leaf) -> Any:  # the dtype of keys is none of NumPy's
     """Return the dtype of an array, a key or a number."""
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
