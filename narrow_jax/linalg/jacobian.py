@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray, Int
+from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.float64 import isolated
 from narrow_jax.linalg.operators import EvaluatedJacobian
@@ -110,7 +110,7 @@ def _follow(call: Callable[..., Array], number: Array, J: Jacobian, *vectors: Ar
 
 @_follow.defjvp
 def _follow_jvp(
-    call: Callable[..., Array], primals: tuple[Array, ...], tangents: tuple[Array, ...]
+    call: Callable[..., Array], primals: tuple[Params, ...], tangents: tuple[Params, ...]
 ) -> tuple[Array, Array]:
     number, *arguments = primals
 
