@@ -366,3 +366,45 @@ def memory_budget(budget: Any) -> None:
         raise ValueError(
             f"memory_budget is {budget!r}; expected a positive number of bytes, or None for no limit"
         )
+
+
+def traced(*trees: Any) -> bool:
+    """Return whether any array in some pytrees is traced."""
+    return any(concrete(leaf) is None for leaf in jax.tree.leaves(trees))
+
+
+def weights(params: Any, what: str = "params") -> tuple[Any, Any]:
+    """Return the leaves w and v of a one-hidden-layer net, NumPy or JAX arrays as they are.
+
+    Args:
+        params: {"w": (d, m), "v": (m/2, k) or (m, k)}; that they fit together is not checked.
+        what: the name of ``params`` in messages.
+
+    Raises:
+        ValueError: no such leaf, not a matrix, non-finite values.
+        TypeError: a leaf that is not real floating numbers.
+    """
+    one_hidden(params, what)
+    w, v = (real_matrix(name, params[name]) for name in ("w", "v"))
+    finite("w", w)
+    finite("v", v)
+    return w, v
+
+
+def one_hidden(params: Any, what: str = "params") -> None:
+    """Require a mapping with the leaves of a one-hidden-layer net."""
+    if not isinstance(params, Mapping) or not {"w", "v"} <= set(params):
+        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(f"{what} is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
+
+
+def one_hidden_shapes(params: Any, x: Any, paired: bool) -> None:
+    """Require data and the leaves of a one-hidden-layer net that fit together, with two units a row of v if paired."""
+    one_hidden(params)
+    x, w, v = (array(name, leaf) for name, leaf in (("x", x), ("w", params["w"]), ("v", params["v"])))
+    matrices = x.ndim == w.ndim == v.ndim == 2
+    if not matrices or w.shape != (x.shape[1], (1 + paired) * v.shape[0]):
+        net = "pairwise net: w (d, 2h), v (h, k)" if paired else "standard net: w (d, m), v (m, k)"
+        raise ValueError(
+            f"x has shape {x.shape}, w {w.shape}, v {v.shape}; expected x (n, d) and, for the {net}"
+        )

@@ -29,6 +29,9 @@ else:
 Params = Any
 """A pytree of arrays."""
 
+Leaf = Any
+"""An array in a pytree, or what JAX puts in its place while it handles the tree's structure."""
+
 ApplyFn = Callable[[Params, Any], Any]
 """``apply_fn(params, x) -> predictions``: x holds a batch of samples along its first axis."""
 
@@ -44,6 +47,7 @@ __all__ = [
     "HostArray",
     "Int",
     "Key",
+    "Leaf",
     "Params",
     "Shaped",
     "UInt8",

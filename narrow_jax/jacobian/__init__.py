@@ -6,10 +6,10 @@
 ``admissible_width``, ``check_width``  how wide a pairwise net has to be for its Jacobian to have full rank
 """
 
+from narrow_jax._checks import weights as weights
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
-from narrow_jax.jacobian.one_hidden import weights as weights
 from narrow_jax.jacobian.widths import admissible_width, check_width
 
 __all__ = [

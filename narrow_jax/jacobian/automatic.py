@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,10 @@ from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks
 from narrow_jax._checks import MemoryBudgetError
-from narrow_jax._typing import ApplyFn
+from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Int, Leaf, Params
 from narrow_jax.jacobian import coupling, inputs, precision
-from narrow_jax.jacobian.blocks import Blocked, recomputed, stored
-from narrow_jax.jacobian.operator import Evaluating
+from narrow_jax.jacobian.blocks import Recomputed, recomputed, stored
+from narrow_jax.linalg import Jacobian, Stored, indices
 from narrow_jax.linalg import rounding as fl
 
 MODES = ("reverse", "forward")
@@ -48,13 +48,20 @@ class _Plan:
     """Whether apply_fn has functions in it that only reverse mode can differentiate."""
 
 
+class _Data(NamedTuple):
+    """What apply_fn takes."""
+
+    params: Params
+    x: HostArray
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class AutodiffJacobian(Evaluating):
+class AutodiffJacobian(Jacobian):
     """∂f(θ, x)/∂θ for the chosen leaves θ. Made by ``autodiff``."""
 
-    params: Any
-    x: Any
+    params: Params
+    x: Leaf
     plan: _Plan = field(metadata={"static": True})
 
     @property
@@ -68,20 +75,20 @@ class AutodiffJacobian(Evaluating):
         return self.plan.samples * self.plan.outputs, self.plan.columns
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> jnp.dtype:
         """Return the dtype of the chosen leaves."""
         return jnp.result_type(*inputs.chosen_leaves(self.params, self.plan.chosen))
 
-    def evaluate(self, dtype: str = "float64") -> Blocked:
+    def evaluate(self, dtype: str = "float64") -> Stored | Recomputed:
         """Return the matrix: stored if it fits the budget, else computed anew for each pass."""
-        return _evaluate((_cast(self.params, dtype), _cast(self.x, dtype)), self.plan, dtype)
+        return _evaluate(_cast(_Data(self.params, self.x), dtype), self.plan, dtype)
 
-    def bilinear(self, u: Any, p: Any) -> Any:
+    def bilinear(self, u: Float[HostArray, " r"], p: Float[HostArray, " p"]) -> Float[Array, ""]:
         """Return uᵀJp in the dtype at hand, differentiable in params and x."""
         theta, rebuild = _flatten(self.params, self.plan)
         p = p.astype(theta.dtype)
 
-        def predict(theta: Any) -> Any:
+        def predict(theta: Array) -> Array:
             return self.plan.apply_fn(rebuild(theta), self.x).reshape(-1)
 
         if self.plan.mode == "forward":
@@ -89,15 +96,11 @@ class AutodiffJacobian(Evaluating):
         y, pull = jax.vjp(predict, theta)  # the rule of a custom_vjp, as for the values
         return jnp.vdot(pull(u.astype(y.dtype))[0], p).astype(u.dtype)
 
-    def column_blocks(self) -> Iterator[Any]:
-        """Yield J in blocks of consecutive columns."""
-        return self._column_blocks()
-
 
 def autodiff(
     apply_fn: ApplyFn,
-    params: Any,
-    x: Any,
+    params: Params,
+    x: object,
     wrt: str | Iterable[str] | None = None,
     mode: str = "reverse",
     memory_budget: int = DEFAULT_BUDGET,
@@ -139,27 +142,25 @@ def autodiff(
     _checks.memory_budget(memory_budget)
     _checks.function("apply_fn", apply_fn)
     chosen = inputs.selected(params, wrt)
-    x = inputs.data(x)
-    outputs = inputs.outputs_of(apply_fn, params, x)
+    given = _Data(params, inputs.data(x))
+    samples = given.x.shape[0]
+    outputs = inputs.outputs_of(apply_fn, *given)
     columns = sum(int(jnp.size(leaf)) for leaf in inputs.chosen_leaves(params, chosen))
     total = sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
-    width, batch, stored = _pieces(x.shape[0], outputs, columns, total, mode, memory_budget)
-    plan = _Plan(apply_fn, chosen, mode, outputs, x.shape[0], columns, width, batch, stored)
-    known = plan.samples == 1 or not _traced(params, x)
-    computed, reverse_only = _read(plan, params, x)
+    width, batch, stored = _pieces(samples, outputs, columns, total, mode, memory_budget)
+    plan = _Plan(apply_fn, chosen, mode, outputs, samples, columns, width, batch, stored)
+    known = plan.samples == 1 or not _checks.traced(given)
+    computed, reverse_only = _read(plan, given)
     plan = dataclasses.replace(plan, computed=computed, uncoupled=known, reverse_only=reverse_only)
     if known and plan.samples > 1:
-        _refuse_coupling(plan, params, x)
-    return AutodiffJacobian(params, x, plan)
+        _refuse_coupling(plan, given)
+    return AutodiffJacobian(*given, plan)
 
 
-def _traced(params: Any, x: Any) -> bool:
-    return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves((params, x)))
-
-
-def _read(plan: _Plan, params: Any, x: Any) -> tuple[str, bool]:
+def _read(plan: _Plan, given: _Data) -> tuple[str, bool]:
     """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only."""
-    leaves, structure = jax.tree.flatten((params, x[:1] if plan.mode == "reverse" else x))
+    x = given.x[:1] if plan.mode == "reverse" else given.x
+    leaves, structure = jax.tree.flatten(given._replace(x=x))
     with _wide():
         return _read_shapes(plan, structure, tuple(map(_shape, leaves)))
 
@@ -171,17 +172,19 @@ def _wide() -> Iterator[None]:
         yield
 
 
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+def _shape(leaf: Leaf) -> jax.ShapeDtypeStruct:
     dtype = jnp.float64 if inputs.is_floating(leaf) else inputs.dtype_of(leaf)
     return jax.ShapeDtypeStruct(jnp.shape(leaf), dtype, weak_type=isinstance(leaf, int))
 
 
 @functools.lru_cache(maxsize=256)
-def _read_shapes(plan: _Plan, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[str, bool]:
-    def derivative(params: Any, x: Any) -> Any:
+def _read_shapes(
+    plan: _Plan, structure: jax.tree_util.PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]
+) -> tuple[str, bool]:
+    def derivative(params: Params, x: Array) -> tuple[Array, object]:
         theta, rebuild = _flatten(params, plan)
 
-        def f(theta: Any) -> Any:
+        def f(theta: Array) -> Array:
             return plan.apply_fn(rebuild(theta), x)
 
         if plan.mode == "forward":
@@ -194,10 +197,10 @@ def _read_shapes(plan: _Plan, structure: Any, shapes: tuple[jax.ShapeDtypeStruct
     return precision.lowest(both), precision.has_reverse_rule_only(primal)
 
 
-def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
+def _refuse_coupling(plan: _Plan, given: _Data) -> None:
     """Raise if a row is not what its sample alone gives."""
     with _wide():
-        found = _compared((_cast(params, "float64"), _cast(x, "float64")), plan)
+        found = _compared(_cast(given, "float64"), plan)
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
     for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
         if (excess > 0).any():
@@ -215,7 +218,7 @@ def _refuse_coupling(plan: _Plan, params: Any, x: Any) -> None:
             )
 
 
-def _compared(data: Any, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
+def _compared(data: _Data, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
     """Return the predictions and their slopes, at the params and beside them."""
     points = [_rows(data, jnp.asarray(step), plan) for step in (0.0, coupling.STEP)]
     values, slopes, values_alone, slopes_alone = (jnp.stack(both) for both in zip(*points, strict=True))
@@ -223,7 +226,7 @@ def _compared(data: Any, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
 
 
 @functools.partial(jax.jit, static_argnames="plan")
-def _rows(data: Any, step: Any, plan: _Plan) -> tuple[Any, ...]:
+def _rows(data: _Data, step: Float[Array, ""], plan: _Plan) -> tuple[Array, ...]:
     params, x = data
     flatten = functools.partial(_flatten, plan=plan)
     return coupling.rows(plan.apply_fn, flatten, coupling.moved(params, step), x, plan.reverse_only)
@@ -246,17 +249,17 @@ def _pieces(
     return width, batch, stored
 
 
-def _cast(tree: Any, dtype: str) -> Any:
-    """Return the tree with its real floating leaves in that dtype; integers and keys stay as they are."""
-    return jax.tree.map(lambda leaf: fl.widened(leaf, dtype) if inputs.is_floating(leaf) else leaf, tree)
+def _cast(data: _Data, dtype: str) -> _Data:
+    """Return the data with their real floating leaves in that dtype; integers and keys stay as they are."""
+    return jax.tree.map(lambda leaf: fl.widened(leaf, dtype) if inputs.is_floating(leaf) else leaf, data)
 
 
-def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
+def _flatten(params: Params, plan: _Plan) -> tuple[Float[Array, " p"], Callable[[Array], Params]]:
     """Return the chosen leaves as one vector, and the function that puts such a vector back in place."""
     leaves, structure = jax.tree.flatten(params)
     theta, unravel = ravel_pytree(inputs.chosen_leaves(params, plan.chosen))
 
-    def rebuild(theta: Any) -> Any:
+    def rebuild(theta: Array) -> Params:
         moved = iter(unravel(theta))
         chosen = [next(moved) if use else leaf for leaf, use in zip(leaves, plan.chosen, strict=True)]
         return jax.tree.unflatten(structure, chosen)
@@ -265,26 +268,26 @@ def _flatten(params: Any, plan: _Plan) -> tuple[Any, Any]:
 
 
 @functools.partial(jax.jit, static_argnames=("plan", "dtype"))
-def _evaluate(data: Any, plan: _Plan, dtype: str) -> Blocked:
+def _evaluate(data: _Data, plan: _Plan, dtype: str) -> Stored | Recomputed:
     size = plan.samples * plan.outputs, plan.columns
     sound = jnp.ones((), dtype) if plan.uncoupled else _sound(data, plan).astype(dtype)
     columns = _Columns(plan)
     if not plan.stored:
         return _trusted(recomputed((data, sound), columns, size, plan.width), sound, plan)
     count = math.ceil(plan.columns / plan.width)
-    blocks = jax.lax.map(lambda i: columns((data, sound), i), jnp.arange(count, dtype=jnp.int32))
+    blocks = jax.lax.map(lambda i: columns((data, sound), i), indices(count))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)
     return _trusted(stored(matrix), sound, plan)
 
 
-def _sound(data: Any, plan: _Plan) -> Any:
+def _sound(data: _Data, plan: _Plan) -> Float[Array, ""]:
     """Return 1, or NaN where samples are coupled: what cannot be refused in a traced program must not look right."""
     eps = precision.eps(plan.computed)
     coupled = jnp.stack([jnp.any(coupling.excess(rows, eps) > 0) for rows in _compared(data, plan)])
     return jnp.where(jnp.any(coupled), jnp.nan, 1.0)
 
 
-def _trusted(evaluated: Any, sound: Any, plan: _Plan) -> Blocked:
+def _trusted(evaluated: Stored | Recomputed, sound: Float[Array, ""], plan: _Plan) -> Stored | Recomputed:
     """Return the matrix with its distance from the one that it stands for: unknown in lower precision."""
     known = jnp.isfinite(sound) & (plan.computed == "float64")
     return dataclasses.replace(evaluated, perturbation=jnp.where(known, evaluated.perturbation, jnp.inf))
@@ -296,12 +299,12 @@ class _Columns:
 
     plan: _Plan
 
-    def __call__(self, data: Any, index: Any) -> Any:
-        (params, x), sound = data
-        return _columns((params, x), index, self.plan).astype(sound.dtype) * sound
+    def __call__(self, data: tuple[_Data, Array], index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+        given, sound = data
+        return _columns(given, index, self.plan).astype(sound.dtype) * sound
 
 
-def _columns(data: Any, index: Any, plan: _Plan) -> Any:
+def _columns(data: _Data, index: int | Int[Array, ""], plan: _Plan) -> Float[Array, "r b"]:
     """Return ∂f/∂θ for the weights of a block, differentiating with respect to a step t in those alone."""
     params, x = data
     theta, rebuild = _flatten(params, plan)
@@ -310,7 +313,7 @@ def _columns(data: Any, index: Any, plan: _Plan) -> Any:
     start = jnp.int32(index) * width
     here = jax.lax.dynamic_slice_in_dim(padded, start, width)
 
-    def predict(step: Any, x: Any) -> Any:
+    def predict(step: Array, x: HostArray) -> Array:
         moved = jax.lax.dynamic_update_slice_in_dim(padded, here + step, start, axis=0)
         return plan.apply_fn(rebuild(moved[: plan.columns]), x).reshape(-1)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import Array
+from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Params
 
 STEP = 2.0**-7
 """How far the params move, relatively, to the second point: there an output that starts at 0 has left it."""
@@ -23,10 +23,10 @@ class Rows(NamedTuple):
 
 
 def rows(
-    predict: Callable[[Any, Any], Any],
-    flatten: Callable[[Any], tuple[Any, Any]],
-    params: Any,
-    x: Any,
+    predict: ApplyFn,
+    flatten: Callable[[Params], tuple[Array, Callable[[Array], Params]]],
+    params: Params,
+    x: HostArray,
     reverse: bool,
 ) -> tuple[Array, ...]:
     """Return predictions and slopes of the whole batch, and predictions and slopes of each sample alone.
@@ -44,20 +44,20 @@ def rows(
     """
     theta, rebuild = flatten(params)
 
-    def whole(theta: Any) -> Any:
+    def whole(theta: Array) -> Array:
         return predict(rebuild(theta), x).reshape(x.shape[0], -1)
 
-    def alone(theta: Any) -> Any:
+    def alone(theta: Array) -> Array:
         return jax.vmap(lambda sample: predict(rebuild(theta), sample[None]).reshape(-1))(x)
 
     slopes = _reverse if reverse else _forward
     return *slopes(whole, theta), *slopes(alone, theta)
 
 
-def moved(params: Any, step: Any) -> Any:
+def moved(params: Params, step: Float[Array, ""]) -> Params:
     """Return params moved relatively by a step: no sign changes, so that variances stay some, and no leaf stays 0."""
 
-    def one(leaf: Any) -> Any:
+    def one(leaf: Array) -> Array:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
         return leaf + step.astype(leaf.dtype) * jnp.abs(_scattered(leaf)) * jnp.where(leaf == 0, 1, leaf)
@@ -78,16 +78,16 @@ def excess(found: Rows, eps: float) -> Array:
     return jnp.where(same, 0.0, jnp.where(jnp.isnan(gap), jnp.inf, gap))
 
 
-def _forward(f: Callable[[Any], Any], theta: Any) -> tuple[Any, Any]:
+def _forward(f: Callable[[Array], Array], theta: Array) -> tuple[Array, Array]:
     return jax.jvp(f, (theta,), (_scattered(theta),))
 
 
-def _reverse(f: Callable[[Any], Any], theta: Any) -> tuple[Any, Any]:
+def _reverse(f: Callable[[Array], Array], theta: Array) -> tuple[Array, Array]:
     values, pull = jax.vjp(f, theta)
     return values, pull(_scattered(values))[0]
 
 
-def _scattered(like: Any) -> Any:
+def _scattered(like: Array) -> Array:
     """Return numbers in [−1, 1], the multiples of the golden ratio modulo 1: they share no symmetry with a net."""
     steps = jnp.arange(1, like.size + 1, dtype=like.dtype) * ((math.sqrt(5) - 1) / 2)
     return (2 * (steps - jnp.floor(steps)) - 1).reshape(like.shape)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax import _checks
-from narrow_jax._typing import ApplyFn
+from narrow_jax._typing import ApplyFn, HostArray, Leaf, Params
 from narrow_jax.labels import path_name, select
 
 
-def selected(params: Any, wrt: str | Iterable[str] | None) -> tuple[bool, ...]:
+def selected(params: Params, wrt: str | Iterable[str] | None) -> tuple[bool, ...]:
     """Return which leaves are chosen, all of them arrays and the chosen ones real, floating and finite."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     if not leaves:
@@ -34,35 +34,37 @@ def selected(params: Any, wrt: str | Iterable[str] | None) -> tuple[bool, ...]:
     return chosen
 
 
-def chosen_leaves(params: Any, chosen: tuple[bool, ...]) -> list[Any]:
+def chosen_leaves(params: Params, chosen: tuple[bool, ...]) -> list[Leaf]:
     """Return the leaves to differentiate."""
     return [leaf for leaf, use in zip(jax.tree.leaves(params), chosen, strict=True) if use]
 
 
-def dtype_of(leaf: Any) -> Any:
+def dtype_of(leaf: Leaf) -> Any:  # the dtype of keys is none of NumPy's
     """Return the dtype of an array, a key or a number."""
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
 
-def is_floating(leaf: Any) -> bool:
+def is_floating(leaf: Leaf) -> bool:
     """Return whether a leaf holds real floating numbers."""
     return bool(jnp.issubdtype(dtype_of(leaf), jnp.floating))
 
 
-def data(x: Any) -> Any:
+def data(x: object) -> HostArray:
     """Return x as an array of real, finite numbers with at least one sample; integers stay as they are."""
-    x = _checks.as_array("x", x)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+    values = _checks.as_array("x", x)
+    if jnp.issubdtype(values.dtype, jnp.complexfloating):
         raise TypeError(
-            f"x has dtype {x.dtype}; expected real numbers: pass real and imaginary parts side by side"
+            f"x has dtype {values.dtype}; expected real numbers: pass real and imaginary parts side by side"
         )
-    _checks.finite("x", x)
-    if x.ndim == 0 or x.shape[0] == 0:
-        raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1 along the first axis")
-    return x
+    _checks.finite("x", values)
+    if values.ndim == 0 or values.shape[0] == 0:
+        raise ValueError(
+            f"x has shape {values.shape}: there is no sample; expected n ≥ 1 along the first axis"
+        )
+    return values
 
 
-def outputs_of(apply_fn: ApplyFn, params: Any, x: Any) -> int:
+def outputs_of(apply_fn: ApplyFn, params: Params, x: HostArray) -> int:
     """Return k, the outputs a sample."""
     y = _shape_of(apply_fn, params, x)
     shape = getattr(y, "shape", None)
@@ -91,7 +93,7 @@ def outputs_of(apply_fn: ApplyFn, params: Any, x: Any) -> int:
     return outputs
 
 
-def _shape_of(apply_fn: ApplyFn, params: Any, x: Any) -> Any:
+def _shape_of(apply_fn: ApplyFn, params: Params, x: HostArray) -> Params:
     try:
         return jax.eval_shape(apply_fn, params, x)
     except (TypeError, ValueError) as error:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from narrow_jax import _checks
-from narrow_jax.jacobian.blocks import Stored, stored
-from narrow_jax.jacobian.operator import Evaluating
+from narrow_jax._typing import Array, Float, HostArray, Leaf
+from narrow_jax.jacobian.blocks import stored
+from narrow_jax.linalg import Jacobian, Stored
 from narrow_jax.linalg import rounding as fl
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class ExplicitJacobian(Evaluating):
+class ExplicitJacobian(Jacobian):
     """A matrix as a Jacobian operator. Made by ``explicit``."""
 
-    matrix: Any
+    matrix: Leaf
 
     encloses = "the given matrix"
 
@@ -31,7 +30,7 @@ class ExplicitJacobian(Evaluating):
         return rows, columns
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> jnp.dtype:
         """Return the dtype of the matrix."""
         return jnp.result_type(self.matrix)
 
@@ -39,16 +38,12 @@ class ExplicitJacobian(Evaluating):
         """Return the matrix scaled to entries of size one."""
         return stored(fl.widened(self.matrix, dtype))
 
-    def bilinear(self, u: Any, p: Any) -> Any:
+    def bilinear(self, u: Float[HostArray, " r"], p: Float[HostArray, " p"]) -> Float[Array, ""]:
         """Return uᵀJp in the dtype at hand."""
-        return jnp.vdot(u, fl.matmul(jnp.asarray(self.matrix), p[:, None])[:, 0])
-
-    def column_blocks(self) -> Iterator[Any]:
-        """Yield the matrix in blocks of consecutive columns."""
-        return self._column_blocks()
+        return jnp.vdot(u, fl.matmul(jnp.asarray(self.matrix), jnp.asarray(p)[:, None])[:, 0])
 
 
-def explicit(matrix: Any) -> ExplicitJacobian:
+def explicit(matrix: object) -> ExplicitJacobian:
     """Return a matrix as a Jacobian operator: rows (sample, output), one column a weight.
 
     Args:
@@ -63,8 +58,8 @@ def explicit(matrix: Any) -> ExplicitJacobian:
         >>> explicit(np.ones((2, 3))).shape
         (2, 3)
     """
-    matrix = _checks.real_matrix("matrix", matrix)
-    if 0 in matrix.shape:
-        raise ValueError(f"matrix has shape {matrix.shape}; expected at least one row and one column")
-    _checks.finite("matrix", matrix)
-    return ExplicitJacobian(matrix)
+    entries = _checks.real_matrix("matrix", matrix)
+    if 0 in entries.shape:
+        raise ValueError(f"matrix has shape {entries.shape}; expected at least one row and one column")
+    _checks.finite("matrix", entries)
+    return ExplicitJacobian(entries)

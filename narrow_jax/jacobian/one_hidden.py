@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian.khatri_rao import KhatriRao
-from narrow_jax.jacobian.operator import Evaluating
+from narrow_jax.linalg import Jacobian
 from narrow_jax.linalg import rounding as fl
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OneHiddenJacobian(Evaluating):
+class OneHiddenJacobian(Jacobian):
     """∂f/∂w of f(x) = Σ_j s_j v_jc σ(w_jᵀx): J[(i, c), (a, j)] = s_j v_jc σ'(w_jᵀx_i) x_ia.
 
     Rows are ordered (sample, output), columns as ``ravel_pytree`` lays out w of shape (d, m): the units interleave.
     Made by ``pairwise`` and ``standard``.
     """
 
-    x: Any
-    w: Any
-    v: Any
+    x: Leaf
+    w: Leaf
+    v: Leaf
     activation: Activation = field(metadata={"static": True})
     paired: bool = field(metadata={"static": True})
 
@@ -41,7 +40,7 @@ class OneHiddenJacobian(Evaluating):
         return jnp.shape(self.x)[0] * jnp.shape(self.v)[1], int(np.prod(jnp.shape(self.w)))
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> jnp.dtype:
         """Return the dtype of the weights, in which traced results come."""
         return jnp.result_type(self.w)
 
@@ -50,20 +49,16 @@ class OneHiddenJacobian(Evaluating):
         x, w, v = (fl.widened(leaf, dtype) for leaf in (self.x, self.w, self.v))
         return _evaluate(x, w, v, self.activation, self.paired)
 
-    def bilinear(self, u: Any, p: Any) -> Any:
+    def bilinear(self, u: Float[HostArray, " r"], p: Float[HostArray, " p"]) -> Float[Array, ""]:
         """Return uᵀJp in the dtype at hand, differentiable in x, w and v."""
         v = jnp.asarray(self.v, self.dtype)
         signed = jnp.concatenate([v, -v]) if self.paired else v
         x, w = jnp.asarray(self.x, self.dtype), jnp.asarray(self.w)
-        slopes = self.activation.derivative(fl.matmul(x, w)) * fl.matmul(x, p.reshape(w.shape))
+        slopes = self.activation.derivative(fl.matmul(x, w)) * fl.matmul(x, jnp.asarray(p).reshape(w.shape))
         return jnp.sum(u.reshape(x.shape[0], -1) * fl.matmul(slopes, signed))
 
-    def column_blocks(self) -> Iterator[Any]:
-        """Yield J in blocks of consecutive columns, at most about 3 columns a row each."""
-        return self._column_blocks()
 
-
-def pairwise(params: Any, x: Any, activation: str | Activation = "tanh") -> OneHiddenJacobian:
+def pairwise(params: Params, x: object, activation: str | Activation = "tanh") -> OneHiddenJacobian:
     """Return the Jacobian of the pairwise net with respect to w.
 
     f(x) = Σ_{j<h} v_j (σ(w_jᵀx) − σ(w_{h+j}ᵀx)); J Jᵀ = (XXᵀ) ∘ (DDᵀ) with D_ij = ±v_j σ'(w_jᵀx_i).
@@ -89,7 +84,7 @@ def pairwise(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
     Reference:
         Equation (6) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
     """
-    w, v, x = _leaves(params, x)
+    w, v, x = _checked(params, x)
     _checks.even_width(w.shape[1])
     if v.shape[0] * 2 != w.shape[1]:
         raise ValueError(
@@ -99,7 +94,7 @@ def pairwise(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
     return OneHiddenJacobian(x, w, v, check_activation(activation), paired=True)
 
 
-def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneHiddenJacobian:
+def standard(params: Params, x: object, activation: str | Activation = "tanh") -> OneHiddenJacobian:
     """Return the Jacobian of the standard net f(x) = Σ_{j<m} v_j σ(w_jᵀx) with respect to w.
 
     Args:
@@ -122,7 +117,7 @@ def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
     Reference:
         Equation (1) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
     """
-    w, v, x = _leaves(params, x)
+    w, v, x = _checked(params, x)
     if v.shape[0] != w.shape[1]:
         raise ValueError(
             f"v has {v.shape[0]} rows and w has {w.shape[1]} columns; a standard net has v of shape (m, k): "
@@ -131,49 +126,30 @@ def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
     return OneHiddenJacobian(x, w, v, check_activation(activation), paired=False)
 
 
-def weights(params: Any, what: str = "params") -> tuple[Any, Any]:
-    """Return the leaves w and v of a one-hidden-layer net, NumPy or JAX arrays as they are.
-
-    Args:
-        params: {"w": (d, m), "v": (m/2, k) or (m, k)}; that they fit together is not checked.
-        what: the name of ``params`` in messages.
-
-    Raises:
-        ValueError: no such leaf, not a matrix, non-finite values.
-        TypeError: a leaf that is not real floating numbers.
-    """
-    if not isinstance(params, dict) or not {"w", "v"} <= set(params):
-        found = sorted(params) if isinstance(params, dict) else type(params).__name__
-        raise ValueError(f"{what} is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
-    w, v = (_checks.real_matrix(name, params[name]) for name in ("w", "v"))
-    _checks.finite("w", w)
-    _checks.finite("v", v)
-    return w, v
-
-
-def _leaves(params: Any, x: Any) -> tuple[Any, Any, Any]:
-    (w, v), x = weights(params), _checks.real_matrix("x", x)
-    if x.shape[0] == 0:
-        raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1")
+def _checked(params: Params, x: object) -> tuple[HostArray, HostArray, HostArray]:
+    (w, v), data = _checks.weights(params), _checks.real_matrix("x", x)
+    if data.shape[0] == 0:
+        raise ValueError(f"x has shape {data.shape}: there is no sample; expected n ≥ 1")
     if 0 in w.shape or 0 in v.shape:
         raise ValueError(
             f"w has shape {w.shape} and v {v.shape}; expected at least one input, unit and output"
         )
-    if x.shape[1] != w.shape[0]:
+    if data.shape[1] != w.shape[0]:
         raise ValueError(
-            f"x has {x.shape[1]} columns and w has {w.shape[0]} rows; expected x (n, d) and w (d, m) of the same d"
+            f"x has {data.shape[1]} columns and w has {w.shape[0]} rows; expected x (n, d) and w (d, m) of the same d"
         )
-    _checks.finite("x", x)
-    return w, v, x
-
-
-def _unit(values: Any) -> tuple[Any, Any]:
-    exponent = fl.power_of_two(values)
-    return fl.scaled(values, -exponent), exponent
+    _checks.finite("x", data)
+    return w, v, data
 
 
 @jax.jit(static_argnames=("activation", "paired"))
-def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> KhatriRao:
+def _evaluate(
+    x: Float[Array, "n d"],
+    w: Float[Array, "d m"],
+    v: Float[Array, "_ k"],
+    activation: Activation,
+    paired: bool,
+) -> KhatriRao:
     """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
     exact = x.dtype == jnp.float64
     carried = jnp.all(jnp.stack([fl.carried(leaf) for leaf in (x, w, v)])) if exact else jnp.array(False)
@@ -184,8 +160,8 @@ def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> K
     )
     # without barriers XLA fuses, and so recomputes, everything below into every use: minutes of compilation
     z, z_error = jax.lax.optimization_barrier((z, z_error))
-    x, x_exponent = _unit(x)
-    v, v_exponent = _unit(v)
+    x, x_exponent = fl.normalized(x)
+    v, v_exponent = fl.normalized(v)
     v = jnp.concatenate([v, -v]) if paired else v
     slope = jax.lax.optimization_barrier(activation.derivative(z))
     slope_error = jax.lax.optimization_barrier(_slope_error(activation, z, z_error, slope))
@@ -193,12 +169,14 @@ def _evaluate(x: Any, w: Any, v: Any, activation: Activation, paired: bool) -> K
     d = (slope[:, None, :] * v.T[None, :, :]).reshape(rows, -1)
     error = (slope_error[:, None, :] * jnp.abs(v.T)[None, :, :]).reshape(rows, -1)
     error = fl.up(error + fl.UNIT * jnp.abs(d))
-    d, d_exponent = _unit(jax.lax.optimization_barrier(d))
+    d, d_exponent = fl.normalized(jax.lax.optimization_barrier(d))
     error = jnp.where(carried & (d_exponent > -900), fl.scaled(error, -d_exponent), jnp.inf)
     return KhatriRao(jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent)
 
 
-def _slope_error(activation: Activation, z: Any, z_error: Any, slope: Any) -> Any:
+def _slope_error(
+    activation: Activation, z: Float[Array, "n m"], z_error: Float[Array, "n m"], slope: Float[Array, "n m"]
+) -> Float[Array, "n m"]:
     """Return a bound of |σ'(z) − computed σ'(ẑ)|: S₂ e_z, or relative where (log σ')' is bounded, and c·u|σ'|."""
     if activation.derivative_error is None:
         return jnp.full_like(z, jnp.inf)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -11,19 +10,19 @@ from narrow_jax import _checks
 from narrow_jax.linalg import numerical_rank
 
 
-def _needed(x: Any, outputs: int) -> tuple[int, int]:
-    x = np.asarray(_checks.real_matrix("x", x), dtype=float)
+def _needed(x: object, outputs: int) -> tuple[int, int, int]:
+    data = np.asarray(_checks.real_matrix("x", x), dtype=float)
     _checks.count("outputs", outputs)
-    if x.shape[0] == 0:
-        raise ValueError(f"x has shape {x.shape}: there is no sample; expected n ≥ 1")
-    _checks.finite("x", x)
-    rank = numerical_rank(x)
+    if data.shape[0] == 0:
+        raise ValueError(f"x has shape {data.shape}: there is no sample; expected n ≥ 1")
+    _checks.finite("x", data)
+    rank = numerical_rank(data)
     if rank == 0:
         raise ValueError("x is 0 everywhere: the Jacobian vanishes at any width; remove zero samples first")
-    return 2 * max(-(-x.shape[0] * outputs // rank), outputs), rank
+    return 2 * max(-(-data.shape[0] * outputs // rank), outputs), rank, data.shape[0]
 
 
-def admissible_width(x: Any, outputs: int = 1) -> int:
+def admissible_width(x: object, outputs: int = 1) -> int:
     """Return the smallest even width m with h·rank(X) ≥ n·k and h ≥ k, h = m/2.
 
     At a mirrored start the Jacobian of the pairwise net has rank at most h·rank(X); for rank(X) = d this is m ≥ 2n/d.
@@ -47,7 +46,7 @@ def admissible_width(x: Any, outputs: int = 1) -> int:
     return _needed(x, outputs)[0]
 
 
-def check_width(x: Any, width: int, outputs: int = 1, strict: bool = False) -> None:
+def check_width(x: object, width: int, outputs: int = 1, strict: bool = False) -> None:
     """Warn if a pairwise net of this width cannot have a Jacobian of full row rank at its mirrored start.
 
     Args:
@@ -64,12 +63,12 @@ def check_width(x: Any, width: int, outputs: int = 1, strict: bool = False) -> N
         >>> check_width(np.eye(10, 5), 4)
     """
     _checks.even_width(width)
-    needed, rank = _needed(x, outputs)
+    needed, rank, samples = _needed(x, outputs)
     if width >= needed:
         return
     message = (
         f"width {width} is too narrow: {width // 2} pairs times rank(X) = {rank} give rank at most "
-        f"{width // 2 * rank} for {np.shape(x)[0]} samples and {outputs} outputs; the smallest "
+        f"{width // 2 * rank} for {samples} samples and {outputs} outputs; the smallest "
         f"admissible width is {needed}"
     )
     if strict:

@@ -6,11 +6,15 @@ from narrow_jax.linalg import host as host
 from narrow_jax.linalg import lanczos as lanczos
 from narrow_jax.linalg import rounding as rounding
 from narrow_jax.linalg.float64 import isolated as isolated
+from narrow_jax.linalg.jacobian import Jacobian as Jacobian
 from narrow_jax.linalg.majorant import collatz_wielandt as collatz_wielandt
 from narrow_jax.linalg.operators import EvaluatedJacobian as EvaluatedJacobian
 from narrow_jax.linalg.operators import Gram as Gram
-from narrow_jax.linalg.operators import Jacobian as Jacobian
 from narrow_jax.linalg.operators import Products as Products
+from narrow_jax.linalg.operators import Stored as Stored
+from narrow_jax.linalg.operators import block as block
+from narrow_jax.linalg.operators import gram_by_blocks as gram_by_blocks
+from narrow_jax.linalg.operators import indices as indices
 from narrow_jax.linalg.rank import MARGIN as MARGIN
 from narrow_jax.linalg.rank import column_exponents as column_exponents
 from narrow_jax.linalg.rank import equilibrated as equilibrated

@@ -1,4 +1,4 @@
-"""The protocol between ``jacobian``, which makes operators, and ``spectra``, which consumes them.
+"""What operators evaluate to: matrices that come in column blocks, with what is proven about their products.
 
 A ``Jacobian`` is what users hold: parameters and data as given. ``evaluate()``, called under float64, fixes its matrix:
 an ``EvaluatedJacobian`` Ĵ, scaled by a power of two to entries of size one, with bounds for everything that
@@ -7,10 +7,21 @@ separates its computed Gram matrix and products from the exact ones, and Ĵ from
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from narrow_jax._typing import Array, Float
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax._typing import Array, Float, Int
+from narrow_jax.linalg import rounding as fl
+from narrow_jax.linalg.majorant import collatz_wielandt
+
+Carry = TypeVar("Carry")
 
 
 @runtime_checkable
@@ -45,85 +56,168 @@ class Gram(NamedTuple):
     perturbation: Float[Array, ""]
 
 
-@runtime_checkable
-class EvaluatedJacobian(Protocol):
-    """Ĵ·2^exponent: one fixed float64 matrix of shape (rows, columns)."""
+class EvaluatedJacobian(ABC):
+    """Ĵ·2^exponent: one fixed float64 matrix, with bounds of what rounding did to its products.
+
+    All products come from ``block``, which has to give the same bits each time: no more than a block is held at once.
+    A matrix with a structure has better ones.
+    """
+
+    exponent: Int[Array, ""]
 
     @property
-    def exponent(self) -> Array:
-        """Return e."""
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, columns)."""
 
     @property
-    def block_count(self) -> int:
-        """Return how many blocks of columns there are."""
-
-    @property
+    @abstractmethod
     def block_width(self) -> int:
         """Return how many columns a block has."""
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return the numbers of rows and columns."""
+    @abstractmethod
+    def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+        """Return a column block; the last is filled up with columns of 0."""
 
+    @abstractmethod
     def gram(self, products: Products) -> Gram:
         """Return the Gram matrix with its bounds."""
 
-    def mv(self, p: Array) -> Array:
-        """Return Ĵp."""
-
-    def rmv(self, u: Array) -> Array:
-        """Return Ĵᵀu."""
-
-    def mv_bounded(self, p: Array) -> tuple[Array, Array]:
-        """Return Ĵp and a bound of the error of every entry."""
-
-    def rmv_bounded(self, u: Array) -> tuple[Array, Array]:
-        """Return Ĵᵀu and a bound of the error of every entry."""
-
-    def block(self, index: Any) -> Array:
-        """Return a block of columns."""
-
-    def transposed(self) -> EvaluatedJacobian:
-        """Return the transpose."""
-
-
-@runtime_checkable
-class Jacobian(Protocol):
-    """What ``sigma_min`` takes: a pytree of the parameters and data as given."""
-
-    encloses: str
-
     @property
-    def dtype(self) -> Any:
-        """Return the dtype of params and data."""
+    def block_count(self) -> int:
+        """Return how many column blocks there are."""
+        return math.ceil(self.shape[1] / self.block_width)
+
+    def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
+        """Return Ĵp."""
+        return self._mv(p)[0]
+
+    def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
+        """Return Ĵᵀu."""
+        parts = jax.lax.map(lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], indices(self.block_count))
+        return parts.reshape(-1)[: self.shape[1]]
+
+    def mv_bounded(self, p: Float[Array, " p"]) -> tuple[Float[Array, " r"], Float[Array, ""]]:
+        """Return y and a bound of ‖y − Ĵp‖: γ of the product of absolute values."""
+        y, absolute = self._mv(p)
+        terms = fl.gamma(self.block_width + self.block_count + 1)
+        return y, fl.up(terms * (1 + terms) * fl.norm_up(absolute))
+
+    def rmv_bounded(self, u: Float[Array, " r"]) -> tuple[Float[Array, " p"], Float[Array, ""]]:
+        """Return S and a bound of ‖S − Ĵᵀu‖, the leading bits multiplied exactly."""
+
+        def part(i: Array) -> tuple[Array, Array]:
+            product, error = fl.split_product(self.block(i).T, u[:, None])
+            return product[:, 0], error[:, 0]
+
+        products, errors = jax.lax.map(part, indices(self.block_count))
+        return products.reshape(-1)[: self.shape[1]], fl.norm_up(errors)
+
+    @jax.jit
+    def transposed(self) -> Stored:
+        """Return the transpose, stored, each entry as its blocks round it: for more rows than columns."""
+        blocks = jax.lax.map(self.block, indices(self.block_count))
+        rows, columns = self.shape
+        matrix = jnp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
+        return Stored(matrix.T, self.exponent, jnp.zeros(()))
+
+    def _mv(self, p: Float[Array, " p"]) -> tuple[Float[Array, " r"], Float[Array, " r"]]:
+        """Return Ĵp and |Ĵ||p|."""
+        width, count = self.block_width, self.block_count
+        parts = jnp.pad(p, (0, count * width - p.size)).reshape(count, width)
+
+        def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
+            block, part = self.block(i), parts[i][:, None]
+            return (
+                total[0] + fl.matmul(block, part)[:, 0],
+                total[1] + fl.matmul(jnp.abs(block), jnp.abs(part))[:, 0],
+            )
+
+        zero = jnp.zeros(self.shape[0], p.dtype)
+        return _loop(count, add, (zero, zero))
+
+
+def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Float[Array, ""]) -> Gram:
+    """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
+    matrix = products.total(lambda i: products.outer(block(j, i)), j.block_count)
+    majorant, trace, error = _majorant(j)
+    return Gram(matrix, majorant, trace, error, perturbation)
+
+
+@jax.jit
+def block(j: EvaluatedJacobian, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+    """Return a column block, compiled."""
+    return j.block(index)
+
+
+# indices are int32: XLA lowers what depends on them where x64 may be off
+
+
+def indices(count: int) -> Int[Array, " b"]:
+    """Return 0 … count − 1, over which a compiled loop may go."""
+    return jnp.arange(count, dtype=jnp.int32)
+
+
+def _loop(count: int, body: Callable[[Array, Carry], Carry], state: Carry) -> Carry:
+    return jax.lax.fori_loop(np.int32(0), np.int32(count), body, state)
+
+
+@jax.jit
+def _majorant(j: EvaluatedJacobian) -> tuple[Array, Array, Array]:
+    """Return the bounds of the Gram matrix: majorant, trace and error."""
+    rows, width, count = j.shape[0], j.block_width, j.block_count
+    dtype = jax.eval_shape(j.block, 0).dtype
+
+    def apply(y: Array) -> Array:
+        def add(i: Array, total: Array) -> Array:
+            block = jnp.abs(j.block(i))
+            return total + fl.matmul(block, fl.matmul(block.T, y[:, None]))[:, 0]
+
+        return _loop(count, add, jnp.zeros(rows, dtype))
+
+    def squares(i: Array, total: Array) -> Array:
+        return total + jnp.sum(j.block(i) ** 2, axis=1)
+
+    sizes = _loop(count, squares, jnp.zeros(rows, dtype))
+    trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
+    majorant = jnp.minimum(trace, collatz_wielandt(apply, sizes, rows + width + count + 2))
+    return majorant, trace, fl.up(fl.gamma(width + count) * majorant)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Stored(EvaluatedJacobian):
+    """A matrix in memory, scaled to entries of size one.
+
+    Args:
+        matrix: Ĵ.
+        exponent: the matrix that it stands for is Ĵ·2^exponent.
+        perturbation: 0, or infinite where the scaling is not exact.
+    """
+
+    matrix: Float[Array, "r p"]
+    exponent: Int[Array, ""]
+    perturbation: Float[Array, ""]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Return the numbers of rows and columns."""
+        """Return (rows, columns)."""
+        rows, columns = self.matrix.shape
+        return rows, columns
 
-    def evaluate(self, dtype: str = "float64") -> EvaluatedJacobian:
-        """Return Ĵ for this dtype."""
+    @property
+    def block_width(self) -> int:
+        """Return the columns in a block: about 3 a row."""
+        return min(self.matrix.shape[1], max(3 * self.matrix.shape[0], 256))
 
-    def bilinear(self, u: Any, p: Any) -> Any:
-        """Return uᵀJp, differentiable in params and data."""
+    def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+        """Return a column block; the last is filled up with columns of 0."""
+        padding = self.block_count * self.block_width - self.matrix.shape[1]
+        padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
+        return jax.lax.dynamic_slice_in_dim(
+            padded, jnp.int32(index) * self.block_width, self.block_width, axis=1
+        )
 
-    def mv(self, p: Any) -> Array:
-        """Return Jp."""
-
-    def rmv(self, u: Any) -> Array:
-        """Return Jᵀu."""
-
-    def gram(self) -> Array:
-        """Return JJᵀ."""
-
-    def dense(self) -> Array:
-        """Return J as a matrix."""
-
-    def column_blocks(self) -> Iterator[Array]:
-        """Yield J, some columns at a time."""
-
-    def perturbation(self) -> Array:
-        """Return δ ≥ ‖J − Ĵ‖₂."""
-
-    def gram_error(self) -> Array:
-        """Return a bound of ‖computed gram − ĴĴᵀ‖₂."""
+    def gram(self, products: Products) -> Gram:
+        """Return K̂ and its bounds."""
+        return gram_by_blocks(self, products, self.perturbation)

@@ -227,6 +227,12 @@ def scaled(values: Float[Array, ...], exponent: Array) -> Float[Array, ...]:
     return values * power(exponent, values.dtype)
 
 
+def normalized(values: Float[Array, ...]) -> tuple[Float[Array, ...], Array]:
+    """Return (a, e) with values = a·2^e and entries of a of size one, traced or not."""
+    exponent = power_of_two(values)
+    return scaled(values, -exponent), exponent
+
+
 def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Array]:
     """Return (h, l) with |ab − (h + l)| ≤ 2⁻⁷⁴|ab|, h = fl(ab).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ def standard_apply(
         "When Expressivity Meets Trainability", equation (1).
     """
     sigma = activations.get(activation)
-    _check_shapes(params, x, units_per_output_row=1)
-    return _outputs(sigma(_products(params["w"], x)), params["v"], x)
+    _checks.one_hidden_shapes(params, x, paired=False)
+    return _outputs(params["w"], params["v"], x, lambda z, _: sigma(z))
 
 
 def pairwise_apply(
@@ -51,44 +51,26 @@ def pairwise_apply(
         "When Expressivity Meets Trainability", equation (6).
     """
     sigma = activations.get(activation)
-    _check_shapes(params, x, units_per_output_row=2)
+    _checks.one_hidden_shapes(params, x, paired=True)
     plus, minus = jnp.split(params["w"], 2, axis=1)
     # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near it
-    z, gap = jnp.split(_products(jnp.concatenate([plus, minus - plus], axis=1), x), 2, axis=_units_axis(x))
-    return _outputs(sigma(z) - sigma(z + gap), params["v"], x)
+    columns = jnp.concatenate([plus, minus - plus], axis=1)
+
+    def difference(products: Array, axis: int) -> Array:
+        z, gap = jnp.split(products, 2, axis=axis)
+        return sigma(z) - sigma(z + gap)
+
+    return _outputs(columns, params["v"], x, difference)
 
 
-def _units_axis(x: HostArray) -> int:
-    """Return where the units lie while the net is computed: as rows for short inputs, as columns for long ones.
+def _outputs(w: HostArray, v: HostArray, x: HostArray, hidden: Callable[[Array, int], Array]) -> Array:
+    """Return hidden(XW)V, ``hidden`` being told along which axis the units lie: rows for short inputs.
 
     On a CPU the products take longer the other way.
     """
-    return 0 if x.shape[1] < _LONG_INPUT else 1
-
-
-def _products(w: HostArray, x: HostArray) -> Array:
-    return jnp.matmul(x, w) if _units_axis(x) else jnp.matmul(w.T, x.T)
-
-
-def _outputs(hidden: Array, v: HostArray, x: HostArray) -> Array:
-    return jnp.matmul(hidden, v) if _units_axis(x) else jnp.matmul(v.T, hidden).T
-
-
-def _check_shapes(params: Params, x: HostArray, units_per_output_row: int) -> None:
-    if not isinstance(params, Mapping) or not {"w", "v"} <= set(params):
-        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-        raise ValueError(f"params is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
-    x, w, v = (_checks.array(name, leaf) for name, leaf in (("x", x), ("w", params["w"]), ("v", params["v"])))
-    matrices = x.ndim == w.ndim == v.ndim == 2
-    if not matrices or w.shape != (x.shape[1], units_per_output_row * v.shape[0]):
-        net = (
-            "pairwise net: w (d, 2h), v (h, k)"
-            if units_per_output_row == 2
-            else "standard net: w (d, m), v (m, k)"
-        )
-        raise ValueError(
-            f"x has shape {x.shape}, w {w.shape}, v {v.shape}; expected x (n, d) and, for the {net}"
-        )
+    if x.shape[1] < _LONG_INPUT:
+        return jnp.matmul(v.T, hidden(jnp.matmul(w.T, x.T), 0)).T
+    return jnp.matmul(hidden(jnp.matmul(x, w), 1), v)
 
 
 class StandardNet(nn.Module):
