@@ -10,7 +10,7 @@ import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def _is_numeric(value: Any) -> bool:
     return hasattr(value, "shape") and (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_))
 
 
-def is_key(value: Any) -> bool:
+def is_key(value: object) -> TypeGuard[jax.Array]:
     """Return whether the value is an array of typed random keys."""
     return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
