@@ -10,14 +10,18 @@ import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from narrow_jax._typing import Abstract, HostArray, Params
 
-def concrete(value: Any) -> np.ndarray | None:
+T = TypeVar("T")
+
+
+def concrete(value: object) -> np.ndarray | None:
     """Return the value as a NumPy array, or None while it is traced."""
     try:
         return np.asarray(jax.random.key_data(value) if is_key(value) else value)
@@ -25,7 +29,7 @@ def concrete(value: Any) -> np.ndarray | None:
         return None
 
 
-def _from(value: Any, *packages: str) -> bool:
+def _from(value: object, *packages: str) -> bool:
     """Return whether a class of one of the packages is among the value's: nothing is imported to tell."""
     names = [cls.__module__ + "." for cls in type(value).__mro__]
     return any(name.startswith(package + ".") for name in names for package in packages)
@@ -40,7 +44,7 @@ def _is_numeric(value: Any) -> bool:
     return hasattr(value, "shape") and (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_))
 
 
-def is_key(value: Any) -> bool:
+def is_key(value: object) -> TypeGuard[jax.Array]:
     """Return whether the value is an array of typed random keys."""
     return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
@@ -105,7 +109,7 @@ _OBJECTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
 )
 
 
-def _described(what: str, value: Any) -> tuple[str, str]:
+def _described(what: str, value: object) -> tuple[str, str]:
     """Return what the value is and what to do, or nothing if it is an array of numbers or booleans."""
     noun, advice = next((noun, advice) for fits, noun, advice in _OBJECTS if fits(value))
     words = {
@@ -119,12 +123,12 @@ def _described(what: str, value: Any) -> tuple[str, str]:
     return noun.format(**words), advice.format(**words)
 
 
-def _misfit(what: str, value: Any) -> str:
+def _misfit(what: str, value: object) -> str:
     noun, advice = _described(what, value)
     return f"{what} is {noun}; expected an array of numbers: {advice}" if noun else ""
 
 
-def array(what: str, value: Any) -> Any:
+def array(what: str, value: T) -> T:
     """Return the value if it is an array of numbers or booleans, traced or not; otherwise say what it is."""
     misfit = _misfit(what, value)
     if misfit:
@@ -132,7 +136,7 @@ def array(what: str, value: Any) -> Any:
     return value
 
 
-def as_array(what: str, value: Any) -> Any:
+def as_array(what: str, value: object) -> Any:
     """Return arrays as they are, lists and tables of numbers as NumPy arrays; say what anything else is."""
     table = _from(value, "pandas", "polars")
     if (_is_numeric(value) and not table) or isinstance(value, str | bytes | Mapping) or value is None:
@@ -144,7 +148,7 @@ def as_array(what: str, value: Any) -> Any:
     return converted if _is_numeric(converted) else array(what, value)
 
 
-def function(what: str, value: Any) -> Any:
+def function(what: str, value: T) -> T:
     """Return the value if it is a function (params, x) ↦ predictions; otherwise say what it is."""
     module = _from(value, "flax.nnx.module", "flax.linen.module")
     if callable(value) and not module:
@@ -156,16 +160,15 @@ def function(what: str, value: Any) -> Any:
     )
 
 
-def key(what: str, value: Any) -> Any:
+def key(what: str, value: object) -> HostArray:
     """Return the value if it is one random key: a typed one, or the words of a key of the old style."""
-    shape = jnp.shape(value) if isinstance(value, jax.Array | np.ndarray) else None
-    if shape == () and is_key(value):
+    if is_key(value) and value.ndim == 0:
         return value
-    if shape is not None and len(shape) == 1 and value.dtype == np.uint32:
+    if isinstance(value, jax.Array | np.ndarray) and value.ndim == 1 and value.dtype == np.uint32:
         return value
-    if shape is not None and is_key(value):
+    if is_key(value):
         raise TypeError(
-            f"{what} has shape {shape}; expected one random key: pass {what}[0], or jax.vmap over them"
+            f"{what} has shape {value.shape}; expected one random key: pass {what}[0], or jax.vmap over them"
         )
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         raise TypeError(f"{what} is {value}; expected a random key: pass jax.random.key({value})")
@@ -187,47 +190,40 @@ def choice(what: str, value: str, options: Iterable[str]) -> str:
     raise ValueError(f"unknown {what} {given}: {hint}Expected one of {', '.join(options)}.")
 
 
-def _scalar(what: str, value: Any) -> float | None:
+def _number(what: str, value: object, holds: Callable[[float], bool], expected: str) -> None:
+    """Require one number of which a condition holds."""
     number = concrete(value)
     if number is None:
-        return None
+        return
     if number.dtype.kind not in "iuf" and not jnp.issubdtype(number.dtype, jnp.floating):
         raise TypeError(f"{what} is {value!r}; expected a number")
     if number.ndim:
         raise ValueError(f"{what} has shape {number.shape}; expected one number")
-    return float(number)
+    if not holds(float(number)):
+        raise ValueError(f"{what} is {float(number)}; expected {expected}")
 
 
-def radius(value: Any) -> None:
+def radius(value: object) -> None:
     """Require a ball's radius: ≥ 0, infinity allowed (no ball)."""
-    number = _scalar("radius", value)
-    if number is not None and not number >= 0:
-        raise ValueError(
-            f"radius is {number}; expected a number ≥ 0 (0 freezes the weights, infinity means no ball)"
-        )
+    expected = "a number ≥ 0 (0 freezes the weights, infinity means no ball)"
+    _number("radius", value, lambda radius: radius >= 0, expected)
 
 
-def zeta(value: Any) -> None:
+def zeta(value: object) -> None:
     """Require the cone's lower bound: > 0 and finite."""
-    number = _scalar("zeta", value)
-    if number is not None and not 0 < number < math.inf:
-        raise ValueError(f"zeta is {number}; expected a finite number > 0, the paper uses 1e-3")
+    expected = "a finite number > 0, the paper uses 1e-3"
+    _number("zeta", value, lambda zeta: 0 < zeta < math.inf, expected)
 
 
-def kappa(value: Any) -> None:
+def kappa(value: object) -> None:
     """Require the cone's ratio: ≥ 1, infinity allowed (no upper bound)."""
-    number = _scalar("kappa", value)
-    if number is not None and not number >= 1:
-        raise ValueError(
-            f"kappa is {number}; expected max|v|/min|v| ≥ 1 (1: all entries equal, infinity: no bound)"
-        )
+    expected = "max|v|/min|v| ≥ 1 (1: all entries equal, infinity: no bound)"
+    _number("kappa", value, lambda kappa: kappa >= 1, expected)
 
 
-def positive(what: str, value: Any) -> None:
+def positive(what: str, value: object) -> None:
     """Require a finite number > 0, such as a learning rate."""
-    number = _scalar(what, value)
-    if number is not None and not 0 < number < math.inf:
-        raise ValueError(f"{what} is {number}; expected a finite number > 0")
+    _number(what, value, lambda number: 0 < number < math.inf, "a finite number > 0")
 
 
 def count(what: str, value: Any, minimum: int = 1) -> int:
@@ -279,7 +275,7 @@ def floating_dtype(dtype: Any) -> jnp.dtype:
     return dtype
 
 
-def finite(what: str, array: Any) -> None:
+def finite(what: str, array: object) -> None:
     """Require finite entries: the message counts the others and names the first."""
     values = concrete(array)
     if values is None or not jnp.issubdtype(values.dtype, jnp.inexact):
@@ -305,7 +301,7 @@ def samples(x: Any, y: Any, what: str = "") -> None:
         )
 
 
-def same_dtype(what: str, array: Any, params: Any) -> None:
+def same_dtype(what: str, array: Abstract, params: Params) -> None:
     """Require floating data in a dtype that the params have: nothing is cast silently."""
     have = {leaf.dtype for leaf in jax.tree.leaves(params)}
     if jnp.issubdtype(array.dtype, jnp.floating) and have and array.dtype not in have:
@@ -316,19 +312,19 @@ def same_dtype(what: str, array: Any, params: Any) -> None:
         )
 
 
-def real_matrix(what: str, array: Any) -> Any:
+def real_matrix(what: str, array: object) -> Any:
     """Return the array if it is a matrix of real floating numbers; NumPy and JAX arrays stay as they are."""
-    array = as_array(what, array)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    matrix = as_array(what, array)
+    if not jnp.issubdtype(matrix.dtype, jnp.floating):
         raise TypeError(
-            f"{what} has dtype {array.dtype}; expected real floating numbers: convert it with .astype(float) first"
+            f"{what} has dtype {matrix.dtype}; expected real floating numbers: convert it with .astype(float) first"
         )
-    if array.ndim != 2:
-        raise ValueError(f"{what} has shape {array.shape}; expected a matrix (two axes)")
-    return array
+    if matrix.ndim != 2:
+        raise ValueError(f"{what} has shape {matrix.shape}; expected a matrix (two axes)")
+    return matrix
 
 
-def real_data(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def real_data(x: object, y: object) -> tuple[np.ndarray, np.ndarray]:
     """Return x (n, d) and y (n, k), a vector as one column, in float64: samples that fit together, real and finite."""
     x, y = as_array("x", x), as_array("y", y)
     samples(x, y)
@@ -358,7 +354,7 @@ def memory(budget: int | None, needs: Mapping[str, int], option: str, what: str)
     )
 
 
-def memory_budget(budget: Any) -> None:
+def memory_budget(budget: object) -> None:
     """Require None or a positive whole number of bytes."""
     if budget is None:
         return

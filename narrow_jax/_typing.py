@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jax.tree_util import KeyPath
+from jax.typing import DTypeLike
 
 if TYPE_CHECKING or importlib.util.find_spec("jaxtyping"):
     from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Shaped, UInt8
@@ -26,7 +28,10 @@ else:
     Array = jax.Array
     ArrayLike = jax.typing.ArrayLike
 
-Params = Any
+Tree = Any
+"""A pytree of whatever leaves: labels, shapes, masked nodes, the state of an optimizer or a model, its outputs."""
+
+Params = Tree
 """A pytree of arrays."""
 
 Leaf = Any
@@ -38,17 +43,39 @@ ApplyFn = Callable[[Params, Any], Any]
 HostArray = np.ndarray | jax.Array
 """Data as users hold them: NumPy or JAX arrays."""
 
+Scalar = Float[Array, ""]
+"""One floating number as JAX computes it: a norm, a loss, a bound of the last update."""
+
+
+@runtime_checkable
+class Abstract(Protocol):
+    """What shape and dtype are known of: an array, traced or not, or a ``jax.ShapeDtypeStruct``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The kind of number."""
+
+
 __all__ = [
+    "Abstract",
     "ApplyFn",
     "Array",
     "ArrayLike",
     "Bool",
+    "DTypeLike",
     "Float",
     "HostArray",
     "Int",
     "Key",
+    "KeyPath",
     "Leaf",
     "Params",
+    "Scalar",
     "Shaped",
+    "Tree",
     "UInt8",
 ]

@@ -17,38 +17,35 @@ import optax
 from jax.tree_util import GetAttrKey
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Params
+from narrow_jax._typing import Array, KeyPath, Params, Tree
 
-Labels = Callable[[Params], Any] | Any
+Labels = Callable[[Params], Tree] | Tree
 """A tree of ``"w"``, ``"v"``, ``"free"``, or a function from params to one."""
 
 
-# names
-
-
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: KeyPath) -> str:
     """Return the name of a leaf's path: its keys, joined by slashes."""
     return jax.tree_util.keystr(own_path(path), simple=True, separator="/")
 
 
-def own_path(path: tuple[Any, ...]) -> tuple[Any, ...]:
+def own_path(path: KeyPath) -> KeyPath:
     """Return the path without the attribute in which an ``nnx.Variable`` keeps its array."""
     return path[:-1] if len(path) > 1 and path[-1] == GetAttrKey("value") else path
 
 
-def leaf_names(tree: Any) -> list[str]:
+def leaf_names(tree: Tree) -> list[str]:
     """Return the names of all leaves."""
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def listed(tree: Any) -> str:
+def listed(tree: Tree) -> str:
     """Return the names of the leaves for a message, the first few of many."""
     names = [name or "one array without a name (optax.flatten belongs inside)" for name in leaf_names(tree)]
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more if names else "none"
 
 
-def difference(expected: Any, found: Any) -> str:
+def difference(expected: Tree, found: Tree) -> str:
     """Return the first leaf that is missing, too many, or of another shape or dtype, empty where there is none.
 
     Example:
@@ -56,7 +53,11 @@ def difference(expected: Any, found: Any) -> str:
         "'mean' (float32[4] expected, float32[8] found)"
     """
     want, have = (
-        {name: f"{x.dtype}{list(x.shape)}" for name, x in _named(tree)} for tree in (expected, found)
+        {
+            path_name(path): f"{x.dtype}{list(x.shape)}"
+            for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+        }
+        for shapes in jax.eval_shape(lambda *trees: trees, expected, found)
     )
     for name in want | have:
         if (wanted := want.get(name, "nothing")) != (had := have.get(name, "nothing")):
@@ -64,12 +65,7 @@ def difference(expected: Any, found: Any) -> str:
     return ""
 
 
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    shapes = jax.eval_shape(lambda tree: tree, tree)
-    return list(zip(leaf_names(shapes), jax.tree.leaves(shapes), strict=True))
-
-
-def select(what: str, tree: Any, names: str | Iterable[str], missing: bool = False) -> tuple[bool, ...]:
+def select(what: str, tree: Tree, names: str | Iterable[str], missing: bool = False) -> tuple[bool, ...]:
     """Return, leaf by leaf, whether one of the names is its path, or the first or last parts of it.
 
     Args:
@@ -93,15 +89,15 @@ def select(what: str, tree: Any, names: str | Iterable[str], missing: bool = Fal
 
     for name in names:
         if not missing and not any(matches(path, name) for path in paths):
-            _checks.choice(what, name, _nodes(paths))
+            # nodes with leaves below come first: whoever means a layer means all of it
+            _checks.choice(what, name, dict.fromkeys([*_inner(paths), *paths]))
     return tuple(any(matches(path, name) for name in names) for path in paths)
 
 
-def _nodes(paths: Iterable[str]) -> list[str]:
-    """Return all nodes by name, those with leaves below before the leaves: whoever means a layer means all of it."""
+def _inner(paths: Iterable[str]) -> list[str]:
+    """Return the nodes with leaves below, by name."""
     split = [path.split("/") for path in paths]
-    inner = ["/".join(parts[:end]) for parts in split for end in range(1, len(parts))]
-    return list(dict.fromkeys([*inner, *paths]))
+    return ["/".join(parts[:end]) for parts in split for end in range(1, len(parts))]
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,12 +111,7 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
         {'head': {'v': 1, 'bias': 2}, 'w': 3}
     """
     tree: dict[str, Any] = {}
-    inner = {
-        "/".join(parts[:end])
-        for parts in (name.split("/") for name in leaves)
-        for end in range(1, len(parts))
-    }
-    if both := sorted(inner & set(leaves)):
+    if both := sorted(set(_inner(leaves)) & set(leaves)):
         raise ValueError(f"{both[0]!r} is the name of an array and of a dictionary; expected one of the two")
     for name, leaf in leaves.items():
         *parents, last = name.split("/")
@@ -131,20 +122,17 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-# what optax masked
-
-
-def is_masked(node: Any) -> bool:
+def is_masked(node: object) -> bool:
     """Return whether this is a masked node."""
     return isinstance(node, optax.MaskedNode)
 
 
-def has_masked(tree: Any) -> bool:
+def has_masked(tree: Tree) -> bool:
     """Return whether something is left out of the tree."""
     return any(map(is_masked, jax.tree.leaves(tree, is_leaf=is_masked)))
 
 
-def masked_like(tree: Any, like: Any) -> Any:
+def masked_like(tree: Tree, like: Tree) -> Tree:
     """Return ``tree`` without what is left out of ``like``.
 
     Raises:
@@ -153,12 +141,12 @@ def masked_like(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda own, x: own if is_masked(own) else x, like, tree, is_leaf=is_masked)
 
 
-def completed(tree: Any, full: Any) -> Any:
+def completed(tree: Tree, full: Tree) -> Tree:
     """Return ``tree`` with what ``full`` has in the place of its masked nodes."""
     return jax.tree.map(lambda own, x: x if is_masked(own) else own, tree, full, is_leaf=is_masked)
 
 
-def pick(label: str, fn: Callable[[Array], Array], marks: Any, params: Params) -> Params:
+def pick(label: str, fn: Callable[[Array], Array], marks: Tree, params: Params) -> Params:
     """Return fn(leaf) at the leaves with that label, masked nodes elsewhere."""
     return jax.tree.map(lambda own, x: fn(x) if own == label else optax.MaskedNode(), marks, params)
 
@@ -174,10 +162,7 @@ def at_picked(fn: Callable[..., Any], picked: Params, tree: Params, *rest: Param
     )
 
 
-# labels
-
-
-def by_name(params: Params) -> Any:
+def by_name(params: Params) -> Tree:
     """Label every leaf by its own name if that is ``w`` or ``v``, else ``"free"``.
 
     Example:
@@ -185,14 +170,14 @@ def by_name(params: Params) -> Any:
         {'hidden': {'bias': 'free', 'w': 'w'}, 'v': 'v'}
     """
 
-    def label(path: tuple[Any, ...], _: Any) -> str:
+    def label(path: KeyPath, _: object) -> str:
         name = jax.tree_util.keystr(own_path(path)[-1:], simple=True)
         return name if name in ("w", "v") else "free"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
 
-def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callable[[Params], Any]:
+def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callable[[Params], Tree]:
     """Return the label function that finds leaves by their paths in params: for any Flax model.
 
     A name is a path such as ``"block/conv/kernel"``, its first parts (``"block"``: all leaves below) or its last.
@@ -211,7 +196,7 @@ def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callabl
         {'block': {'bias': 'w', 'kernel': 'w'}, 'head': {'v': 'v'}, 'stem': 'free'}
     """
 
-    def labels(params: Params) -> Any:
+    def labels(params: Params) -> Tree:
         paths, structure = jax.tree_util.tree_flatten_with_path(params)
         chosen = (select("leaf", params, names, missing=has_masked(params)) for names in (w, v))
         marks = []
@@ -226,7 +211,7 @@ def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callabl
     return labels
 
 
-def label_tree(labels: Labels | None, params: Params) -> Any:
+def label_tree(labels: Labels | None, params: Params) -> Tree:
     """Return the labels as a tree like ``params``: those of ``by_name`` for None.
 
     Raises:
@@ -250,7 +235,7 @@ def label_tree(labels: Labels | None, params: Params) -> Any:
     return tree
 
 
-def require_selected(what: str, marks: Any, params: Params, radius: str = "", zeta: str = "") -> None:
+def require_selected(what: str, marks: Tree, params: Params, radius: str = "", zeta: str = "") -> None:
     """Require a leaf for every constraint that is wanted, unless optax masked the tree and left others.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray, Shaped
+from narrow_jax._typing import Abstract, Array, Float, HostArray, Scalar, Shaped, Tree
 
 __all__ = ["Loss", "accuracy_for", "check_targets", "cross_entropy", "get", "mean_squared", "squared"]
 
@@ -24,7 +25,7 @@ def __dir__() -> list[str]:
 Loss = Callable[[Any, Any], Array]
 
 
-def squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Float[Array, ""]:
+def squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Scalar:
     """Return ½ Σ (y − f)², the sum of equation (2) over samples and outputs.
 
     Example:
@@ -34,12 +35,12 @@ def squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Flo
     return jnp.sum((y - outputs) ** 2) / 2
 
 
-def mean_squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Float[Array, ""]:
+def mean_squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Scalar:
     """Return the mean of (y − f)² over samples and outputs."""
     return jnp.mean((y - outputs) ** 2)
 
 
-def cross_entropy(outputs: Float[HostArray, "n k"], y: Shaped[HostArray, " n"]) -> Float[Array, ""]:
+def cross_entropy(outputs: Float[HostArray, "n k"], y: Shaped[HostArray, " n"]) -> Scalar:
     """Return the mean softmax cross-entropy of logits against integer labels in 0 … k−1."""
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y))
 
@@ -56,7 +57,7 @@ def get(loss: str | Loss) -> Loss:
     return loss if callable(loss) else _STOCK[_checks.choice("loss", loss, _STOCK)]
 
 
-def check_targets(loss: Loss, outputs: Any, y: HostArray) -> None:
+def check_targets(loss: Loss, outputs: Tree, y: HostArray) -> None:
     """Require targets that the stock loss can compare with outputs of that shape and dtype, and one number as loss.
 
     Raises:
@@ -76,7 +77,7 @@ def check_targets(loss: Loss, outputs: Any, y: HostArray) -> None:
         (_check_labels if loss is cross_entropy else _check_regression)(outputs, y)
 
 
-def check_scalar(what: str, function: Loss, outputs: Any, y: HostArray) -> None:
+def check_scalar(what: str, function: Loss, outputs: Tree, y: HostArray) -> None:
     """Require a loss or metric that returns one real number, a loss a floating one.
 
     Raises:
@@ -103,7 +104,7 @@ def check_scalar(what: str, function: Loss, outputs: Any, y: HostArray) -> None:
         )
 
 
-def _check_regression(outputs: Any, y: HostArray) -> None:
+def _check_regression(outputs: Abstract, y: HostArray) -> None:
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise TypeError(
             f"y has dtype {y.dtype} and the loss is squared; expected real targets: ±1 or one-hot rows as "
@@ -119,7 +120,7 @@ def _check_regression(outputs: Any, y: HostArray) -> None:
         )
 
 
-def _check_labels(outputs: Any, y: HostArray) -> None:
+def _check_labels(outputs: Abstract, y: HostArray) -> None:
     shape = outputs.shape
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(
@@ -139,7 +140,9 @@ def _check_labels(outputs: Any, y: HostArray) -> None:
         )
 
 
-def accuracy_for(y: HostArray, outputs: Any = None, loss: str | Loss | None = None) -> Loss | None:
+def accuracy_for(
+    y: HostArray, outputs: Abstract | None = None, loss: str | Loss | None = None
+) -> Loss | None:
     """Return the accuracy ``(outputs, y) -> fraction`` that has a meaning here, or None if there is none.
 
     Integer labels and one-hot rows compare the largest output, a column of ±1 compares signs. Real-valued targets have
@@ -157,76 +160,76 @@ def accuracy_for(y: HostArray, outputs: Any = None, loss: str | Loss | None = No
         >>> accuracy_for(labels, logit, lambda f, y: jnp.mean(jnp.exp(f[:, 0]) - y * f[:, 0])) is None
         True
     """
-    kind = _accuracy_of_targets(np.asarray(y))
+    kind = _Accuracy.of(np.asarray(y))
     if kind is None or outputs is None:
         return kind
-    if not _has_form(kind, outputs, y):
+    if not kind.fits(outputs, y):
         return None
     if loss is None or get(loss) in _STOCK.values():
         return kind
-    agrees = _scores_signs if kind is _sign_accuracy else _scores_classes
-    return kind if agrees(get(loss), outputs, y) else None
+    return kind if kind.agrees(get(loss), outputs, y) else None
 
 
 def is_stock(metric: Loss) -> bool:
     """Return whether a metric is one that ``accuracy_for`` may return."""
-    return metric in (_label_accuracy, _sign_accuracy, _one_hot_accuracy)
+    return isinstance(metric, _Accuracy)
 
 
-def _accuracy_of_targets(y: np.ndarray) -> Loss | None:
-    if jnp.issubdtype(y.dtype, jnp.integer):
-        return _label_accuracy if y.ndim == 1 else None
-    if y.ndim == 2 and y.shape[1] == 1 and (abs(y) == 1).all():
-        return _sign_accuracy
-    if y.ndim == 2 and y.shape[1] > 1 and _one_hot(y):
-        return _one_hot_accuracy
-    return None
+class _Accuracy(enum.Enum):
+    """The fraction of samples whose class, or sign, the outputs get right: by the form of the targets."""
 
+    LABELS = "integer labels (n,)"
+    SIGNS = "±1, one column"
+    ONE_HOT = "one-hot rows (n, k)"
 
-def _has_form(kind: Loss, outputs: Any, y: HostArray) -> bool:
-    """Return whether outputs can be compared with these targets: a number for each class or sign."""
-    shape: tuple[int, ...] = getattr(outputs, "shape", ())
-    if kind is not _label_accuracy:
-        return shape == y.shape
-    return (
-        len(shape) == 2 and shape[0] == len(y) and shape[1] > 1 and set(np.unique(y)) <= set(range(shape[1]))
-    )
+    @classmethod
+    def of(cls, y: np.ndarray) -> _Accuracy | None:
+        """Return the accuracy that targets have by themselves, None for real-valued ones."""
+        if jnp.issubdtype(y.dtype, jnp.integer):
+            return cls.LABELS if y.ndim == 1 else None
+        if y.ndim != 2 or y.shape[1] == 0:
+            return None
+        if y.shape[1] == 1:
+            return cls.SIGNS if (abs(y) == 1).all() else None
+        is_one_hot = ((y == 0) | (y == 1)).all(axis=1) & (y.sum(axis=1) == 1)
+        return cls.ONE_HOT if is_one_hot.all() else None
 
+    def __call__(self, outputs: Array, y: Array) -> Scalar:
+        """Return the fraction of hits."""
+        if self is _Accuracy.SIGNS:
+            hits = outputs * y > 0
+        elif self is _Accuracy.LABELS:
+            hits = jnp.argmax(outputs, axis=1).astype(y.dtype) == y
+        else:
+            hits = jnp.argmax(outputs, axis=1) == jnp.argmax(y, axis=1)
+        return jnp.mean(hits, dtype=float)
 
-def _scores_classes(loss: Loss, outputs: Any, y: HostArray) -> bool:
-    """Return whether the loss falls as the label's output rises, and never as another's does."""
-    n, k = outputs.shape
-    slope = np.asarray(jax.grad(loss)(jnp.full((n, k), 1 / k, outputs.dtype), jnp.asarray(y)))
-    own = np.asarray(y) == 1 if np.ndim(y) == 2 else np.arange(k) == np.asarray(y)[:, None]
-    return bool((slope[own] < 0).all() and (slope[~own] >= 0).all())
+    def fits(self, outputs: object, y: HostArray) -> bool:
+        """Return whether outputs can be compared with these targets: a number for each class or sign."""
+        shape: tuple[int, ...] = getattr(outputs, "shape", ())
+        if self is not _Accuracy.LABELS:
+            return shape == y.shape
+        is_matrix = len(shape) == 2 and shape[0] == len(y) and shape[1] > 1
+        return is_matrix and set(np.unique(y)) <= set(range(shape[1]))
 
+    def agrees(self, loss: Loss, outputs: Abstract, y: HostArray) -> bool:
+        """Return whether the loss wants what is counted here."""
+        return (self._signs if self is _Accuracy.SIGNS else self._classes)(loss, outputs, jnp.asarray(y))
 
-def _scores_signs(loss: Loss, outputs: Any, y: HostArray) -> bool:
-    """Return whether the loss is the same for (f, y) and (−f, −y), and falls as f·y rises."""
-    y = jnp.asarray(y)
-    f = jnp.linspace(-2, 2, y.size, dtype=outputs.dtype).reshape(y.shape)
-    slope = np.asarray(jax.grad(loss)(jnp.zeros_like(f), y)) * np.asarray(y)
-    # slopes and not the losses: sums over the samples may agree where no sample does
-    there, opposite = (np.asarray(jax.grad(loss)(s * f, s * y)) for s in (1, -1))
-    same = np.allclose(there, -opposite, rtol=1e-3, atol=1e-3 * np.max(np.abs(there)))
-    return bool((slope < 0).all() and same)
+    @staticmethod
+    def _classes(loss: Loss, outputs: Abstract, y: Array) -> bool:
+        """Return whether the loss falls as the label's output rises, and never as another's does."""
+        n, k = outputs.shape
+        slope = np.asarray(jax.grad(loss)(jnp.full((n, k), 1 / k, outputs.dtype), y))
+        own = np.asarray(y) == 1 if np.ndim(y) == 2 else np.arange(k) == np.asarray(y)[:, None]
+        return bool((slope[own] < 0).all() and (slope[~own] >= 0).all())
 
-
-def _one_hot(values: np.ndarray) -> bool:
-    return bool((((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)).all())
-
-
-def _fraction(hits: Array) -> Array:
-    return jnp.mean(hits, dtype=float)
-
-
-def _label_accuracy(outputs: Array, y: Array) -> Array:
-    return _fraction(jnp.argmax(outputs, axis=1).astype(y.dtype) == y)
-
-
-def _sign_accuracy(outputs: Array, y: Array) -> Array:
-    return _fraction(outputs * y > 0)
-
-
-def _one_hot_accuracy(outputs: Array, y: Array) -> Array:
-    return _fraction(jnp.argmax(outputs, axis=1) == jnp.argmax(y, axis=1))
+    @staticmethod
+    def _signs(loss: Loss, outputs: Abstract, y: Array) -> bool:
+        """Return whether the loss is the same for (f, y) and (−f, −y), and falls as f·y rises."""
+        f = jnp.linspace(-2, 2, y.size, dtype=outputs.dtype).reshape(y.shape)
+        slope = np.asarray(jax.grad(loss)(jnp.zeros_like(f), y)) * np.asarray(y)
+        # slopes and not the losses: sums over the samples may agree where no sample does
+        there, opposite = (np.asarray(jax.grad(loss)(s * f, s * y)) for s in (1, -1))
+        same = np.allclose(there, -opposite, rtol=1e-3, atol=1e-3 * np.max(np.abs(there)))
+        return bool((slope < 0).all() and same)

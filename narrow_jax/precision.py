@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import HostArray
+from narrow_jax._typing import HostArray, Params, Tree
 
 __all__ = ["bfloat16"]
 
@@ -25,7 +25,7 @@ class _Bfloat16:
 
     apply_fn: Callable[..., Any]
 
-    def __call__(self, params: Any, *inputs: Any, **options: Any) -> Any:
+    def __call__(self, params: Params, *inputs: Any, **options: Any) -> Tree:
         """Compute in bfloat16, answer in float32; variables of the model pass as they are."""
         *state, x = inputs
         result = self.apply_fn(_lower(params), *state, _lower(x), **options)
@@ -57,7 +57,7 @@ def bfloat16(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
     return _Bfloat16(apply_fn)
 
 
-def _lower(tree: Any) -> Any:
+def _lower(tree: Tree) -> Tree:
     def lower(leaf: HostArray) -> HostArray:
         return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 

@@ -7,21 +7,11 @@ the disk and renamed: one that has its name is whole.
 
 from narrow_jax.checkpoints import runs as runs
 from narrow_jax.checkpoints import strict_json as strict_json
-from narrow_jax.checkpoints.leaves import Leaf
-from narrow_jax.checkpoints.saving import (
-    KEEP,
-    CheckpointError,
-    Restored,
-    Weights,
-    as_json,
-    described,
-    fingerprint,
-    load_params,
-    prepare,
-    restore,
-    save,
-    steps,
-)
+from narrow_jax.checkpoints.checkpoint import CheckpointError, steps
+from narrow_jax.checkpoints.leaves import Leaf, described, fingerprint
+from narrow_jax.checkpoints.restoring import Restored, Weights, load_params, restore
+from narrow_jax.checkpoints.saving import KEEP, prepare, save
+from narrow_jax.checkpoints.strict_json import as_json
 
 __all__ = [
     "KEEP",

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from narrow_jax import labels
-from narrow_jax._typing import Params
+from narrow_jax._typing import HostArray, Params
 from narrow_jax.checkpoints import strict_json
+from narrow_jax.checkpoints.leaves import is_registered
 
 __all__ = [
     "FILES",
@@ -45,7 +46,6 @@ FILES = (_PARAMS, _CONFIG, "normalizer.npz", "history.jsonl", "summary.json")
 _DAMAGE = (zipfile.BadZipFile, EOFError, KeyError, OSError, RuntimeError, ValueError, zlib.error)
 """What zipfile, zlib and NumPy raise for bytes that are no npz file of plain arrays."""
 _EXPECTED = "expected an npz file of plain arrays: write it again with numpy.savez"
-_REGISTERED = 2  # what numpy.dtype.isbuiltin says of bfloat16 and its kin, which npz files do not know
 
 
 def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrite: bool = False) -> Path:
@@ -176,7 +176,7 @@ def write_npz(path: Path, tree: Params) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _named(tree: Any, inside: str) -> Iterator[tuple[str, np.ndarray]]:
+def _named(tree: Params, inside: str) -> Iterator[tuple[str, np.ndarray]]:
     if not isinstance(tree, Mapping) or (inside and not tree):
         kind = "an empty" if isinstance(tree, Mapping) else "of type"
         raise TypeError(
@@ -197,7 +197,7 @@ def _named(tree: Any, inside: str) -> Iterator[tuple[str, np.ndarray]]:
             yield from _named(node, path)
 
 
-def _stored(name: str, leaf: Any) -> tuple[str, np.ndarray]:
+def _stored(name: str, leaf: HostArray | np.generic | complex) -> tuple[str, np.ndarray]:
     """Return name and array as the file has them: where the dtype is not NumPy's own, its bits and it in the name."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         raise TypeError(
@@ -209,7 +209,7 @@ def _stored(name: str, leaf: Any) -> tuple[str, np.ndarray]:
         raise TypeError(f"params {name!r} is an array of objects; expected numbers: give it a dtype")
     if _registered(name) is not None:
         raise ValueError(f"params have the name {name!r}, which reads as an array of that dtype: rename it")
-    if array.dtype.isbuiltin != _REGISTERED:
+    if not is_registered(array.dtype):
         return name, array
     return f"{name}:{array.dtype.name}", array.view(f"u{array.dtype.itemsize}")
 
@@ -223,7 +223,7 @@ def _registered(name: str) -> np.dtype | None:
         dtype = np.dtype(word)
     except TypeError:
         return None
-    return dtype if dtype.isbuiltin == _REGISTERED else None
+    return dtype if is_registered(dtype) else None
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:

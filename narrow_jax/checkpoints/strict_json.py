@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a value as strict JSON can hold it.
 
     Scalars of NumPy and JAX become numbers, tuples and arrays lists, names words; what is infinite or not a number
@@ -38,7 +38,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def dumps(value: Any, indent: int | None = None) -> str:
+def dumps(value: object, indent: int | None = None) -> str:
     """Return the value as strict JSON.
 
     Raises:
@@ -49,3 +49,21 @@ def dumps(value: Any, indent: int | None = None) -> str:
         '{"loss": "nan"}'
     """
     return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config as it will be read back: tuples as lists, scalars of NumPy as numbers, infinity as a word.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+
+    Example:
+        >>> as_json({"steps": np.int64(30), "radius": np.inf})
+        {'steps': 30, 'radius': 'inf'}
+    """
+    try:
+        return json.loads(dumps(dict(config)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"config is to be saved as JSON: {error}; use numbers, words, lists, dictionaries"
+        ) from error

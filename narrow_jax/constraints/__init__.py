@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from narrow_jax._typing import ArrayLike, Params
-from narrow_jax.constraints.bounds import Limits, Radius, limits
+from narrow_jax.constraints.bounds import Limits, Radius
 from narrow_jax.constraints.coordinates import BallCoordinatesState, ball_coordinates
 from narrow_jax.constraints.iterates import eval_params, keep_inside
 from narrow_jax.constraints.projecting import ProjectState, project
@@ -91,7 +91,7 @@ def regime(
     ) -> tuple[Params, RegimeState]:
         ball, kept = state
         updates, ball = coordinates.update(updates, ball, params, **extra)
-        now = kept._replace(limits=limits(radius, zeta, kappa, kept.step))
+        now = kept._replace(limits=Limits.at(kept.step, radius, zeta, kappa))
         updates, ball = keep_inside(ball, now, updates, params)
         updates, kept = projection.update(updates, kept, params)
         return updates, (ball, kept)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, ArrayLike, Params
+from narrow_jax._typing import Array, ArrayLike, KeyPath, Params, Tree
 from narrow_jax.labels import is_masked
 
 Radius = ArrayLike | Callable[[Array], Array]
@@ -25,26 +25,26 @@ class Limits(NamedTuple):
     zeta: Array | None
     kappa: Array | None
 
+    @classmethod
+    def at(cls, step: Array, radius: Radius, zeta: ArrayLike | None, kappa: ArrayLike) -> Limits:
+        """Return the bounds of this step, as arrays."""
+        return cls(*map(cls._as_array, (current(radius, step), zeta, kappa)))
+
+    @staticmethod
+    def _as_array(bound: ArrayLike | None) -> Array | None:
+        """Return the bound as an array, None for none: an infinity that the code itself states is not in the state.
+
+        Another one is the largest float there, since JAX_DEBUG_INFS reports every infinity that a step returns.
+        """
+        if bound is None or (not isinstance(bound, jax.Array) and np.isinf(bound)):
+            return None
+        array = jnp.asarray(bound, float)
+        return jnp.minimum(array, jnp.finfo(array.dtype).max)
+
 
 def current(radius: Radius, step: Array) -> ArrayLike:
     """Return ε at this step."""
     return radius(step) if callable(radius) else radius
-
-
-def limits(radius: Radius, zeta: ArrayLike | None, kappa: ArrayLike, step: Array) -> Limits:
-    """Return the bounds of this step as arrays."""
-    return Limits(_limit(current(radius, step)), _limit(zeta), _limit(kappa))
-
-
-def _limit(bound: ArrayLike | None) -> Array | None:
-    """Return the bound as an array, None for none: an infinity that the code itself states is not in the state.
-
-    Another one is the largest float there, since JAX_DEBUG_INFS reports every infinity that a step returns.
-    """
-    if bound is None or (not isinstance(bound, jax.Array) and np.isinf(bound)):
-        return None
-    array = jnp.asarray(bound, float)
-    return jnp.minimum(array, jnp.finfo(array.dtype).max)
 
 
 def said(name: str, bound: Radius) -> str:
@@ -71,7 +71,7 @@ def require_like_start(what: str, center: Params, updates: Params, params: Param
                 "call tx.init again for other params"
             )
 
-    def compare(path: tuple[Any, ...], c: Any, p: Any, u: Any) -> None:
+    def compare(path: KeyPath, c: Tree, p: Tree, u: Tree) -> None:
         if not is_masked(c) and not (c.shape == p.shape == u.shape and c.dtype == p.dtype):
             raise ValueError(
                 f"{what}: at leaf {jax.tree_util.keystr(path)} params are {p.dtype}{p.shape} and updates "

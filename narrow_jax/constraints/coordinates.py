@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, ArrayLike, Params
+from narrow_jax._typing import Array, ArrayLike, Params, Tree
 from narrow_jax.constraints.bounds import Radius, current, require_like_start, said
 from narrow_jax.constraints.wrapping import accepted, transformation, translated
 from narrow_jax.labels import Labels, at_picked, label_tree, masked_like, pick, require_selected
@@ -32,6 +31,15 @@ class BallCoordinatesState(NamedTuple):
     center: Params
     scale: Params
     inner: optax.OptState
+
+    def to_ball(self, params: Params) -> Params:
+        """Return ŵ = (w − w⁰)/s, v̂ = s·v."""
+        shifted = at_picked(lambda c, p: p - c, self.center, params)
+        return _times(jax.tree.map(lambda factor: 1 / factor, self.scale), shifted)
+
+    def from_ball(self, hat: Params) -> Params:
+        """Return w = w⁰ + s·ŵ, v = v̂/s."""
+        return at_picked(lambda c, x: x + c, self.center, _times(self.scale, hat))
 
 
 def ball_coordinates(
@@ -72,27 +80,27 @@ def ball_coordinates(
         marks, step = label_tree(labels, params), jnp.zeros((), jnp.int32)
         require_selected("ball_coordinates", marks, params, said("radius", radius))
         center, scale = pick("w", jnp.copy, marks, params), _scale(marks, current(radius, step))
-        return BallCoordinatesState(step, center, scale, inner.init(to_ball(center, scale, params)))
+        ball = BallCoordinatesState(step, center, scale, inner=())
+        return ball._replace(inner=inner.init(ball.to_ball(params)))
 
     def update_fn(
         updates: Params, state: BallCoordinatesState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, BallCoordinatesState]:
         require_like_start("ball_coordinates", state.center, updates, params)
         scale = _scale(label_tree(labels, params), current(radius, state.step))
+        now = state._replace(scale=scale)
         extra = translated(
             accepted(inner.update, extra),
-            partial(from_ball, state.center, scale),
+            now.from_ball,
             lambda gradient: _times(scale, masked_like(gradient, updates)),
         )
-        hat_params = to_ball(state.center, scale, params)
-        updates, inner_state = inner.update(_times(scale, updates), state.inner, hat_params, **extra)
-        step = optax.safe_increment(state.step)
-        return _times(scale, updates), BallCoordinatesState(step, state.center, scale, inner_state)
+        updates, inner_state = inner.update(_times(scale, updates), state.inner, now.to_ball(params), **extra)
+        return _times(scale, updates), now._replace(step=optax.safe_increment(state.step), inner=inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _scale(marks: Any, radius: ArrayLike) -> Params:
+def _scale(marks: Tree, radius: ArrayLike) -> Params:
     """Return the units of the new coordinates with s = min(ε, 1), and s = 1 for ε = 0, masked at free leaves."""
     if not isinstance(radius, jax.Array):
         radius = np.minimum(radius, 1)  # an infinity is not computed with: JAX_DEBUG_INFS would report it
@@ -113,14 +121,3 @@ def _times(scale: Params, tree: Params) -> Params:
         return (wide * factor.astype(wide.dtype)).astype(leaf.dtype)
 
     return at_picked(times, scale, tree)
-
-
-def to_ball(center: Params, scale: Params, params: Params) -> Params:
-    """Return ŵ = (w − w⁰)/s, v̂ = s·v."""
-    shifted = at_picked(lambda c, p: p - c, center, params)
-    return _times(jax.tree.map(lambda factor: 1 / factor, scale), shifted)
-
-
-def from_ball(center: Params, scale: Params, hat: Params) -> Params:
-    """Return w = w⁰ + s·ŵ, v = v̂/s."""
-    return at_picked(lambda c, x: x + c, center, _times(scale, hat))

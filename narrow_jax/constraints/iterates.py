@@ -9,7 +9,6 @@ Reference: Defazio et al., "The Road Less Scheduled".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ import optax
 from optax.contrib import ScheduleFreeState
 
 from narrow_jax._typing import Array, Params
-from narrow_jax.constraints.coordinates import BallCoordinatesState, from_ball, to_ball
+from narrow_jax.constraints.coordinates import BallCoordinatesState
 from narrow_jax.constraints.projecting import ProjectState, feasible
 from narrow_jax.labels import completed, masked_like
 
@@ -33,9 +32,9 @@ def keep_inside(
     for i, node in enumerate(nodes):
         if _is_schedule_free(node):
             y = jax.tree.map(jnp.add, params, updates)
-            z = _in_weights(ball, node.z, y)
+            z = ball.from_ball(completed(node.z, ball.to_ball(y)))
             x, z = feasible(kept, _average(node.b1, z, y)), feasible(kept, z)
-            nodes[i] = node._replace(z=masked_like(to_ball(ball.center, ball.scale, z), node.z))
+            nodes[i] = node._replace(z=masked_like(ball.to_ball(z), node.z))
             y = jax.tree.map(lambda x, z, b1=node.b1: b1 * x + (1 - b1) * z, x, z)
             updates = jax.tree.map(jnp.subtract, y, params)
     return updates, ball._replace(inner=jax.tree.unflatten(structure, nodes))
@@ -76,7 +75,7 @@ def eval_params(opt_state: optax.OptState, params: Params) -> Params:
     return params
 
 
-def _is_schedule_free(node: Any) -> bool:
+def _is_schedule_free(node: object) -> bool:
     return isinstance(node, ScheduleFreeState)
 
 
@@ -87,13 +86,8 @@ def _iterates(opt_state: optax.OptState, y: Params) -> Iterator[tuple[Array, Par
         if isinstance(node, ScheduleFreeState):
             yield node.b1, completed(node.z, y)
         elif isinstance(node, BallCoordinatesState):
-            hat = to_ball(node.center, node.scale, y)
-            yield from ((b1, from_ball(node.center, node.scale, z)) for b1, z in _iterates(node.inner, hat))
-
-
-def _in_weights(ball: BallCoordinatesState, z: Params, y: Params) -> Params:
-    hat = completed(z, to_ball(ball.center, ball.scale, y))
-    return from_ball(ball.center, ball.scale, hat)
+            hat = node.to_ball(y)
+            yield from ((b1, node.from_ball(z)) for b1, z in _iterates(node.inner, hat))
 
 
 def _average(b1: Array, z: Params, y: Params) -> Params:

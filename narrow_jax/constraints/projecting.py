@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from narrow_jax import _checks, projections
-from narrow_jax._typing import Array, ArrayLike, Params
-from narrow_jax.constraints.bounds import Limits, Radius, current, limits, require_like_start, said
+from narrow_jax._typing import Array, ArrayLike, KeyPath, Params
+from narrow_jax.constraints.bounds import Limits, Radius, current, require_like_start, said
 from narrow_jax.labels import Labels, at_picked, completed, label_tree, masked_like, pick, require_selected
 from narrow_jax.projections import working
 
@@ -39,6 +39,14 @@ class ProjectState(NamedTuple):
     ball_active: Array
     cone_active: Array
     limits: Limits
+
+    def measured(self, params: Params) -> ProjectState:
+        """Return the state with the distances of these params."""
+        away = at_picked(lambda c, p: working(p) - working(c), self.center, params)
+        distance = projections.l2_norm(masked_like(away, self.center))
+        radius = self.limits.radius
+        relative = jnp.zeros_like(distance) if radius is None else in_radii(distance, radius)
+        return self._replace(distance=distance, relative_distance=relative)
 
 
 def project(
@@ -76,7 +84,7 @@ def project(
         _checks.radius(radius)
     _check_cone(zeta, kappa)
 
-    bounds = partial(limits, radius, zeta, kappa)
+    bounds = partial(Limits.at, radius=radius, zeta=zeta, kappa=kappa)
 
     def init_fn(params: Params) -> ProjectState:
         marks = label_tree(labels, params)
@@ -112,9 +120,8 @@ def feasible(state: ProjectState, params: Params) -> Params:
     """Project params onto the ball and the cone of a state."""
     radius, zeta, kappa = state.limits
     if radius is not None:
-        params = completed(
-            projections.l2_ball(masked_like(params, state.center), state.center, radius), params
-        )
+        ball = projections.l2_ball(masked_like(params, state.center), state.center, radius)
+        params = completed(ball, params)
     if zeta is not None:
         bound = jnp.inf if kappa is None else kappa
         params = at_picked(lambda s, v: projections.ratio_cone(v, zeta, bound, s), state.signs, params)
@@ -179,7 +186,7 @@ def _into_cone(
     return at_picked(pull, signs, updates, params, target, feasible), jnp.any(jnp.stack(active))
 
 
-def _require_in_cone(zeta: ArrayLike, kappa: ArrayLike, path: tuple[Any, ...], mark: str, v: Array) -> None:
+def _require_in_cone(zeta: ArrayLike, kappa: ArrayLike, path: KeyPath, mark: str, v: Array) -> None:
     if mark != "v":
         return
     place = jax.tree_util.keystr(path)

@@ -8,12 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from narrow_jax import projections
 from narrow_jax._typing import Array, Params
-from narrow_jax.constraints.coordinates import BallCoordinatesState, to_ball
-from narrow_jax.constraints.projecting import ProjectState, in_radii
-from narrow_jax.labels import at_picked, masked_like
-from narrow_jax.projections import working
+from narrow_jax.constraints.coordinates import BallCoordinatesState
+from narrow_jax.constraints.projecting import ProjectState
 
 
 def report(opt_state: optax.OptState, params: Params | None = None) -> dict[str, Array]:
@@ -31,7 +28,8 @@ def report(opt_state: optax.OptState, params: Params | None = None) -> dict[str,
         >>> sorted(report(project(radius=1.0).init({"w": jnp.zeros(2)})))
         ['ball_active', 'cone_active', 'distance', 'relative_distance']
     """
-    states = [_measured(*found) for found in _found(opt_state, params)]
+    found = _found(opt_state, params)
+    states = [state if now is None else state.measured(now) for state, now in found]
     fields = ("distance", "relative_distance", "ball_active", "cone_active") if states else ()
     return {name: jnp.max(jnp.stack([getattr(state, name) for state in states])) for name in fields}
 
@@ -43,16 +41,5 @@ def _found(opt_state: optax.OptState, params: Params | None) -> Iterator[tuple[P
         if isinstance(node, ProjectState):
             yield node, params
         elif isinstance(node, BallCoordinatesState):
-            hat = None if params is None else to_ball(node.center, node.scale, params)
+            hat = None if params is None else node.to_ball(params)
             yield from _found(node.inner, hat)
-
-
-def _measured(state: ProjectState, params: Params | None) -> ProjectState:
-    """Return the state with the distances of these params."""
-    if params is None:
-        return state
-    away = at_picked(lambda c, p: working(p) - working(c), state.center, params)
-    distance = projections.l2_norm(masked_like(away, state.center))
-    radius = state.limits.radius
-    relative = jnp.zeros_like(distance) if radius is None else in_radii(distance, radius)
-    return state._replace(distance=distance, relative_distance=relative)

@@ -8,14 +8,14 @@ from typing import Any
 
 import optax
 
-from narrow_jax._typing import Params
+from narrow_jax._typing import Params, Tree
 from narrow_jax.labels import has_masked
 
 Transformation = Any
 """An ``optax.GradientTransformation``."""
 
 
-def transformation(tx: Any) -> Any:
+def transformation(tx: Transformation) -> Transformation:
     """Return an optax transformation."""
     if isinstance(tx, optax.MultiSteps):
         return optax.GradientTransformationExtraArgs(
@@ -60,7 +60,7 @@ def translated(
 
 
 def _at(function: Callable[..., Any], back: Callable[[Params], Params]) -> Callable[..., Any]:
-    def at(hat: Params, *args: Any, **kwargs: Any) -> Any:
+    def at(hat: Params, *args: Any, **kwargs: Any) -> Tree:
         params = back(hat)
         try:
             return function(params, *args, **kwargs)

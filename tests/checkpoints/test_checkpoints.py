@@ -1,7 +1,8 @@
 """`checkpoints`: what is saved comes back bit for bit, and no damaged byte passes."""
 
 import errno
-import json
+import os
+import platform
 import resource
 import shutil
 import sys
@@ -15,7 +16,9 @@ import optax
 import pytest
 
 from narrow_jax import checkpoints
-from narrow_jax.checkpoints import CheckpointError, manifest, restore, save, saving
+from narrow_jax.checkpoints import CheckpointError, restore, save
+from narrow_jax.checkpoints.checkpoint import Checkpoint
+from narrow_jax.checkpoints.manifest import Manifest
 
 CONFIG = {"config": {"width": 8, "radius": "inf"}, "steps": 60, "data set": {"x": "(3, 2) float32 SHA-256 1"}}
 HISTORY = {"loss": np.array([0.5, np.nan], np.float32), "cone active": np.array([True, False])}
@@ -89,7 +92,7 @@ def test_newest_three_are_kept_and_a_step_can_be_saved_again(tmp_path):
 
 def test_every_one_of_200_random_damages_is_detected(folder):
     rng = np.random.default_rng(0)
-    files = sorted(path for path in saving._path(folder, 40).rglob("*") if path.is_file())
+    files = sorted(path for path in Checkpoint(folder, 40).path.rglob("*") if path.is_file())
     for trial in range(200):
         path = files[rng.integers(len(files))]
         whole = path.read_bytes()
@@ -105,18 +108,17 @@ def test_every_one_of_200_random_damages_is_detected(folder):
 
 
 def test_numbers_that_orbax_changes_are_detected(folder):
-    old, new = (saving._path(folder, step) for step in (20, 40))
-    content = json.loads((new / manifest.MANIFEST).read_text())
-    shutil.rmtree(new / manifest.ARRAYS)
-    shutil.copytree(old / manifest.ARRAYS, new / manifest.ARRAYS)
-    manifest.write(new, content)  # the files agree with the manifest, the leaves do not
+    old, new = (Checkpoint(folder, step) for step in (20, 40))
+    shutil.rmtree(new.arrays)
+    shutil.copytree(old.arrays, new.arrays)
+    new.seal(Manifest.read(new.manifest.read_text()))  # the files agree with the manifest, the leaves do not
     with pytest.raises(CheckpointError, match=r"Orbax returned other numbers .*; the newest good step is 20"):
         restore(folder, make_state(), CONFIG)
 
 
-@pytest.mark.parametrize("name", [manifest.MANIFEST, manifest.CHECKSUM])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256"])
 def test_half_written_checkpoint(folder, name):
-    (saving._path(folder, 40) / name).unlink()
+    (Checkpoint(folder, 40).path / name).unlink()
     message = rf"step 40 in .* is half-written: it has no {name}; the newest good step is 20"
     with pytest.raises(CheckpointError, match=message):
         restore(folder, make_state(), CONFIG)
@@ -125,13 +127,13 @@ def test_half_written_checkpoint(folder, name):
 
 def test_lost_file_and_no_good_one_left(folder):
     for step in (20, 40):
-        next((saving._path(folder, step) / manifest.ARRAYS).rglob("manifest.ocdbt")).unlink()
+        next(Checkpoint(folder, step).arrays.rglob("manifest.ocdbt")).unlink()
     with pytest.raises(CheckpointError, match=r"manifest.ocdbt is missing; no good checkpoint is there"):
         restore(folder, make_state(), CONFIG)
 
 
 def test_draft_of_a_killed_save_is_no_checkpoint(saved, tmp_path):
-    shutil.copytree(saving._path(saved, 40), tmp_path / "draft-00000040")
+    shutil.copytree(Checkpoint(saved, 40).path, tmp_path / "draft-00000040")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         restore(tmp_path, make_state(), CONFIG)
     save(tmp_path, 50, {"w": jnp.ones(2)}, {})
@@ -194,7 +196,7 @@ def test_disk_full_while_flushing(folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(manifest.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match=r"No space left on device; the newest good step is 40"):
             save(folder, 60, make_state(), CONFIG)
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000020", "step-00000040"]
@@ -239,7 +241,7 @@ def test_config_that_json_cannot_hold(tmp_path):
 
 
 def test_another_machine_is_warned_of(saved, monkeypatch):
-    monkeypatch.setattr(saving.platform, "machine", lambda: "abacus")
+    monkeypatch.setattr(platform, "machine", lambda: "abacus")
     with pytest.warns(
         UserWarning, match=r"machine: saved .*, here abacus\): the run goes on, but may not repeat"
     ):

@@ -11,7 +11,7 @@ import pytest
 
 import narrow_jax as nj
 from narrow_jax import checkpoints
-from narrow_jax.checkpoints import CheckpointError, manifest, restore, save
+from narrow_jax.checkpoints import CheckpointError, restore, save
 
 NUMBERS = {
     "steps": np.int64(30),
@@ -50,7 +50,7 @@ def refuse(word):
 def test_config_is_strict_json_with_scalars_of_numpy_and_jax(tmp_path):
     assert checkpoints.as_json(NUMBERS) == AS_WORDS
     folder = save(tmp_path, np.int64(3), {"w": jnp.zeros(2)}, NUMBERS)
-    content = json.loads((folder / manifest.MANIFEST).read_text(), parse_constant=refuse)
+    content = json.loads((folder / "manifest.json").read_text(), parse_constant=refuse)
     assert (content["step"], content["config"]) == (3, AS_WORDS)
     assert restore(tmp_path, {"w": jnp.zeros(2)}, NUMBERS, step=np.int64(3)).step == 3
     with pytest.raises(CheckpointError, match=r"rate: saved 0\.5, given 0\.25"):
@@ -148,7 +148,7 @@ def test_weights_are_verified(tmp_path):
         save(tmp_path, step, {"params": jnp.ones(2)}, {})
     with pytest.raises(CheckpointError, match="holds no checkpoint of step 30; the newest good step is 2"):
         checkpoints.load_params(tmp_path, step=30)
-    path = next((tmp_path / "step-00000002" / manifest.ARRAYS).rglob("manifest.ocdbt"))
+    path = next((tmp_path / "step-00000002" / "arrays").rglob("manifest.ocdbt"))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"step 2 in .* is damaged: .*; the newest good step is 1"):
         checkpoints.load_params(tmp_path)
