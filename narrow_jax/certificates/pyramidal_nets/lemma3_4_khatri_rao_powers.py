@@ -1,4 +1,4 @@
-"""Hermite coefficients of an activation, and powers of Khatri–Rao type without forming them."""
+"""Lemma 3.4 and equation (16) of "Global Convergence of Deep Networks": Khatri–Rao powers and Hermite coefficients."""
 
 from __future__ import annotations
 

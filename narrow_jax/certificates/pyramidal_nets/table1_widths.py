@@ -1,4 +1,4 @@
-"""How wide theorems want a net to be: Table 1, and the scaling (12) for LeCun's initialisation."""
+"""Table 1 and equation (12) of "Global Convergence of Deep Networks": how wide theorems want a net to be."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from narrow_jax import _checks, activations
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
+from narrow_jax.certificates.pyramidal_nets.constants import Constants
+from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import check_sphere, lambda_star
 from narrow_jax.certificates.pyramidal_nets.guarantee import log10
-from narrow_jax.certificates.pyramidal_nets.lambda_star import check_sphere, lambda_star
-from narrow_jax.certificates.pyramidal_nets.start import Start, exactly
-from narrow_jax.certificates.pyramidal_nets.theorem3_2 import Constants
+from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms, in_float64
 from narrow_jax.linalg import extremes, host
 
 LECUN = "Ω(N^2 2^O(L) λ_*^-2)"
@@ -147,7 +147,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (12), appendix C.
     """
     sigma = activations.check(activations.get(activation))
-    x, y = exactly(_checks.real_matrix("x", x)), exactly(_checks.real_matrix("y", y))
+    x, y = in_float64(_checks.real_matrix("x", x)), in_float64(_checks.real_matrix("y", y))
     _checks.samples(x, y)
     check_sphere(x)
     if not above or y.shape[1] != above[-1]:
@@ -164,7 +164,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
     def margin(width: float) -> float:
         sizes = (float(inputs), width, *map(float, above))
         ratios = [math.sqrt(b / a) for a, b in itertools.pairwise(sizes)]
-        start = Start(
+        start = StartNorms(
             samples=samples,
             widths=(),
             norms=tuple(1 + ratio for ratio in ratios),
@@ -181,8 +181,8 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
     holds = [float(e) for e in exponents if margin(10.0**e) >= 0]
     positive = smallest > 0
     return LecunWidth(
-        smallest,
-        norm**2 / smallest * math.log(samples / smallest) ** 2 if positive else math.inf,
-        samples**2 / smallest**2 if positive else math.inf,
-        holds[0] if holds else math.inf,
+        lambda_star=smallest,
+        spectral_term=norm**2 / smallest * math.log(samples / smallest) ** 2 if positive else math.inf,
+        sample_term=samples**2 / smallest**2 if positive else math.inf,
+        log10_width=holds[0] if holds else math.inf,
     )

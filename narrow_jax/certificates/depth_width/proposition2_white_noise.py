@@ -1,4 +1,4 @@
-"""Proposition 2: the loss of local minima of a one-hidden-layer net on white noise, predicted and simulated."""
+"""Proposition 2 of "Effect of Depth and Width on Local Minima": loss on white noise, predicted and simulated."""
 
 from __future__ import annotations
 
