@@ -13,6 +13,7 @@
 ``basis_function_bound``  local minima against regression on the net's own features
 ``regression_value``, ``linear_units``, ``separated_params``  what that bound speaks of
 ``white_noise_loss``      the loss of local minima on Gaussian data, predicted and simulated
+``THEOREMS``              every numbered statement of the three papers, and where its code is; print it
 """
 
 from narrow_jax.certificates.depth_width.cutoffs import CUTOFFS as CUTOFFS
@@ -61,9 +62,11 @@ from narrow_jax.certificates.pyramidal_nets.table1_widths import (
     width_requirements,
 )
 from narrow_jax.certificates.pyramidal_nets.theorem3_2_convergence import PyramidalCertificate, pyramidal
+from narrow_jax.certificates.theorems import THEOREMS
 
 __all__ = [
     "KKT",
+    "THEOREMS",
     "Assumptions",
     "BasisFunctionBound",
     "Broken",

@@ -120,7 +120,7 @@ def standard(params: Any, x: Any, activation: str | Activation = "tanh") -> OneH
         (10, 12)
 
     Reference:
-        Equation (1) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
+        Equation (3) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
     """
     w, v, x = _leaves(params, x)
     if v.shape[0] != w.shape[1]:

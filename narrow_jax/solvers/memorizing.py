@@ -139,7 +139,7 @@ def memorize(
         ('solved', True, True)
 
     Reference:
-        "When Expressivity Meets Trainability", Theorem 1 (i).
+        "When Expressivity Meets Trainability", Theorem 1 (i) and (5).
     """
     sigma = activations.get(activation)
     x, y = _checks.real_data(x, y)

@@ -27,7 +27,7 @@ class Spectrum(NamedTuple):
 
 
 def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
-    """Return the singular value up to which each rule counts 0.
+    """Appendix C: return the singular value up to which each rule counts 0.
 
     Reference:
         "Effect of Depth and Width on Local Minima in Deep Learning", appendix C.

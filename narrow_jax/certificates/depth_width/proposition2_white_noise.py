@@ -101,7 +101,9 @@ def white_noise_loss(
     with jax.enable_x64(True):
         data = np.asarray(jax.random.normal(key_data, (trials, n, inputs + 1)))
         orders = np.asarray(jax.random.uniform(key_rows, (subsets, n))).argsort(axis=1)
-    losses, ranks = (np.array(column) for column in zip(*(_loss(slopes, xy) for xy in data), strict=True))
+    losses, ranks = (
+        np.array(column) for column in zip(*(loss_and_rank(slopes, xy) for xy in data), strict=True)
+    )
     halves = (data[:, :, -1] ** 2).sum(axis=1) / 2
     factor = (1 + 6 * math.sqrt(t / n)) * (n - rank) / n
     tall = inputs * m < n  # then Λ_I has to be injective: its m-th singular value counts, 0 where |I| < m
@@ -136,8 +138,8 @@ def white_noise_loss(
     )
 
 
-def _loss(slopes: np.ndarray, xy: np.ndarray) -> tuple[float, int]:
-    """Return L and rank D̃ for one draw of [X Y]."""
+def loss_and_rank(slopes: np.ndarray, xy: np.ndarray) -> tuple[float, int]:
+    """Lemma 5: return L = ½‖(I − P[D̃])Y‖² and rank D̃ for one draw of [X Y]."""
     x, y = xy[:, :-1], xy[:, -1]
     d = (slopes[:, :, None] * x[:, None, :]).reshape(len(x), -1)
     basis = orthonormal(d)

@@ -167,7 +167,7 @@ class Tangent(NamedTuple):
 
 
 def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
-    """Return the tangent of a net with positively homogeneous activations.
+    """Lemma 1: return the tangent of a net with positively homogeneous activations, for which vec Ŷ = D^(l) vec W^(l).
 
     Raises:
         ValueError: biases or shapes that do not chain, no hidden layer, a smooth activation, non-finite values,

@@ -149,7 +149,8 @@ def stationary_value(
         (8.5, 8.0, 2, [2.5, 0.0])
 
     Reference:
-        "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 1 and appendix C.
+        "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 1 (4.2), with one hidden layer
+        Proposition 1 (3.2), and appendix C.
     """
     _checks.choice("cutoff", cutoff, CUTOFFS)
     _checks.choice("method", method, METHODS)
@@ -166,7 +167,7 @@ def stationary_value(
     extremes: tuple[float | None, float | None] = (None, None)
     if isinstance(kept, Range):
         spectrum = kept.spectrum
-        units = _contributions(d, kept, target) if contributions else None
+        units = improvements(d, kept, target) if contributions else None
         extremes = _extremes(d, kept)
     return StationaryValue(
         loss=fl.half_square(off, t),
@@ -262,8 +263,8 @@ def _cholesky_of_rows(d: Tangent) -> np.ndarray:
     return ranges.cholesky_qr(d.column_slabs, d.rows, ranges.REFINABLE, first=d.row_gram)
 
 
-def _contributions(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return ½‖P[N_k D_k]y‖² for each unit: block Gram–Schmidt in coordinates of the kept range.
+def improvements(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Lemma 3: return ½‖P[N_k D_k]y‖² for each unit: block Gram–Schmidt in coordinates of the kept range.
 
     With the threshold σ_r/(2√blocks) no direction of the range can fall between the blocks, so that the sum
     is ½‖P[D]y‖² whatever the spectrum.

@@ -112,7 +112,7 @@ def basis_function_bound(
         (0.625, 0.625, True)
 
     Reference:
-        "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 2, Corollaries 1 and 2.
+        "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 2 (5.1), Corollaries 1 (5.2) and 2.
     """
     _checks.choice("separation", separation, SEPARATIONS)
     d = tangent(params, x, activation)

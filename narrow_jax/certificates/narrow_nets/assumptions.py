@@ -46,7 +46,7 @@ class Assumptions(NamedTuple):
 
 
 def assumptions(x: HostArray, y: HostArray, width: int, activation: str | Activation = "tanh") -> Assumptions:
-    """Assumptions 1 to 3, audited: width, activation, data.
+    """Assumptions 1, 2 and 3, audited: width, activation, data.
 
     Args:
         x: data, (n, d).

@@ -57,7 +57,7 @@ def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation
     return fl.product_up(activation.sup_second_derivative, rows, inputs)
 
 
-def check_outputs(y: np.ndarray, v: np.ndarray) -> None:
+def check_outputs(y: HostArray, v: HostArray) -> None:
     """Require one column of labels an output."""
     if y.shape[1] != v.shape[1]:
         raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")

@@ -122,8 +122,8 @@ def kkt(
         params, center, x, y, radius, zeta, kappa, activation: as for ``natural_residual``.
 
     Returns:
-        ``KKT``. For a standard net, for ε = 0 and for labels that contradict each other, only ``residual`` and ``loss``
-        say anything.
+        ``KKT``. Where the paper's (8) has a loss O(ε²), it proves the loss 0. For a standard net, for ε = 0 and for
+        labels that contradict each other, only ``residual`` and ``loss`` say anything.
 
     Raises:
         ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.

@@ -12,7 +12,7 @@ from narrow_jax.linalg import rounding as fl
 
 
 class Constants(NamedTuple):
-    """Equations (3) to (8) in log10, each moved to the safe side by more than it can be wrong."""
+    """Equations (3), (4), (5), (6) and (8) in log10, each moved to the safe side by more than it can be wrong."""
 
     lambda_bars: tuple[float, ...]
     condition4: float

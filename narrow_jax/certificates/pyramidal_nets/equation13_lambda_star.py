@@ -42,7 +42,7 @@ class LambdaStar(NamedTuple):
 
 
 def lambda_star(x: HostArray, activation: str | Activation, method: str | None = None) -> LambdaStar:
-    """Return λ_* = λ_min(G_*) of (13), the constant of LeCun's initialisation and of Theorem 3.3.
+    """Equation (13): return λ_* = λ_min(G_*), the constant of LeCun's initialisation and of Theorem 3.3.
 
     "exact": a closed form by arc-cosine kernels, for the smoothed leaky ReLU (2) and for leaky ReLUs.
     "quadrature": the trapezoidal rule in two variables, any activation; its error is the change from step 0.15 to

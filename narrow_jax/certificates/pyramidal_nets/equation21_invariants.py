@@ -66,7 +66,7 @@ class _Watch(NamedTuple):
 
 
 class PyramidalInvariants(Monitor):
-    """σ_min(W_l) ≥ λ_l/2, ‖W_l‖ ≤ (3/2)λ̄_l, σ_min(F_1) ≥ λ_F/2 and Φ(θ_r) ≤ (1 − ηα₀)^r Φ(θ_0), as (21) has them.
+    """σ_min(W_l) ≥ λ_l/2, ‖W_l‖ ≤ (3/2)λ̄_l, σ_min(F_1) ≥ λ_F/2 and Φ(θ_r) ≤ (1 − ηα₀)^r Φ(θ_0): (21).
 
     Records 0 while all hold, else a code of the first that is broken, in that order: ``first_broken`` reads it.
     While no layer has left the ball that the proof keeps it in, Weyl's inequality gives the first three, and a record

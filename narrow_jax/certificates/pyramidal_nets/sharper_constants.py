@@ -41,7 +41,7 @@ class Envelope(NamedTuple):
 
 
 def envelope(start: StartNorms, sigma: Activation, radii: tuple[float, ...]) -> Envelope:
-    """Return the bounds over the product of balls ‖W_l − W_l⁰‖_F ≤ r_l."""
+    """Lemmas 4.1 and 4.2, sharper: return the bounds over the product of balls ‖W_l − W_l⁰‖_F ≤ r_l."""
     up = fl.product_up  # of factors that are not 0 the product is not 0
     norms = [norm + radius for norm, radius in zip(start.norms, radii, strict=True)]
     features, moved, product = [start.features[0]], [0.0], start.x_frobenius

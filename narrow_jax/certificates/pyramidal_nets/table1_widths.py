@@ -46,7 +46,7 @@ class WidthRequirement(NamedTuple):
 
 
 def width_requirements(samples: int, layers: int) -> list[WidthRequirement]:
-    """Return Table 1: the width that each work requires for N samples and L layers, constants unknown.
+    """Table 1: return the width that each work requires for N samples and L layers, constants unknown.
 
     λ_0 and λ_min(K^(L)) are eigenvalues of other Gram matrices, φ is the smallest distance of two samples, λ_* is
     ``lambda_star``; only the row "general" is a width without a hidden constant.
@@ -123,7 +123,7 @@ class LecunWidth(NamedTuple):
 
 
 def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: str | Activation) -> LecunWidth:
-    """Estimate the first width that Theorem 3.2 needs with LeCun's initialisation, beside the terms of (12).
+    """Equation (12): estimate the first width that Theorem 3.2 needs with LeCun's initialisation, beside its terms.
 
     The numbers of the start are replaced by what they concentrate at: λ_F by √(n_1λ_*), ‖W_l‖ and λ_l by
     1 ± √(n_l/n_{l−1}), the output's size by its largest expectation.

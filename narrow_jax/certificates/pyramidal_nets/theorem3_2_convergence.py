@@ -90,7 +90,7 @@ def pyramidal(
     activation: str | Activation,
     learning_rate: float | None = None,
 ) -> PyramidalCertificate:
-    """Apply Theorem 3.2 (Nguyen and Mondelli): does gradient descent from here reach a global minimum, how fast.
+    """Theorem 3.2 (Nguyen and Mondelli): does gradient descent from here reach a global minimum, how fast.
 
     The net is ``nj.models.mlp_apply``, the loss Φ = ½‖F_L − Y‖_F² (``loss="squared"``), the descent full-batch
     with a constant step on all layers. Everything is computed in float64 and rounded to the safe side, whatever
