@@ -18,8 +18,6 @@ from narrow_jax.certificates.pyramidal_nets.guarantee import log10
 from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms, in_float64
 from narrow_jax.linalg import extremes, host
 
-LECUN = "Ω(N^2 2^O(L) λ_*^-2)"
-
 
 class WidthRequirement(NamedTuple):
     """A row of Table 1 for given N and L.
@@ -74,33 +72,15 @@ def width_requirements(samples: int, layers: int) -> list[WidthRequirement]:
     zou = 8 * n + 12 * depth
     allen_zhu = 16 * n + zou
     gram = "λ_min(K^(L))^-4"
+    du, lecun = f"2^O(L) {gram}", "2^O(L) λ_*^-2"
+    no, yes = False, True
     rows = [
-        (
-            "[31] Oymak, Soltanolkotabi",
-            False,
-            False,
-            False,
-            "smooth",
-            "Ω(N^2 λ_0^-2)",
-            2 * n,
-            "λ_0^-2",
-            "one",
-        ),
-        ("[2] Allen-Zhu, Li, Song", True, True, False, "any", "Ω(N^24 L^12 φ^-4)", allen_zhu, "φ^-4", "all"),
-        ("[49] Zou, Gu", True, False, False, "ReLU", "Ω(N^8 L^12 φ^-4)", zou, "φ^-4", "all"),
-        (
-            "[16] Du et al.",
-            True,
-            False,
-            True,
-            "smooth",
-            f"Ω(N^4 2^O(L) {gram})",
-            4 * n,
-            f"2^O(L) {gram}",
-            "all",
-        ),
-        ("Nguyen, Mondelli: general", True, True, True, "smooth", "N", n, "", "one"),
-        ("Nguyen, Mondelli: LeCun", True, True, True, "smooth", LECUN, 2 * n, "2^O(L) λ_*^-2", "one"),
+        ("[31] Oymak, Soltanolkotabi", no, no, no, "smooth", "Ω(N^2 λ_0^-2)", 2 * n, "λ_0^-2", "one"),
+        ("[2] Allen-Zhu, Li, Song", yes, yes, no, "any", "Ω(N^24 L^12 φ^-4)", allen_zhu, "φ^-4", "all"),
+        ("[49] Zou, Gu", yes, no, no, "ReLU", "Ω(N^8 L^12 φ^-4)", zou, "φ^-4", "all"),
+        ("[16] Du et al.", yes, no, yes, "smooth", f"Ω(N^4 {du})", 4 * n, du, "all"),
+        ("Nguyen, Mondelli: general", yes, yes, yes, "smooth", "N", n, "", "one"),
+        ("Nguyen, Mondelli: LeCun", yes, yes, yes, "smooth", f"Ω(N^2 {lecun})", 2 * n, lecun, "one"),
     ]
     return [WidthRequirement(*row) for row in rows]
 
