@@ -146,7 +146,7 @@ def _begin(
     )
 
 
-def _above(values: float | Sequence[float], dtype: DTypeLike) -> Array:
+def _above(values: float | Sequence[float] | np.ndarray, dtype: DTypeLike) -> Array:
     """Return upper limits in the dtype of the weights, rounded up: never 0, infinite beyond its largest number."""
     limits = jnp.finfo(dtype)
     with np.errstate(over="ignore"):
@@ -154,7 +154,7 @@ def _above(values: float | Sequence[float], dtype: DTypeLike) -> Array:
         return jnp.asarray(np.asarray(raised).astype(dtype))
 
 
-def _below(values: float | Sequence[float], dtype: DTypeLike) -> Array:
+def _below(values: float | Sequence[float] | np.ndarray, dtype: DTypeLike) -> Array:
     """Return lower limits, and radii within which nothing need be computed, rounded down."""
     limits = jnp.finfo(dtype)
     lowered = np.minimum(values, float(limits.max)) * (1 - float(limits.eps))
