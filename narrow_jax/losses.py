@@ -31,6 +31,9 @@ def squared(outputs: Float[HostArray, "n k"], y: Float[HostArray, "n k"]) -> Sca
     Example:
         >>> float(squared(jnp.zeros((2, 1)), jnp.ones((2, 1))))
         1.0
+
+    Reference:
+        "When Expressivity Meets Trainability", (2); "Effect of Depth and Width on Local Minima", (2.1).
     """
     return jnp.sum((y - outputs) ** 2) / 2
 

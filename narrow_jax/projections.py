@@ -113,6 +113,9 @@ def l2_ball(tree: Params, center: Params, radius: ArrayLike) -> Params:
     Example:
         >>> l2_ball(jnp.array([3.0, 4.0]), jnp.zeros(2), 1.0)
         Array([0.6, 0.8], dtype=float32)
+
+    Reference:
+        "When Expressivity Meets Trainability", B_ε(w⁰) of problem (7).
     """
     _checks.radius(radius)
     displacement = jax.tree.map(lambda x, c: working(x) - working(c), tree, center)
@@ -150,6 +153,9 @@ def ratio_cone(
     Example:
         >>> ratio_cone(jnp.array([-1.0, 1.0, 10.0]), zeta=0.5, kappa=4.0)
         Array([2.2222223, 2.2222223, 8.888889 ], dtype=float32)
+
+    Reference:
+        "When Expressivity Meets Trainability", B_{ζ,κ}(v) of problem (7).
     """
     _checks.zeta(zeta)
     _checks.kappa(kappa)

@@ -13,21 +13,27 @@
 ``basis_function_bound``  local minima against regression on the net's own features
 ``regression_value``, ``linear_units``, ``separated_params``  what that bound speaks of
 ``white_noise_loss``      the loss of local minima on Gaussian data, predicted and simulated
+``THEOREMS``              every numbered statement of the three papers, and where its code is; print it
 """
 
 from narrow_jax.certificates.depth_width.cutoffs import CUTOFFS as CUTOFFS
-from narrow_jax.certificates.depth_width.proposition2 import WhiteNoiseLoss, white_noise_loss
-from narrow_jax.certificates.depth_width.theorem1 import METHODS as METHODS
-from narrow_jax.certificates.depth_width.theorem1 import StationaryValue, stationary_value
-from narrow_jax.certificates.depth_width.theorem2 import (
-    BasisFunctionBound,
+from narrow_jax.certificates.depth_width.definitions1_2_linear_units import (
     LinearUnits,
-    basis_function_bound,
     linear_units,
-    regression_value,
     separated_params,
 )
+from narrow_jax.certificates.depth_width.proposition2_white_noise import WhiteNoiseLoss, white_noise_loss
+from narrow_jax.certificates.depth_width.theorem1_stationary_value import METHODS as METHODS
+from narrow_jax.certificates.depth_width.theorem1_stationary_value import StationaryValue, stationary_value
+from narrow_jax.certificates.depth_width.theorem2_basis_functions import (
+    BasisFunctionBound,
+    basis_function_bound,
+    regression_value,
+)
 from narrow_jax.certificates.narrow_nets.assumptions import Assumptions, Check, assumptions
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
+    distinct_samples as distinct_samples,
+)
 from narrow_jax.certificates.narrow_nets.problem7 import CARRIED as CARRIED
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
 from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
@@ -35,30 +41,32 @@ from narrow_jax.certificates.narrow_nets.problem7 import constrained as constrai
 from narrow_jax.certificates.narrow_nets.problem7 import measure as measure
 from narrow_jax.certificates.narrow_nets.problem7 import natural as natural
 from narrow_jax.certificates.narrow_nets.problem7 import start_gradient as start_gradient
-from narrow_jax.certificates.narrow_nets.samples import distinct as distinct
-from narrow_jax.certificates.narrow_nets.theorem1 import Memorization, NiceRegion, memorization, nice_region
-from narrow_jax.certificates.narrow_nets.theorem2 import KKT, kkt, natural_residual
-from narrow_jax.certificates.pyramidal_nets import start as start
+from narrow_jax.certificates.narrow_nets.theorem1_memorization import Memorization, memorization
+from narrow_jax.certificates.narrow_nets.theorem1_nice_region import NiceRegion, nice_region
+from narrow_jax.certificates.narrow_nets.theorem2_kkt import KKT, kkt, natural_residual
+from narrow_jax.certificates.pyramidal_nets.constants import Constants as Constants
+from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import LambdaStar, lambda_star
+from narrow_jax.certificates.pyramidal_nets.equation21_invariants import Broken, PyramidalInvariants
 from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
-from narrow_jax.certificates.pyramidal_nets.hermite import (
+from narrow_jax.certificates.pyramidal_nets.lemma3_4_khatri_rao_powers import (
     hermite_coefficients,
     hermite_tail,
     khatri_rao_sigma_min,
 )
-from narrow_jax.certificates.pyramidal_nets.invariants import Broken, PyramidalInvariants
-from narrow_jax.certificates.pyramidal_nets.lambda_star import LambdaStar, lambda_star
-from narrow_jax.certificates.pyramidal_nets.start import Start as Start
-from narrow_jax.certificates.pyramidal_nets.theorem3_2 import Constants as Constants
-from narrow_jax.certificates.pyramidal_nets.theorem3_2 import PyramidalCertificate, pyramidal
-from narrow_jax.certificates.pyramidal_nets.widths import (
+from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms as StartNorms
+from narrow_jax.certificates.pyramidal_nets.measured_norms import check_start as check_start
+from narrow_jax.certificates.pyramidal_nets.table1_widths import (
     LecunWidth,
     WidthRequirement,
     lecun_width,
     width_requirements,
 )
+from narrow_jax.certificates.pyramidal_nets.theorem3_2_convergence import PyramidalCertificate, pyramidal
+from narrow_jax.certificates.theorems import THEOREMS
 
 __all__ = [
     "KKT",
+    "THEOREMS",
     "Assumptions",
     "BasisFunctionBound",
     "Broken",

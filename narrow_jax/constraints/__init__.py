@@ -80,6 +80,9 @@ def regime(
 
     Example:
         >>> tx = regime(optax.adam(1e-2), radius=0.1)
+
+    Reference:
+        "When Expressivity Meets Trainability", Algorithm 2.
     """
     coordinates, projection = ball_coordinates(tx, radius, labels), project(radius, zeta, kappa, labels)
 

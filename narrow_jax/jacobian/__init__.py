@@ -11,6 +11,7 @@ from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, check_width
+from narrow_jax.jacobian.widths import width_for_rank as width_for_rank
 
 __all__ = [
     "AutodiffJacobian",

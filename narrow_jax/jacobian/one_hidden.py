@@ -115,7 +115,7 @@ def standard(params: Params, x: object, activation: str | Activation = "tanh") -
         (10, 12)
 
     Reference:
-        Equation (1) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
+        Equation (3) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
     """
     w, v, x = _checked(params, x)
     if v.shape[0] != w.shape[1]:

@@ -19,7 +19,12 @@ def _needed(x: object, outputs: int) -> tuple[int, int, int]:
     rank = numerical_rank(data)
     if rank == 0:
         raise ValueError("x is 0 everywhere: the Jacobian vanishes at any width; remove zero samples first")
-    return 2 * max(-(-data.shape[0] * outputs // rank), outputs), rank, data.shape[0]
+    return width_for_rank(rank, data.shape[0], outputs), rank, data.shape[0]
+
+
+def width_for_rank(rank: int, samples: int, outputs: int) -> int:
+    """Return the smallest even width m with h·rank(X) ≥ n·k and h ≥ k, h = m/2, for a rank above 0."""
+    return 2 * max(-(-samples * outputs // rank), outputs)
 
 
 def admissible_width(x: object, outputs: int = 1) -> int:

@@ -77,7 +77,8 @@ def mlp_apply(
         Array([[3.]], dtype=float32)
 
     Reference:
-        "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", section 2.
+        "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (1);
+        "Effect of Depth and Width on Local Minima in Deep Learning", (4.1).
     """
     first, *others = mlp_layers(params)
     _checks.array("x", x)

@@ -12,7 +12,7 @@ import numpy as np
 from narrow_jax import _checks, _progress, activations, certificates, initializers, jacobian
 from narrow_jax._typing import Array, Float, Key
 from narrow_jax.activations import Activation
-from narrow_jax.certificates import CARRIED, distinct
+from narrow_jax.certificates import CARRIED, distinct_samples
 from narrow_jax.models import pairwise_apply
 from narrow_jax.projections import l2_norm
 from narrow_jax.solvers import steps as newton
@@ -139,12 +139,12 @@ def memorize(
         ('solved', True, True)
 
     Reference:
-        "When Expressivity Meets Trainability", Theorem 1 (i).
+        "When Expressivity Meets Trainability", Theorem 1 (i) and (5).
     """
     sigma = activations.get(activation)
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
-    found = distinct(x, y)
+    found = distinct_samples(x, y)
     if found.clash:
         raise ValueError(found.clash)
     rows = x[found.kept]

@@ -13,8 +13,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks, activations, certificates, initializers
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.activations import Activation
-from narrow_jax.certificates import Constants, PyramidalCertificate, Start
-from narrow_jax.certificates import start as starts
+from narrow_jax.certificates import Constants, PyramidalCertificate, StartNorms, check_start
 
 VARIANTS = ("identity", "gaussian")
 ROOM = 1.1
@@ -90,18 +89,18 @@ def pyramidal_start(
     drawn = initializers.pyramidal(
         key, inputs=x.shape[1], widths=widths, variant=variant, variance=1.0, dtype=dtype
     )
-    starts.check(drawn, x, y)
+    check_start(drawn, x, y)
 
     def make(scale: float, variance: float) -> Params:
         return _scaled(drawn, scale, math.sqrt(variance))
 
     def margin(scale: float, variance: float) -> float:
-        return _margin(starts.measure(make(scale, variance), x, y, sigma), sigma)
+        return _margin(StartNorms.of(make(scale, variance), x, y, sigma), sigma)
 
     if len(widths) == 2:
         scale = _smallest(lambda value: margin(value, 0.0) >= MARGIN)
     else:
-        base = starts.measure(make(1.0, 0.0), x, y, sigma)
+        base = StartNorms.of(make(1.0, 0.0), x, y, sigma)
         scale = _smallest(lambda value: _margin(_with_scale(base, value), sigma) >= MARGIN)
     variance = 0.0
     if margin(scale, 0.0) >= MARGIN:
@@ -122,7 +121,7 @@ def _products(params: Params, factors: Params) -> Params:
     return jax.tree.map(jnp.multiply, params, factors)
 
 
-def _with_scale(base: Start, scale: float) -> Start:
+def _with_scale(base: StartNorms, scale: float) -> StartNorms:
     """Return the numbers of the start with W_3 … W_L times ``scale``, for ν = 0: the output stays 0."""
     grow = 1 + 1e-6  # float32's rounding of the scaled weights
     return base._replace(
@@ -131,7 +130,7 @@ def _with_scale(base: Start, scale: float) -> Start:
     )
 
 
-def _margin(start: Start, sigma: Activation) -> float:
+def _margin(start: StartNorms, sigma: Activation) -> float:
     constants = Constants.of(start, sigma)
     return min(constants.condition4, constants.condition5)
 

@@ -12,7 +12,7 @@ from pyramids import SIGMA, problem
 import narrow_jax as nj
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets.assumptions import PARALLEL
-from narrow_jax.certificates.pyramidal_nets import start
+from narrow_jax.certificates.pyramidal_nets.assumptions import evaluation_defects
 
 PARALLELS = "no two samples are parallel"
 
@@ -144,20 +144,20 @@ def test_what_is_taken_for_granted_is_named():
 def test_an_activation_computed_in_float32_is_not_certified(enabled):
     with jax.enable_x64(enabled):
         low = blend(lambda z: z.astype(jnp.float32))
-        defects = start.evaluation_defects(low)
+        defects = evaluation_defects(low)
     assert defects == [
         "blend is not evaluated within 64 units 2⁻⁵³ of |z|: compute it in float64, without casts"
     ]
     jumps = blend(lambda z: jnp.round(z * 2.0**30) * 2.0**-30)
-    assert len(start.evaluation_defects(jumps)) == 1
+    assert len(evaluation_defects(jumps)) == 1
 
 
 @pytest.mark.parametrize("shift", [1e-60, -1e-9, np.nan])
 def test_a_value_at_zero_that_float32_does_not_see(shift):
-    (defect, *_) = start.evaluation_defects(blend(shift=shift))
+    (defect, *_) = evaluation_defects(blend(shift=shift))
     assert defect == f"Assumption 2.2 (ii): σ(0) = {shift:g} is not 0 for blend"
 
 
 @pytest.mark.parametrize(("gamma", "beta"), [(0.5, 1.0), (1e-3, 1e6), (0.9, 1e-3), (0.5, 1e3)])
 def test_the_family_of_equation_2_is_evaluated_as_assumed(gamma, beta):
-    assert start.evaluation_defects(nj.activations.smooth_leaky_relu(gamma, beta)) == []
+    assert evaluation_defects(nj.activations.smooth_leaky_relu(gamma, beta)) == []

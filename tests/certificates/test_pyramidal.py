@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from pyramids import SIGMA, WIDTHS, autodiff, descend, exact_constants, exact_sigma, problem, sigma
 
 import narrow_jax as nj
-from narrow_jax.certificates.pyramidal_nets import sharper, start
+from narrow_jax.certificates.pyramidal_nets import sharper_constants as sharper
+from narrow_jax.certificates.pyramidal_nets.constants import Constants
 from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
-from narrow_jax.certificates.pyramidal_nets.theorem3_2 import Constants
+from narrow_jax.certificates.pyramidal_nets.measured_norms import EVALUATION, StartNorms
 
 CONSTANTS = 1e-10  # relative: room for the rounding to the safe side
 certify = nj.certificates.pyramidal
@@ -61,7 +62,7 @@ def test_activation_is_evaluated_within_the_stated_error():
             for t, v in zip(z, values, strict=True)
             if t
         ]
-    assert max(units) < start.EVALUATION / 8
+    assert max(units) < EVALUATION / 8
 
 
 @pytest.mark.parametrize("which", ["paper", "sharper"])
@@ -103,7 +104,7 @@ def test_bound_is_not_vacuous(x64):
     st.floats(1e-9, 1e-4),
 )
 def test_sharper_constants_are_never_worse(seed, layers, gamma, beta, targets):
-    measured = start.measure(*problem(WIDTHS[layers], scale=1e4, targets=targets, seed=seed), SIGMA)
+    measured = StartNorms.of(*problem(WIDTHS[layers], scale=1e4, targets=targets, seed=seed), SIGMA)
     bent = dataclasses.replace(SIGMA, min_derivative=gamma, sup_second_derivative=beta)
     paper = Constants.of(measured, bent).guarantee(measured, None, [])
     own = sharper.guarantee(measured, bent, None, [])
@@ -118,7 +119,7 @@ def test_sharper_constants_are_never_worse(seed, layers, gamma, beta, targets):
 def test_envelope_holds_inside_the_balls(seed, layers):
     rng = np.random.default_rng(seed)
     params, x, y = problem(WIDTHS[layers], seed=seed, second=0.3)
-    measured = start.measure(params, x, y, SIGMA)
+    measured = StartNorms.of(params, x, y, SIGMA)
     radii = tuple(float(r) for r in 0.1 * rng.random(layers))
     bounds = sharper.envelope(measured, SIGMA, radii)
     a, b = (

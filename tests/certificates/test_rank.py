@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu
 from narrow_jax.certificates import stationary_value
-from narrow_jax.certificates.depth_width import null_space, ranges, theorem1
+from narrow_jax.certificates.depth_width import null_space, ranges
 from narrow_jax.certificates.depth_width.tangent import tangent
+from narrow_jax.certificates.depth_width.theorem1_stationary_value import Status
 from narrow_jax.linalg.rank import numerical_rank
 from narrow_jax.solvers import steps
 
@@ -287,8 +288,8 @@ def test_samples_too_small_to_be_seen_leave_no_rank_resolved(method):
 
 
 def test_status_says_what_it_means():
-    assert set(theorem1.STATUSES) == {"resolved", "no_gap", "cutoff_dependent", "estimate"}
-    assert "no gap shows it" in theorem1.STATUSES["no_gap"]
+    assert set(Status.__members__) == {"resolved", "no_gap", "cutoff_dependent", "estimate"}
+    assert "no gap shows it" in Status.no_gap.value
 
 
 # --- White noise and Newton's factor -----------------------------------------------------------------------

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu, per_unit
 from narrow_jax.certificates import stationary_value
-from narrow_jax.certificates.depth_width import null_space, ranges, theorem1
+from narrow_jax.certificates.depth_width import null_space, ranges
+from narrow_jax.certificates.depth_width import theorem1_stationary_value as theorem1
 from narrow_jax.certificates.depth_width.tangent import tangent
 
 pytestmark = pytest.mark.usefixtures("x64")

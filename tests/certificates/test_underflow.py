@@ -16,8 +16,11 @@ from pyramids import SIGMA, WIDTHS, exact_constants, problem
 
 import narrow_jax as nj
 from narrow_jax.certificates.narrow_nets import constants
-from narrow_jax.certificates.pyramidal_nets import guarantee, invariants, sharper, start
+from narrow_jax.certificates.pyramidal_nets import equation21_invariants as invariants
+from narrow_jax.certificates.pyramidal_nets import guarantee
+from narrow_jax.certificates.pyramidal_nets import sharper_constants as sharper
 from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
+from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms
 from narrow_jax.linalg import rounding as fl
 
 SCALES = [5e-324, 2.0**-565, 1e-160, 2.0**-398, 1.0, 1e160, 1e300]
@@ -56,6 +59,10 @@ def test_the_same_problem_in_other_units_is_memorized_too(a, b):
     assert c.holds, c.reason
 
 
+UNIT_CURVATURE = nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0)
+"""S₂ = 1: the Lipschitz constant for inputs of norm 1 is that of v alone."""
+
+
 @pytest.mark.parametrize(("a", "b"), list(itertools.product(SCALES, repeat=2)))
 def test_lipschitz_constants_and_norms_are_upper_bounds(a, b):
     _, x = net()
@@ -64,15 +71,17 @@ def test_lipschitz_constants_and_norms_are_upper_bounds(a, b):
     with mpmath.workdps(50):
         row = mpmath.sqrt(mpf(v[3, 0]) ** 2 + mpf(v[3, 1]) ** 2)
         inputs = max(mpmath.fsum(mpf(entry) ** 2 for entry in sample) for sample in x)  # ‖x_i‖² of one sample
-        found = constants.row_norm(v), constants.input_norm(x)
-        assert found[0] >= row
-        assert found[1] >= inputs
-        assert constants.lipschitz(v, found[1], sigma) >= mpf(sigma.sup_second_derivative) * row * inputs
+        bound = constants.input_norm(x)
+        assert bound >= inputs
+        assert constants.lipschitz(v, 1.0, UNIT_CURVATURE) >= row
+        assert constants.lipschitz(v, bound, sigma) >= mpf(sigma.sup_second_derivative) * row * inputs
         away = mpmath.sqrt(mpmath.fsum(mpf(entry) ** 2 for entry in x.ravel()))
         assert constants.distance(x, 0 * x) >= away
         if fl.NORMAL < away < 1e308:
             assert constants.distance(x, 0 * x) <= away * (1 + 1e-12)
-    assert constants.distance(x, x) == constants.row_norm(0 * v) == constants.input_norm(0 * x) == 0
+    assert (
+        constants.distance(x, x) == constants.lipschitz(0 * v, 1.0, sigma) == constants.input_norm(0 * x) == 0
+    )
 
 
 SINE = nj.activations.get("sin")
@@ -276,7 +285,7 @@ def test_the_envelope_is_on_the_safe_side_at_every_scale(seed):
     def sizes(count):
         return tuple(float(10.0**e) for e in rng.uniform(-300, 300 if seed % 2 else 0, size=count))
 
-    begin = start.Start(4, (4, 9, 3, 2), sizes(3), sizes(3), sizes(3), sizes(1)[0], sizes(1)[0], sizes(1)[0])
+    begin = StartNorms(4, (4, 9, 3, 2), sizes(3), sizes(3), sizes(3), sizes(1)[0], sizes(1)[0], sizes(1)[0])
     radii = tuple(1e-3 * size for size in begin.smallest)
     found = sharper.envelope(begin, SIGMA, radii)
     room = 1 + mpf(sharper.SLACK)  # what ``guarantee`` adds for the roundings of sums

@@ -6,7 +6,7 @@ import pytest
 from memorizing import KEY, WIDTH, D, N, exact_loss, gaussian, jacobian, start
 
 import narrow_jax as nj
-from narrow_jax.certificates.narrow_nets.samples import distinct
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_plain_start_is_no_zero():
 
 def test_distinct_keeps_order_and_names_pairs():
     x = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, -0.0], [2.0, 0.0]])
-    found = distinct(x, np.array([[1.0], [0.0], [1.0], [0.0]]))
+    found = distinct_samples(x, np.array([[1.0], [0.0], [1.0], [0.0]]))
     assert found.kept.tolist() == [0, 3]
     assert found.repeated == ((2, 0),)
     assert found.zero == (1,)

@@ -1,4 +1,7 @@
-"""Which singular values of D count as 0: three cutoffs, what the structure of a net explains, and a gap around them."""
+"""Appendix C of "Effect of Depth and Width on Local Minima": which singular values count as 0, by three cutoffs.
+
+Beside them, what the structure of a net explains, and whether a gap shows the rank.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,21 @@ class Spectrum(NamedTuple):
 
 
 def cutoffs(d: Tangent, sigma_max: float) -> dict[str, float]:
-    """Return the singular value up to which each rule counts 0.
+    """Appendix C: return the singular value up to which each rule counts 0.
 
     Reference:
         "Effect of Depth and Width on Local Minima in Deep Learning", appendix C.
     """
     return {
-        "nr": sigma_max * EPS / 2 * np.sqrt(d.rows + d.columns + 1),
+        "nr": numerical_recipes(sigma_max, d.rows, d.columns),
         "golub-van-loan": d.row_sum_norm() * EPS / 2,
         "lapack": sigma_max * EPS,
     }
+
+
+def numerical_recipes(sigma_max: float, rows: int, columns: int) -> float:
+    """Return the cutoff "nr", ½ σ_max eps √(rows + columns + 1)."""
+    return sigma_max * EPS / 2 * np.sqrt(rows + columns + 1)
 
 
 def judged(d: Tangent, values: np.ndarray, cutoff: str, most: int) -> Spectrum:

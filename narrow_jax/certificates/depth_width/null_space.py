@@ -1,5 +1,6 @@
-"""The known null space of D: how the weights of a positively homogeneous net may move without moving the outputs.
+"""Known null vectors of D of Theorem 1 of "Effect of Depth and Width on Local Minima": moves without effect.
 
+The weights of a positively homogeneous net may move so without moving the outputs.
 Units with the same slopes at every sample act by Ẇ_in W_out + W_in Ẇ_out only, W_in the weights into them and W_out
 those out of them. This is 0 for Ẇ_in = W_in A with Ẇ_out = −A W_out (for one unit: its scaling), for any Ẇ_in with
 Ẇ_in W_out = 0, and for any Ẇ_out with W_in Ẇ_out = 0, and for sums of these only. And a unit that fewer samples reach

@@ -1,4 +1,4 @@
-"""The range of D: a projection, the numerical rank under three cutoffs, coordinates for the contributions.
+"""P[D] of Theorem 1 of "Effect of Depth and Width on Local Minima": projection, rank, coordinates.
 
 ``dense``     the SVD of D: the reference
 ``qr``        Householder QR over slabs of the longer side
@@ -30,6 +30,7 @@ from narrow_jax.certificates.depth_width.cutoffs import (
     cutoffs,
     is_tall,
     judged,
+    numerical_recipes,
     structural_rank,
 )
 from narrow_jax.certificates.depth_width.null_space import NullSpace
@@ -219,7 +220,7 @@ def without(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
 def orthonormal(columns: np.ndarray) -> np.ndarray:
     """Return an orthonormal basis of the range, by the SVD of the columns normalised, with the cutoff "nr"."""
     left, values, _ = linalg.svd(np.ldexp(columns, -column_exponents(columns)), full_matrices=False)
-    bound = values.max(initial=0.0) * EPS / 2 * np.sqrt(sum(columns.shape) + 1)
+    bound = numerical_recipes(values.max(initial=0.0), *columns.shape)
     return np.asfortranarray(left[:, values > bound])
 
 

@@ -1,4 +1,4 @@
-"""The tangent of a deep net: the derivative D of all outputs with respect to all weights, from its patterns.
+"""D of Theorem 1 of "Effect of Depth and Width on Local Minima": the derivative of all outputs by all weights.
 
 With Φ^(l) the features, Λ^(l) the slopes and G^(l)[i, c, b] = ∂ŷ_ic/∂z^(l)_ib, the row (i, c) of D holds
 G^(l)[i, c, b] Φ^(l−1)[i, a] at the weight (a, b) of layer l. Columns go by layer, then by unit b, then by input a.
@@ -167,7 +167,7 @@ class Tangent(NamedTuple):
 
 
 def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
-    """Return the tangent of a net with positively homogeneous activations.
+    """Lemma 1: return the tangent of a net with positively homogeneous activations, for which vec Ŷ = D^(l) vec W^(l).
 
     Raises:
         ValueError: biases or shapes that do not chain, no hidden layer, a smooth activation, non-finite values,
@@ -199,17 +199,17 @@ def tangent(params: Params, x: HostArray, activation: Activations) -> Tangent:
     shared = _largest(above, outputs)
     sensitivities, sensitivity_exponents = _backwards(hosts, slopes)
     return Tangent(
-        tuple(hosts),
-        features,
-        before,
-        slopes,
-        sensitivities,
-        np.ldexp(outputs, above - shared),
-        shared,
-        sum(int(np.sum(z == 0)) for z in before),
-        kinks,
-        exponents,
-        sensitivity_exponents,
+        weights=tuple(hosts),
+        features=features,
+        preactivations=before,
+        slopes=slopes,
+        sensitivities=sensitivities,
+        outputs=np.ldexp(outputs, above - shared),
+        output_exponent=shared,
+        zeros=sum(int(np.sum(z == 0)) for z in before),
+        kinks=kinks,
+        feature_exponents=exponents,
+        sensitivity_exponents=sensitivity_exponents,
     )
 
 

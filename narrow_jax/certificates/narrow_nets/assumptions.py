@@ -1,15 +1,17 @@
-"""What the theorems of "When Expressivity Meets Trainability" ask of data, width and activation, one by one."""
+"""Assumptions 1 to 3 of "When Expressivity Meets Trainability": data, width and activation, audited one by one."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from narrow_jax import _checks, activations
+from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
-from narrow_jax.certificates.narrow_nets.samples import distinct
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
+from narrow_jax.jacobian import width_for_rank
 from narrow_jax.linalg import equilibrated, numerical_rank
 
 HOLDS, FAILS, UNKNOWN = "holds", "fails", "cannot be checked"
@@ -43,8 +45,8 @@ class Assumptions(NamedTuple):
     width_needed: int
 
 
-def assumptions(x: Any, y: Any, width: int, activation: str | Activation = "tanh") -> Assumptions:
-    """Assumptions 1 to 3, audited: width, activation, data.
+def assumptions(x: HostArray, y: HostArray, width: int, activation: str | Activation = "tanh") -> Assumptions:
+    """Assumptions 1, 2 and 3, audited: width, activation, data.
 
     Args:
         x: data, (n, d).
@@ -72,12 +74,12 @@ def assumptions(x: Any, y: Any, width: int, activation: str | Activation = "tanh
     _checks.count("width", width)
     x, y = _checks.real_data(x, y)
     rank = numerical_rank(x)
-    needed = 2 * max(math.ceil(x.shape[0] * y.shape[1] / max(rank, 1)), y.shape[1])
+    needed = width_for_rank(max(rank, 1), *y.shape)
     checks = (*_width(x, y, width, rank, needed), *_activation(sigma), *_data(x, y, rank))
     failing = [check.assumption for check in checks if check.verdict == FAILS]
     unknown = [check.assumption for check in checks if check.verdict == UNKNOWN]
     reason = f"fails: {'; '.join(failing)}" if failing else f"cannot be checked: {'; '.join(unknown)}"
-    return Assumptions(not failing, reason, checks, rank, needed)
+    return Assumptions(holds=not failing, reason=reason, checks=checks, rank=rank, width_needed=needed)
 
 
 def _said(assumption: str, holds: bool, evidence: str) -> Check:
@@ -115,7 +117,7 @@ def _activation(sigma: Activation) -> tuple[Check, ...]:
 
 
 def _data(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[Check, ...]:
-    found = distinct(x, y)
+    found = distinct_samples(x, y)
     repeated = f"{len(found.repeated)} repeated, such as {found.repeated[0]}" if found.repeated else ""
     zero = np.flatnonzero(~x.any(axis=1))
     constant = int(np.sum(np.all(x == x[0], axis=0))) if len(x) > 1 else 0

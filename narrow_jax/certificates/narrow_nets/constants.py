@@ -1,4 +1,4 @@
-"""Rigorous constants of a one-hidden-layer net on its data, in float64 with rounding included.
+"""Constants of Theorems 1 and 2 of "When Expressivity Meets Trainability", in float64 with rounding included.
 
 All are upper bounds, rounded outward by ``linalg.rounding``: 0 only where that is exact, at least the smallest normal
 number where they underflow, infinity where nothing is known. To be called with x64 on.
@@ -7,25 +7,15 @@ number where they underflow, infinity where nothing is known. To be called with 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.linalg import host
 from narrow_jax.linalg import rounding as fl
-
-RANGE = 2.0**-400, 2.0**200
-"""The largest entries of x, w and v have to lie within: their products must neither overflow nor vanish."""
-
-
-def in_range(*arrays: Any) -> bool:
-    """Return whether products of these arrays stay clear of over- and underflow; an array of zeros does."""
-    sizes = [float(np.max(np.abs(array), initial=0.0)) for array in arrays]
-    return all(size == 0 or RANGE[0] <= size <= RANGE[1] for size in sizes)
 
 
 def input_norm(x: Float[np.ndarray, "n d"]) -> float:
@@ -50,20 +40,27 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
     return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
 
 
-def row_norm(v: Float[np.ndarray, "h k"]) -> float:
-    """Return a bound of max_j ‖v_j,:‖₂."""
-    v, exponent = fl.unit(v)  # no square over- or underflows
-    largest = float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)))
-    return fl.product_up(largest, 1 + fl.gamma(v.shape[1] + 4), exponent=exponent)
-
-
 def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation) -> float:
     """Return L with ‖J(w; v) − J(w'; v)‖₂ ≤ L‖w − w'‖_F: S₂ max_j‖v_j,:‖ √λ_max(Σ‖x_i‖² x_i x_iᵀ).
 
     Proof. Row block i of the difference maps P to Σ_j v_j δ_ij x_iᵀp_j with |δ_ij| ≤ S₂|x_iᵀ(w_j − w'_j)|; by
     Cauchy–Schwarz its norm is at most S₂ max‖v_j‖ ‖(w − w')ᵀx_i‖ ‖Pᵀx_i‖, the first of which is at most ‖w − w'‖‖x_i‖.
+
+    Args:
+        v: outer weights.
+        inputs: ``input_norm``.
+        activation: with its S₂ = sup|σ''|.
     """
-    return fl.product_up(activation.sup_second_derivative, row_norm(v), inputs)
+    v, exponent = fl.unit(v)  # no square over- or underflows
+    largest = float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)))
+    rows = fl.product_up(largest, 1 + fl.gamma(v.shape[1] + 4), exponent=exponent)
+    return fl.product_up(activation.sup_second_derivative, rows, inputs)
+
+
+def check_outputs(y: HostArray, v: HostArray) -> None:
+    """Require one column of labels an output."""
+    if y.shape[1] != v.shape[1]:
+        raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
 
 
 def unbounded(activation: Activation) -> str:
@@ -73,7 +70,7 @@ def unbounded(activation: Activation) -> str:
     return f"σ' of {activation.name} jumps: J is not Lipschitz"
 
 
-def distance(w: Any, center: Any) -> float:
+def distance(w: HostArray, center: HostArray) -> float:
     """Return a bound of ‖w − w⁰‖_F, 0 where they are equal."""
     with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
         gap = np.asarray(w, float) - np.asarray(center, float)
@@ -83,17 +80,20 @@ def distance(w: Any, center: Any) -> float:
     return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
 
 
-def residual(params: Any, x: Any, y: Any, activation: Activation) -> tuple[float, float]:
-    """Return (‖y − f‖ as computed, a bound of what rounding adds to it) for the pairwise net.
+def residual(params: Params, x: HostArray, y: HostArray, activation: Activation) -> tuple[float, float]:
+    """Return (‖y − f‖ as computed, a bound of what rounding adds to it) for the pairwise net (6).
 
     z = XW by slices with error e_z, σ by operations with a stated error c, products by γ:
     |δf| ≤ Σ_j |v_j| (Lip e_z + cu(1 + |z|) for both halves) + γ_{h+2} Σ_j |v_j||σ₊ − σ₋|.
+    Nothing is proven where products of w, v and x could over- or underflow.
     """
     if activation.value is None:
         return float("nan"), float("inf")
     w, v = params["w"], params["v"]
     computed, rounding, largest = _residual(w, v, x, y, activation)
-    proven = float(largest) + 2 < activation.derivative_range and in_range(w, v, x)
+    sizes = [float(np.max(np.abs(factor), initial=0.0)) for factor in (w, v, x)]
+    carried = all(size == 0 or 2.0**-400 <= size <= 2.0**200 for size in sizes)
+    proven = float(largest) + 2 < activation.derivative_range and carried
     return float(computed), float(rounding) if proven and np.isfinite(rounding) else float("inf")
 
 

@@ -1,5 +1,6 @@
-"""Problem (7) in its natural coordinates: ŵ = (w − w⁰)/s, v̂ = s·v with s = min(ε, 1), flattened to one vector θ̂.
+"""Problem (7) of "When Expressivity Meets Trainability", in its natural coordinates.
 
+ŵ = (w − w⁰)/s, v̂ = s·v with s = min(ε, 1), flattened to one vector θ̂:
 minimise ½‖y − f(w; v)‖² over the ball ‖w − w⁰‖ ≤ ε and the cone {v ≥ ζ, max v/min v ≤ κ}. Both sets are convex: θ̂ is
 a KKT point if and only if θ̂ = P(θ̂ − ∇̂). The standard net with a ball is the same problem with free v.
 """
@@ -9,15 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, jacobian, projections
-from narrow_jax._typing import Array, ArrayLike, Float
+from narrow_jax._typing import Array, ArrayLike, Float, HostArray, Params
 from narrow_jax.activations import Activation
+from narrow_jax.certificates.narrow_nets.constants import check_outputs
 from narrow_jax.jacobian import weights
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import standard_apply
@@ -64,7 +65,7 @@ class Constrained:
         size = self.w0.size
         return point[:size].reshape(self.w0.shape), point[size:].reshape(self.v0.shape)
 
-    def point(self, params: Any) -> Point:
+    def point(self, params: Params) -> Point:
         """Return θ̂ of these weights.
 
         Raises:
@@ -159,15 +160,15 @@ def _difference(activation: Activation, z: Array, gap: Array) -> Array:
 
 
 def constrained(
-    center: Any,
-    x: Any,
-    y: Any,
+    center: Params,
+    x: HostArray,
+    y: HostArray,
     radius: float,
     zeta: float | None,
     kappa: float,
     activation: Activation,
 ) -> Constrained:
-    """Return the problem, its input checked; x64 has to be on. The shape of v tells the net.
+    """Return problem (7), its input checked; x64 has to be on. The shape of v tells the net.
 
     Raises:
         ValueError: a center without the leaves w and v, shapes that do not fit, no sample, non-finite values, ε < 0,
@@ -182,12 +183,19 @@ def constrained(
     w, v = weights(center, "center")
     paired = v.shape[0] != w.shape[1]
     (jacobian.pairwise if paired else jacobian.standard)({"w": w, "v": v}, x, activation)
-    if y.shape[1] != v.shape[1]:
-        raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
-    data = [jnp.asarray(array, jnp.float64) for array in (x, y, w, v)]
-    bound, ratio = jnp.asarray(radius, jnp.float64), jnp.asarray(kappa, jnp.float64)
-    cone = None if zeta is None else jnp.asarray(zeta, jnp.float64)
-    return Constrained(data[0], data[1], data[2], data[3], bound, cone, ratio, activation, paired)
+    check_outputs(y, v)
+    data, labels, w0, v0 = (jnp.asarray(array, jnp.float64) for array in (x, y, w, v))
+    return Constrained(
+        x=data,
+        y=labels,
+        w0=w0,
+        v0=v0,
+        radius=jnp.asarray(radius, jnp.float64),
+        zeta=None if zeta is None else jnp.asarray(zeta, jnp.float64),
+        kappa=jnp.asarray(kappa, jnp.float64),
+        activation=activation,
+        paired=paired,
+    )
 
 
 @jax.jit

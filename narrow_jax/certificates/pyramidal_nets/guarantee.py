@@ -1,4 +1,4 @@
-"""What a theorem of linear convergence guarantees for one step size, in logarithms."""
+"""Equations (7) and (9) of "Global Convergence of Deep Networks": linear convergence for one step size."""
 
 from __future__ import annotations
 
@@ -36,10 +36,20 @@ class Guarantee(NamedTuple):
     initial_loss: float
     radii: tuple[float, ...]
 
+    def judged(self, learning_rate: float | None, missing: list[str], bound: str) -> Guarantee:
+        """Return the verdict for a step size, by default the largest certified, given what else is missing."""
+        largest = power10_down(self.log10_max_learning_rate)
+        eta = largest if learning_rate is None else learning_rate
+        if eta <= 0 and not missing:
+            missing = [f"no step is certified: {bound} is below the smallest number"]
+        elif eta > largest:
+            missing = [*missing, f"the step {eta:.3g} is not below {bound} = {largest:.3g}"]
+        return self._replace(holds=not missing, reason="; ".join(missing) or self.reason, learning_rate=eta)
+
     @property
     def log10_rate(self) -> float:
         """Return log10 of ηα, the share of the loss that a step removes, rounded down."""
-        return _sum(log10(self.learning_rate), self.log10_alpha, -fl.SLACK)
+        return _total(log10(self.learning_rate), self.log10_alpha, -fl.SLACK)
 
     @property
     def log_factor(self) -> float:
@@ -58,7 +68,7 @@ class Guarantee(NamedTuple):
         """Return (1 − ηα)^{k/2} D, the bound (9) at step k, rounded up."""
         if step * self.log_factor == 0:
             return power10(self.log10_distance)
-        return power10(_sum(self.log10_distance, step / 2 * self.log_factor / math.log(10), fl.SLACK))
+        return power10(_total(self.log10_distance, step / 2 * self.log_factor / math.log(10), fl.SLACK))
 
     def steps_to(self, loss: float) -> float:
         """Return the smallest k at which the bound is at most ``loss``; infinity if that is beyond 1e308."""
@@ -72,7 +82,7 @@ class Guarantee(NamedTuple):
         return float(math.ceil(steps)) if math.isfinite(steps) else math.inf
 
 
-def _sum(a: float, b: float, slack: float) -> float:
+def _total(a: float, b: float, slack: float) -> float:
     """Return a + b, moved by its rounding: up for a positive slack, down for a negative one."""
     return a + b + slack * (abs(a) + abs(b)) if math.isfinite(a + b) else a + b
 
@@ -102,15 +112,6 @@ def power10_down(exponent: float) -> float:
         (True, 0.0, True)
     """
     return 10.0 ** min(exponent, LARGEST) * (1 - fl.SLACK) if exponent >= SMALLEST else 0.0
-
-
-def step_defects(step: float, largest: float, bound: str) -> list[str]:
-    """Return why a step size is not certified, ``largest`` being the largest that is."""
-    if step > 0 and step <= largest:
-        return []
-    if step > 0:
-        return [f"the step {step:.3g} is not below {bound} = {largest:.3g}"]
-    return [f"no step is certified: {bound} is below the smallest number"]
 
 
 def log10_sum(exponents: list[float]) -> float:

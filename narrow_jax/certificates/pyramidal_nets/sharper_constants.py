@@ -1,4 +1,7 @@
-"""Theorem 3.2 with constants from norms measured at the start; docs/pyramidal.md has the proof."""
+"""Theorem 3.2 of "Global Convergence of Deep Networks", sharper: from norms measured at the start.
+
+docs/pyramidal.md has the proof.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,8 @@ from narrow_jax.certificates.pyramidal_nets.guarantee import (
     Guarantee,
     log10,
     log10_sum,
-    power10_down,
-    step_defects,
 )
-from narrow_jax.certificates.pyramidal_nets.start import Start
+from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms
 from narrow_jax.linalg import rounding as fl
 
 ROUNDS = 2000
@@ -39,8 +40,8 @@ class Envelope(NamedTuple):
     curvature: float
 
 
-def envelope(start: Start, sigma: Activation, radii: tuple[float, ...]) -> Envelope:
-    """Return the bounds over the product of balls ‖W_l − W_l⁰‖_F ≤ r_l."""
+def envelope(start: StartNorms, sigma: Activation, radii: tuple[float, ...]) -> Envelope:
+    """Lemmas 4.1 and 4.2, sharper: return the bounds over the product of balls ‖W_l − W_l⁰‖_F ≤ r_l."""
     up = fl.product_up  # of factors that are not 0 the product is not 0
     norms = [norm + radius for norm, radius in zip(start.norms, radii, strict=True)]
     features, moved, product = [start.features[0]], [0.0], start.x_frobenius
@@ -61,12 +62,12 @@ def envelope(start: Start, sigma: Activation, radii: tuple[float, ...]) -> Envel
     return Envelope(fl.product_down(smallest, smallest), layers, tangent, curvature)
 
 
-def travelled(start: Start, bounds: Envelope) -> tuple[float, ...]:
+def travelled(start: StartNorms, bounds: Envelope) -> tuple[float, ...]:
     """Return (2/α)‖∂f_L/∂W_l‖ √(2Φ(θ_0)): how far descent can go while the bounds hold."""
     return tuple(fl.product_up(2.0, start.residual, layer, over=bounds.alpha) for layer in bounds.layer)
 
 
-def closed_radii(start: Start, sigma: Activation) -> tuple[tuple[float, ...], bool]:
+def closed_radii(start: StartNorms, sigma: Activation) -> tuple[tuple[float, ...], bool]:
     """Return the smallest radii that descent provably cannot leave, and whether there are any.
 
     r ← (1 + INFLATION)·travelled(r) rises from 0 to its least fixed point; any r with travelled(r) ≤ r serves.
@@ -82,27 +83,26 @@ def closed_radii(start: Start, sigma: Activation) -> tuple[tuple[float, ...], bo
     return radii, False
 
 
-def guarantee(start: Start, sigma: Activation, learning_rate: float | None, missing: list[str]) -> Guarantee:
+def guarantee(
+    start: StartNorms, sigma: Activation, learning_rate: float | None, missing: list[str]
+) -> Guarantee:
     """Return what is proven with α, Q and D over the smallest balls that gradient descent cannot leave."""
     radii, stays = closed_radii(start, sigma)
     bounds = envelope(start, sigma, radii)
     alpha, residual, jacobian = map(log10, (bounds.alpha, start.residual, bounds.jacobian))
     q = log10_sum([2 * jacobian, log10(bounds.curvature) + residual])
     step = min(-alpha, -q) - SLACK
-    largest = power10_down(step)
-    eta = largest if learning_rate is None else learning_rate
     if not missing and not stays:
         missing = ["there are no balls around the start that descent provably stays in: Φ(θ_0) is too large"]
-    if eta > 0 or not missing:
-        missing = [*missing, *step_defects(eta, largest, "min(1/α, 1/Q)")]
-    return Guarantee(
-        holds=not missing,
-        reason="; ".join(missing) or "descent stays in the balls, and the step is below min(1/α, 1/Q)",
+    found = Guarantee(
+        holds=False,
+        reason="descent stays in the balls, and the step is below min(1/α, 1/Q)",
         log10_alpha=alpha - SLACK,
         log10_q=q + SLACK,
         log10_distance=log10(2) + residual + jacobian - alpha + SLACK,
         log10_max_learning_rate=step,
-        learning_rate=eta,
+        learning_rate=0.0,
         initial_loss=fl.product_up(0.5, start.residual, start.residual),
         radii=radii,
     )
+    return found.judged(learning_rate, missing, "min(1/α, 1/Q)")

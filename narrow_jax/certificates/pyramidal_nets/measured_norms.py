@@ -1,4 +1,4 @@
-"""What the theorems of pyramidal nets ask of a start: norms and singular values, rounded to the safe side."""
+"""What Theorem 3.2 of "Global Convergence of Deep Networks" asks of a start: norms, rounded to the safe side."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ EVALUATION = 64
 """σ is taken to be evaluated within that many units 2⁻⁵³ of |z|; the tests find fewer than 8 for activation (2)."""
 
 
-class Start(NamedTuple):
-    """The numbers of a net at θ_0 on its data.
+class StartNorms(NamedTuple):
+    """The norms and singular values of a net at θ_0 on its data, which (3) to (9) are made of.
 
     Fields:
         samples: N.
@@ -43,8 +43,28 @@ class Start(NamedTuple):
     x_frobenius: float
     residual: float
 
+    @classmethod
+    def of(cls, params: Params, x: HostArray, y: HostArray, activation: Activation) -> StartNorms:
+        """Return them, in float64 on the host, whatever the dtype of params and data."""
+        weights = [in_float64(w) for w in models.mlp_layers(params)]
+        x, y = in_float64(x), in_float64(y)
+        bounds = [extremes(w) for w in weights]
+        norms = tuple(bound.largest for bound in bounds)
+        layers, errors = forward(weights, norms, x, activation)
+        spectra = [_extremes(layer) for layer in layers[:-1]]
+        return cls(
+            samples=len(x),
+            widths=(x.shape[1], *(w.shape[1] for w in weights)),
+            norms=norms,
+            smallest=tuple(bound.smallest for bound in bounds),
+            features=tuple(s.largest + error for s, error in zip(spectra, errors, strict=False)),
+            lambda_f=max(0.0, spectra[1].smallest - errors[1]),
+            x_frobenius=host.norm_up(x),
+            residual=_residual(layers[-1], errors[-1], y),
+        )
 
-def check(params: Params, x: HostArray, y: HostArray) -> None:
+
+def check_start(params: Params, x: HostArray, y: HostArray) -> None:
     """Require a net without biases of at least two layers, and finite data that fit it.
 
     Raises:
@@ -66,29 +86,9 @@ def check(params: Params, x: HostArray, y: HostArray) -> None:
         _checks.finite(name, values)
 
 
-def exactly(array: HostArray) -> np.ndarray:
-    """Return the array in float64: every floating dtype fits."""
+def in_float64(array: HostArray) -> np.ndarray:
+    """Return the array in float64, which holds every floating dtype."""
     return np.asarray(array).astype(np.float64)
-
-
-def measure(params: Params, x: HostArray, y: HostArray, activation: Activation) -> Start:
-    """Return the numbers of the start, in float64 on the host, whatever the dtype of params and data."""
-    weights = [exactly(w) for w in models.mlp_layers(params)]
-    x, y = exactly(x), exactly(y)
-    bounds = [extremes(w) for w in weights]
-    norms = tuple(bound.largest for bound in bounds)
-    layers, errors = forward(weights, norms, x, activation)
-    spectra = [_extremes(layer) for layer in layers[:-1]]
-    return Start(
-        samples=len(x),
-        widths=(x.shape[1], *(w.shape[1] for w in weights)),
-        norms=norms,
-        smallest=tuple(bound.smallest for bound in bounds),
-        features=tuple(s.largest + error for s, error in zip(spectra, errors, strict=False)),
-        lambda_f=max(0.0, spectra[1].smallest - errors[1]),
-        x_frobenius=host.norm_up(x),
-        residual=residual(layers[-1], errors[-1], y),
-    )
 
 
 def _extremes(layer: np.ndarray) -> Extremes:
@@ -96,7 +96,7 @@ def _extremes(layer: np.ndarray) -> Extremes:
     return extremes(layer) if np.isfinite(layer).all() else Extremes(0.0, math.inf)
 
 
-def residual(output: np.ndarray, error: float, y: np.ndarray) -> float:
+def _residual(output: np.ndarray, error: float, y: np.ndarray) -> float:
     """Return an upper bound of √(2Φ) = ‖F_L − Y‖_F from the computed F_L and its error; it may be infinite."""
     with np.errstate(over="ignore"):
         gap = output - y
@@ -130,43 +130,17 @@ def evaluate(z: np.ndarray, activation: Activation) -> np.ndarray:
         return np.asarray(_evaluate(jnp.asarray(z), activation))
 
 
-def evaluation_defects(activation: Activation) -> list[str]:
-    """Return what shows that σ(0) is not 0, or that σ is not evaluated within EVALUATION units, unit by unit."""
-    return [text for unit in activation.units or (activation,) for text in _defects(unit)]
-
-
-@functools.cache
-def _defects(activation: Activation) -> tuple[str, ...]:
-    """Return what contradicts the evaluation of one σ.
-
-    |σ(z + h) − 2σ(z) + σ(z − h)| ≤ βh² + EVALUATION·u(|z + h| + 2|z| + |z − h|) at h = 2⁻²⁰|z|, |z| = 2⁻³⁰ … 2⁷, which
-    what is computed in float32, or with jumps, breaks.
-    """
-    z = np.outer(2.0 ** np.arange(-30, 8), 1 + np.arange(8) / 8).ravel()
-    z = np.concatenate([z, -z])
-    h = np.abs(z) * 2.0**-20
-    values = evaluate(np.stack([z - h, z, z + h, np.zeros_like(z)]), activation)
-    at_zero, bent = float(values[3, 0]), np.abs(values[0] - 2 * values[1] + values[2])
-    allowed = activation.sup_second_derivative * h**2 + 4.01 * EVALUATION * fl.UNIT * np.abs(z)
-    broken = {
-        f"Assumption 2.2 (ii): σ(0) = {at_zero:g} is not 0 for {activation.name}": at_zero != 0,
-        f"{activation.name} is not evaluated within {EVALUATION} units 2⁻⁵³ of |z|: compute it in float64, "
-        "without casts": values.dtype != np.float64 or not np.all(bent <= allowed),
-    }
-    return tuple(text for text, is_broken in broken.items() if is_broken)
-
-
 def unmoved(params: Params, x: HostArray, y: HostArray, activation: Activation, step: float) -> float:
     """Return the share of the weights with a gradient that one step leaves bit for bit as they are."""
     with jax.enable_x64(True):
-        weights = {name: jnp.asarray(exactly(w)) for name, w in params.items()}
-        data = jnp.asarray(exactly(x)), jnp.asarray(exactly(y))
+        weights = {name: jnp.asarray(in_float64(w)) for name, w in params.items()}
+        data = jnp.asarray(in_float64(x)), jnp.asarray(in_float64(y))
         gradient = _gradient(weights, *data, activation)
     still = moving = 0
     for name, w in params.items():
         with np.errstate(over="ignore", invalid="ignore"):
             before, change = np.asarray(w), step * np.asarray(gradient[name])
-            after = (exactly(before) - change).astype(before.dtype)
+            after = (in_float64(before) - change).astype(before.dtype)
         still += int(np.count_nonzero((change != 0) & (after == before)))
         moving += int(np.count_nonzero(change))
     return still / moving if moving else 0.0

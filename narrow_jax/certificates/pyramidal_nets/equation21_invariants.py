@@ -1,27 +1,46 @@
-"""The invariants (21) of the proof of Theorem 3.2, followed along training."""
+"""Equation (21) of "Global Convergence of Deep Networks": the invariants of the proof, followed along training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import enum
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from narrow_jax import _checks, activations, models
 from narrow_jax._typing import Array, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.certificates.pyramidal_nets.start import EVALUATION
-from narrow_jax.certificates.pyramidal_nets.theorem3_2 import PyramidalCertificate
+from narrow_jax.certificates.pyramidal_nets.measured_norms import EVALUATION
+from narrow_jax.certificates.pyramidal_nets.theorem3_2_convergence import PyramidalCertificate
 from narrow_jax.monitors import Monitor
 
 NAME = "broken_invariant"
 LAYERS = 1000
 """A code is a multiple of this for the kind of invariant, plus the layer where there is one."""
 
-KINDS = ("σ_min(W_{}) ≥ λ/2", "‖W_{}‖ ≤ (3/2)λ̄", "σ_min(F_1) ≥ λ_F/2", "Φ ≤ (1 − ηα₀)^r Φ(θ_0)")
-SMALLEST, LARGEST, FEATURES, LOSS = (LAYERS * kind for kind in range(1, 5))
+
+class Invariant(enum.Enum):
+    """What (21) keeps, in the order in which a record names it; the layer goes where the braces are."""
+
+    SMALLEST = "σ_min(W_{}) ≥ λ/2"
+    LARGEST = "‖W_{}‖ ≤ (3/2)λ̄"
+    FEATURES = "σ_min(F_1) ≥ λ_F/2"
+    LOSS = "Φ ≤ (1 − ηα₀)^r Φ(θ_0)"
+
+    @property
+    def code(self) -> int:
+        """Return what is recorded where it is broken, but for the layer."""
+        return LAYERS * (1 + list(Invariant).index(self))
+
+    @classmethod
+    def named(cls, code: int) -> str:
+        """Return the invariant, with its layer, that was recorded as this code."""
+        kind, layer = divmod(code, LAYERS)
+        return list(cls)[kind - 1].value.format(layer)
 
 
 class Broken(NamedTuple):
@@ -47,7 +66,7 @@ class _Watch(NamedTuple):
 
 
 class PyramidalInvariants(Monitor):
-    """σ_min(W_l) ≥ λ_l/2, ‖W_l‖ ≤ (3/2)λ̄_l, σ_min(F_1) ≥ λ_F/2 and Φ(θ_r) ≤ (1 − ηα₀)^r Φ(θ_0), as (21) has them.
+    """σ_min(W_l) ≥ λ_l/2, ‖W_l‖ ≤ (3/2)λ̄_l, σ_min(F_1) ≥ λ_F/2 and Φ(θ_r) ≤ (1 − ηα₀)^r Φ(θ_0): (21).
 
     Records 0 while all hold, else a code of the first that is broken, in that order: ``first_broken`` reads it.
     While no layer has left the ball that the proof keeps it in, Weyl's inequality gives the first three, and a record
@@ -105,8 +124,7 @@ class PyramidalInvariants(Monitor):
         (broken,) = np.nonzero(codes)
         if not broken.size:
             return None
-        kind, layer = divmod(int(codes[broken[0]]), LAYERS)
-        return Broken(KINDS[kind - 1].format(layer), int(history["step"][broken[0]]))
+        return Broken(Invariant.named(int(codes[broken[0]])), int(history["step"][broken[0]]))
 
 
 def _begin(
@@ -128,7 +146,7 @@ def _begin(
     )
 
 
-def _above(values: Any, dtype: Any) -> Array:
+def _above(values: float | Sequence[float] | np.ndarray, dtype: DTypeLike) -> Array:
     """Return upper limits in the dtype of the weights, rounded up: never 0, infinite beyond its largest number."""
     limits = jnp.finfo(dtype)
     with np.errstate(over="ignore"):
@@ -136,7 +154,7 @@ def _above(values: Any, dtype: Any) -> Array:
         return jnp.asarray(np.asarray(raised).astype(dtype))
 
 
-def _below(values: Any, dtype: Any) -> Array:
+def _below(values: float | Sequence[float] | np.ndarray, dtype: DTypeLike) -> Array:
     """Return lower limits, and radii within which nothing need be computed, rounded down."""
     limits = jnp.finfo(dtype)
     lowered = np.minimum(values, float(limits.max)) * (1 - float(limits.eps))
@@ -157,7 +175,7 @@ def _look(sigma: Activation, every: int, watch: _Watch, params: Params, x: HostA
     step = jnp.maximum((watch.records - 1) * every + 1, 0).astype(watch.root.dtype)
     root, rounding = _residual(sigma, weights, x, watch)
     falls = root <= watch.root * jnp.exp(step / 2 * watch.log_factor) + rounding
-    code = jnp.where(spectral > 0, spectral, jnp.where(falls, 0, LOSS)).astype(jnp.int32)
+    code = jnp.where(spectral > 0, spectral, jnp.where(falls, 0, Invariant.LOSS.code)).astype(jnp.int32)
     return watch._replace(records=watch.records + 1), code
 
 
@@ -167,18 +185,18 @@ def _spectral(watch: _Watch, weights: list[Array], features: Array) -> Array:
     values = [jnp.linalg.svd(w, full_matrices=False, compute_uv=False) for w in weights]
     code = jnp.zeros((), jnp.int32)
     smallest = jnp.linalg.svd(features, full_matrices=False, compute_uv=False)[-1]
-    code = jnp.where(smallest < watch.lambda_f, FEATURES, code)
+    code = jnp.where(smallest < watch.lambda_f, Invariant.FEATURES.code, code)
     for layer in range(len(weights), 0, -1):  # the first layer has the last word
         broken = values[layer - 1][0] > watch.largest[layer - 1]
-        code = jnp.where(broken, LARGEST + layer, code)
+        code = jnp.where(broken, Invariant.LARGEST.code + layer, code)
     for layer in range(len(weights), 2, -1):
         broken = values[layer - 1][-1] < watch.smallest[layer - 1]
-        code = jnp.where(broken, SMALLEST + layer, code)
+        code = jnp.where(broken, Invariant.SMALLEST.code + layer, code)
     return code.astype(jnp.int32)
 
 
 def _residual(sigma: Activation, weights: list[Array], x: Array, watch: _Watch) -> tuple[Array, Array]:
-    """Return ‖F_L − Y‖ and a bound of its rounding, as ``certificates.start.forward`` has it."""
+    """Return ‖F_L − Y‖ and a bound of its rounding, as ``measured_norms.forward`` has it."""
     unit = jnp.finfo(watch.root.dtype).eps / 2
     layer, error = x, jnp.zeros_like(watch.root)
     for index, (w, norm) in enumerate(zip(weights, watch.largest, strict=True), start=1):

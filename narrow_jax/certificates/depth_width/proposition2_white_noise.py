@@ -1,4 +1,4 @@
-"""Proposition 2: the loss of local minima of a one-hidden-layer net on white noise, predicted and simulated."""
+"""Proposition 2 of "Effect of Depth and Width on Local Minima": loss on white noise, predicted and simulated."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def white_noise_loss(
     with jax.enable_x64(True):
         data = np.asarray(jax.random.normal(key_data, (trials, n, inputs + 1)))
         orders = np.asarray(jax.random.uniform(key_rows, (subsets, n))).argsort(axis=1)
-    losses, ranks = (np.array(column) for column in zip(*(_loss(slopes, xy) for xy in data), strict=True))
+    draws = [loss_and_rank(slopes, xy) for xy in data]
+    losses, ranks = map(np.array, zip(*draws, strict=True))
     halves = (data[:, :, -1] ** 2).sum(axis=1) / 2
     factor = (1 + 6 * math.sqrt(t / n)) * (n - rank) / n
     tall = inputs * m < n  # then Λ_I has to be injective: its m-th singular value counts, 0 where |I| < m
@@ -110,8 +111,8 @@ def white_noise_loss(
     delta = delta or (0.0 if deficient else smallest)
     mean, error = float(losses.mean()), float(losses.std(ddof=1) / math.sqrt(trials))
     predicted = (n - rank) / 2
-    as_predicted = bool((ranks == rank).all())
     near = abs(mean - predicted) <= 3 * error + 1e-9 * n
+    refuted = smallest < delta or not delta or np.abs(slopes).max() > 1
     size_condition, failure = _sizes(n, m, inputs, delta)
     return WhiteNoiseLoss(
         rank=rank,
@@ -125,10 +126,8 @@ def white_noise_loss(
         size_condition=size_condition,
         delta=delta,
         smallest_singular_value=smallest,
-        pattern_condition="refuted"
-        if smallest < delta or not delta or np.abs(slopes).max() > 1
-        else "not verified",
-        holds=as_predicted and near,
+        pattern_condition="refuted" if refuted else "not verified",
+        holds=bool((ranks == rank).all()) and near,
         reason=(
             f"rank {rank} in {int((ranks == rank).sum())} of {trials} trials; mean {mean:.6g} ± {error:.2g}, "
             f"predicted {predicted:.6g}"
@@ -136,8 +135,8 @@ def white_noise_loss(
     )
 
 
-def _loss(slopes: np.ndarray, xy: np.ndarray) -> tuple[float, int]:
-    """Return L and rank D̃ for one draw of [X Y]."""
+def loss_and_rank(slopes: np.ndarray, xy: np.ndarray) -> tuple[float, int]:
+    """Lemma 5: return L = ½‖(I − P[D̃])Y‖² and rank D̃ for one draw of [X Y]."""
     x, y = xy[:, :-1], xy[:, -1]
     d = (slopes[:, :, None] * x[:, None, :]).reshape(len(x), -1)
     basis = orthonormal(d)

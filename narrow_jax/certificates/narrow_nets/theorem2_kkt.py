@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from narrow_jax import activations, jacobian, projections
+from narrow_jax._typing import HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
-from narrow_jax.certificates.narrow_nets.samples import distinct
-from narrow_jax.certificates.narrow_nets.theorem1 import nice_region
+from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import sigma_min
 
@@ -48,10 +49,10 @@ class KKT(NamedTuple):
 
 
 def natural_residual(
-    params: Any,
-    center: Any,
-    x: Any,
-    y: Any,
+    params: Params,
+    center: Params,
+    x: HostArray,
+    y: HostArray,
     radius: float,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
@@ -91,7 +92,7 @@ def natural_residual(
         return _measure(problem, params)[1]
 
 
-def _measure(problem: Constrained, params: Any) -> tuple[float, float]:
+def _measure(problem: Constrained, params: Params) -> tuple[float, float]:
     point = problem.point(params)
     loss, residual = measure(problem, point, start_gradient(problem))
     size = float(projections.l2_norm(problem.residuals(point)))
@@ -99,10 +100,10 @@ def _measure(problem: Constrained, params: Any) -> tuple[float, float]:
 
 
 def kkt(
-    params: Any,
-    center: Any,
-    x: Any,
-    y: Any,
+    params: Params,
+    center: Params,
+    x: HostArray,
+    y: HostArray,
     radius: float,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
@@ -121,8 +122,8 @@ def kkt(
         params, center, x, y, radius, zeta, kappa, activation: as for ``natural_residual``.
 
     Returns:
-        ``KKT``. For a standard net, for ε = 0 and for labels that contradict each other, only ``residual`` and ``loss``
-        say anything.
+        ``KKT``. Where the paper's (8) has a loss O(ε²), it proves the loss 0. For a standard net, for ε = 0 and for
+        labels that contradict each other, only ``residual`` and ``loss`` say anything.
 
     Raises:
         ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.
@@ -142,23 +143,35 @@ def kkt(
     with jax.enable_x64(True):
         problem = constrained(center, x, y, radius, zeta, kappa, sigma)
         loss, residual = _measure(problem, params)
-    radius, kappa = float(radius), float(kappa)  # beside a float32 NumPy would compare in float32
-    silent = _silence(problem)
-    if silent:
-        return KKT(False, silent, residual, loss, False, False, radius, 0.0, 0.0, math.inf)
-    rows = np.asarray(problem.x)
+    found = KKT(
+        holds=False,
+        reason=_silence(problem),
+        residual=residual,
+        loss=loss,
+        here=False,
+        everywhere=False,
+        radius=float(radius),  # beside a float32 NumPy would compare in float32
+        threshold=0.0,
+        sigma=0.0,
+        lipschitz=math.inf,
+    )
+    if found.reason:
+        return found
+    rows, kappa = np.asarray(problem.x), float(kappa)
     lower = float(sigma_min(jacobian.pairwise(params, rows, sigma)).lower)
     lipschitz = constants.lipschitz(np.asarray(params["v"], float), constants.input_norm(rows), sigma)
     start = {"w": np.asarray(problem.w0), "v": np.asarray(problem.v0)}
     region = nice_region(start, rows, sigma, y=np.asarray(problem.y))
     bounded = region.every_v and math.isfinite(kappa)
     threshold = fl.product_down(region.radius, over=1 + kappa / 2) if bounded else 0.0
-    here = fl.product_up(0.5, lipschitz, radius) < lower
-    everywhere = radius < threshold
-    reason = _verdict(sigma, here, everywhere, lower, lipschitz, radius, threshold)
-    return KKT(
-        here or everywhere, reason, residual, loss, here, everywhere, radius, threshold, lower, lipschitz
+    found = found._replace(
+        here=fl.product_up(0.5, lipschitz, found.radius) < lower,
+        everywhere=found.radius < threshold,
+        threshold=threshold,
+        sigma=lower,
+        lipschitz=lipschitz,
     )
+    return found._replace(holds=found.here or found.everywhere, reason=_reason(found, sigma))
 
 
 def _silence(problem: Constrained) -> str:
@@ -173,25 +186,16 @@ def _silence(problem: Constrained) -> str:
     elif not np.array_equal(w[:, :half], w[:, half:]):
         what = "the start is not mirrored"
     else:
-        return distinct(np.asarray(problem.x), np.asarray(problem.y)).clash
+        return distinct_samples(np.asarray(problem.x), np.asarray(problem.y)).clash
     return f"{what}: Theorem 2 does not speak of it"
 
 
-def _verdict(
-    sigma: Activation,
-    here: bool,
-    everywhere: bool,
-    lower: float,
-    lipschitz: float,
-    radius: float,
-    threshold: float,
-) -> str:
-    if everywhere:
-        return f"every KKT point has loss exactly 0: ε = {radius:.6g} < {threshold:.6g}"
-    if here:
-        return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {lower:.6g} > ½Lε = {lipschitz * radius / 2:.6g}"
-    if not math.isfinite(lipschitz):
+def _reason(found: KKT, sigma: Activation) -> str:
+    reach = found.lipschitz * found.radius / 2
+    if found.everywhere:
+        return f"every KKT point has loss exactly 0: ε = {found.radius:.6g} < {found.threshold:.6g}"
+    if found.here:
+        return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {found.sigma:.6g} > ½Lε = {reach:.6g}"
+    if not math.isfinite(found.lipschitz):
         return f"{constants.unbounded(sigma)} and the theorem does not apply"
-    return (
-        f"loss 0 is not proven: σ_min(J) ≥ {lower:.6g}, ½Lε = {lipschitz * radius / 2:.6g}; shrink the radius"
-    )
+    return f"loss 0 is not proven: σ_min(J) ≥ {found.sigma:.6g}, ½Lε = {reach:.6g}; shrink the radius"

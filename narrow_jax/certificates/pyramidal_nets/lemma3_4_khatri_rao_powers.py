@@ -1,4 +1,4 @@
-"""Hermite coefficients of an activation, and powers of Khatri–Rao type without forming them."""
+"""Lemma 3.4 and equation (16) of "Global Convergence of Deep Networks": Khatri–Rao powers and Hermite coefficients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REACH, _PANEL, _NODES = 13.0, 0.25, 16
 
 
 def hermite_coefficients(activation: str | Activation, count: int) -> np.ndarray:
-    """Return μ_r(σ) = E[σ(z)He_r(z)]/√(r!) for standard normal z, r = 0 … count − 1, to about 1e-14.
+    """Equation (16): return μ_r(σ) = E[σ(z)He_r(z)]/√(r!) for standard normal z, r = 0 … count − 1, to about 1e-14.
 
     By Gauss' rule on panels that shrink towards 0, with normalised Hermite functions: exact to rounding for an
     activation that is analytic apart from 0, up to a count of some hundreds.
@@ -65,7 +65,7 @@ def hermite_tail(activation: str | Activation, coefficients: np.ndarray) -> floa
 
 
 def khatri_rao_sigma_min(x: HostArray, power: int) -> float:
-    """Return σ_min(X^{*r}) over the rows: each row of X^{*r} is the r-fold Kronecker product of a row of X.
+    """Lemma 3.4: return σ_min(X^{*r}) over the rows; each row of X^{*r} is the r-fold Kronecker product of a row of X.
 
     (X^{*r})(X^{*r})ᵀ = (XXᵀ)^{∘r}, so that the N × d^r matrix is never formed. It is 0 where N exceeds C(d + r − 1, r),
     the number of different monomials, and where, with the rows scaled to one length, the eigenvalue is not above its

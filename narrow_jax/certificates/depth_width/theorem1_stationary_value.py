@@ -1,7 +1,8 @@
-"""Theorem 1: the loss that a deep net must have at every differentiable stationary point."""
+"""Theorem 1 of "Effect of Depth and Width on Local Minima": the loss at every differentiable stationary point."""
 
 from __future__ import annotations
 
+import enum
 import math
 from functools import partial
 from typing import NamedTuple
@@ -19,14 +20,30 @@ from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 
 METHODS = ("auto", "dense", "qr", "cholesky", "lsmr")
-STATUSES = {
-    "resolved": "the value is accurate to rounding, about eps·σ_max/σ_r of ½‖Y‖² with the columns of D normalised: the "
-    "three cutoffs agree on the rank, and a gap around them shows it",
-    "no_gap": "the three cutoffs agree on the rank, but no gap shows it: a singular value, or a row or column of D, is "
-    "within a factor of 1000 of them, so that rank and value may be those of rounding",
-    "cutoff_dependent": "the value is that of the asked cutoff; the others count another rank",
-    "estimate": "the value is an upper bound from an iteration that sees no rank; residual says how good",
-}
+
+
+class Status(enum.Enum):
+    """What the value is worth."""
+
+    resolved = (
+        "the value is accurate to rounding, about eps·σ_max/σ_r of ½‖Y‖² with the columns of D normalised: the "
+        "three cutoffs agree on the rank, and a gap around them shows it"
+    )
+    no_gap = (
+        "the three cutoffs agree on the rank, but no gap shows it: a singular value, or a row or column of D, is "
+        "within a factor of 1000 of them, so that rank and value may be those of rounding"
+    )
+    cutoff_dependent = "the value is that of the asked cutoff; the others count another rank"
+    estimate = "the value is an upper bound from an iteration that sees no rank; residual says how good"
+
+    @classmethod
+    def of(cls, spectrum: Spectrum | None) -> Status:
+        """Return that of a value with this spectrum of D."""
+        if spectrum is None:
+            return cls.estimate
+        if len(set(spectrum.ranks.values())) > 1:
+            return cls.cutoff_dependent
+        return cls.resolved if spectrum.resolved else cls.no_gap
 
 
 class StationaryValue(NamedTuple):
@@ -50,7 +67,7 @@ class StationaryValue(NamedTuple):
         kinks: those of them whose unit has an input that is not 0: where all inputs are 0, as behind dead units,
             the pre-activation stays 0 around θ.
         differentiable: whether there are no kinks.
-        method, status: how the value was found, and what it is worth (see ``STATUSES``).
+        method, status: how the value was found, and what it is worth (see ``Status``).
         residual: ‖Dᵀr‖/(‖D‖_F ‖Y‖), columns normalised, for the r with value = ½‖r‖²; 0 at the exact one.
         holds: whether the loss is the stationary value: differentiable, and gap ≤ tolerance·baseline.
         reason: why, or why not.
@@ -132,7 +149,8 @@ def stationary_value(
         (8.5, 8.0, 2, [2.5, 0.0])
 
     Reference:
-        "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 1 and appendix C.
+        "Effect of Depth and Width on Local Minima in Deep Learning", Theorem 1 (4.2), with one hidden layer
+        Proposition 1 (3.2), and appendix C.
     """
     _checks.choice("cutoff", cutoff, CUTOFFS)
     _checks.choice("method", method, METHODS)
@@ -149,7 +167,7 @@ def stationary_value(
     extremes: tuple[float | None, float | None] = (None, None)
     if isinstance(kept, Range):
         spectrum = kept.spectrum
-        units = _contributions(d, kept, target) if contributions else None
+        units = improvements(d, kept, target) if contributions else None
         extremes = _extremes(d, kept)
     return StationaryValue(
         loss=fl.half_square(off, t),
@@ -169,7 +187,7 @@ def stationary_value(
         kinks=d.kinks,
         differentiable=d.kinks == 0,
         method=method,
-        status=_status(spectrum),
+        status=Status.of(spectrum).name,
         residual=_relative_residual(d, rest, target),
         holds=d.kinks == 0 and stationary,
         reason=_reason(d, gap, stationary, tolerance),
@@ -194,14 +212,6 @@ def _gap_bound(gradient: np.ndarray, t: int, spectrum: Spectrum | None) -> float
     if spectrum is None:
         return None
     return fl.half_square(np.linalg.norm(gradient) / spectrum.sigma_r, t) if spectrum.sigma_r else 0.0
-
-
-def _status(spectrum: Spectrum | None) -> str:
-    if spectrum is None:
-        return "estimate"
-    if len(set(spectrum.ranks.values())) > 1:
-        return "cutoff_dependent"
-    return "resolved" if spectrum.resolved else "no_gap"
 
 
 def plan(d: Tangent) -> dict[str, int]:
@@ -253,8 +263,8 @@ def _cholesky_of_rows(d: Tangent) -> np.ndarray:
     return ranges.cholesky_qr(d.column_slabs, d.rows, ranges.REFINABLE, first=d.row_gram)
 
 
-def _contributions(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return ½‖P[N_k D_k]y‖² for each unit: block Gram–Schmidt in coordinates of the kept range.
+def improvements(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Lemma 3: return ½‖P[N_k D_k]y‖² for each unit: block Gram–Schmidt in coordinates of the kept range.
 
     With the threshold σ_r/(2√blocks) no direction of the range can fall between the blocks, so that the sum
     is ½‖P[D]y‖² whatever the spectrum.

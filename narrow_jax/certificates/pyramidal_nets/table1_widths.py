@@ -1,4 +1,4 @@
-"""How wide theorems want a net to be: Table 1, and the scaling (12) for LeCun's initialisation."""
+"""Table 1 and equation (12) of "Global Convergence of Deep Networks": how wide theorems want a net to be."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import numpy as np
 from narrow_jax import _checks, activations
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
+from narrow_jax.certificates.pyramidal_nets.constants import Constants
+from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import check_sphere, lambda_star
 from narrow_jax.certificates.pyramidal_nets.guarantee import log10
-from narrow_jax.certificates.pyramidal_nets.lambda_star import check_sphere, lambda_star
-from narrow_jax.certificates.pyramidal_nets.start import Start, exactly
-from narrow_jax.certificates.pyramidal_nets.theorem3_2 import Constants
+from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms, in_float64
 from narrow_jax.linalg import extremes, host
-
-LECUN = "Ω(N^2 2^O(L) λ_*^-2)"
 
 
 class WidthRequirement(NamedTuple):
@@ -46,7 +44,7 @@ class WidthRequirement(NamedTuple):
 
 
 def width_requirements(samples: int, layers: int) -> list[WidthRequirement]:
-    """Return Table 1: the width that each work requires for N samples and L layers, constants unknown.
+    """Table 1: return the width that each work requires for N samples and L layers, constants unknown.
 
     λ_0 and λ_min(K^(L)) are eigenvalues of other Gram matrices, φ is the smallest distance of two samples, λ_* is
     ``lambda_star``; only the row "general" is a width without a hidden constant.
@@ -74,33 +72,15 @@ def width_requirements(samples: int, layers: int) -> list[WidthRequirement]:
     zou = 8 * n + 12 * depth
     allen_zhu = 16 * n + zou
     gram = "λ_min(K^(L))^-4"
+    du, lecun = f"2^O(L) {gram}", "2^O(L) λ_*^-2"
+    no, yes = False, True
     rows = [
-        (
-            "[31] Oymak, Soltanolkotabi",
-            False,
-            False,
-            False,
-            "smooth",
-            "Ω(N^2 λ_0^-2)",
-            2 * n,
-            "λ_0^-2",
-            "one",
-        ),
-        ("[2] Allen-Zhu, Li, Song", True, True, False, "any", "Ω(N^24 L^12 φ^-4)", allen_zhu, "φ^-4", "all"),
-        ("[49] Zou, Gu", True, False, False, "ReLU", "Ω(N^8 L^12 φ^-4)", zou, "φ^-4", "all"),
-        (
-            "[16] Du et al.",
-            True,
-            False,
-            True,
-            "smooth",
-            f"Ω(N^4 2^O(L) {gram})",
-            4 * n,
-            f"2^O(L) {gram}",
-            "all",
-        ),
-        ("Nguyen, Mondelli: general", True, True, True, "smooth", "N", n, "", "one"),
-        ("Nguyen, Mondelli: LeCun", True, True, True, "smooth", LECUN, 2 * n, "2^O(L) λ_*^-2", "one"),
+        ("[31] Oymak, Soltanolkotabi", no, no, no, "smooth", "Ω(N^2 λ_0^-2)", 2 * n, "λ_0^-2", "one"),
+        ("[2] Allen-Zhu, Li, Song", yes, yes, no, "any", "Ω(N^24 L^12 φ^-4)", allen_zhu, "φ^-4", "all"),
+        ("[49] Zou, Gu", yes, no, no, "ReLU", "Ω(N^8 L^12 φ^-4)", zou, "φ^-4", "all"),
+        ("[16] Du et al.", yes, no, yes, "smooth", f"Ω(N^4 {du})", 4 * n, du, "all"),
+        ("Nguyen, Mondelli: general", yes, yes, yes, "smooth", "N", n, "", "one"),
+        ("Nguyen, Mondelli: LeCun", yes, yes, yes, "smooth", f"Ω(N^2 {lecun})", 2 * n, lecun, "one"),
     ]
     return [WidthRequirement(*row) for row in rows]
 
@@ -123,7 +103,7 @@ class LecunWidth(NamedTuple):
 
 
 def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: str | Activation) -> LecunWidth:
-    """Estimate the first width that Theorem 3.2 needs with LeCun's initialisation, beside the terms of (12).
+    """Equation (12): estimate the first width that Theorem 3.2 needs with LeCun's initialisation, beside its terms.
 
     The numbers of the start are replaced by what they concentrate at: λ_F by √(n_1λ_*), ‖W_l‖ and λ_l by
     1 ± √(n_l/n_{l−1}), the output's size by its largest expectation.
@@ -147,7 +127,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (12), appendix C.
     """
     sigma = activations.check(activations.get(activation))
-    x, y = exactly(_checks.real_matrix("x", x)), exactly(_checks.real_matrix("y", y))
+    x, y = in_float64(_checks.real_matrix("x", x)), in_float64(_checks.real_matrix("y", y))
     _checks.samples(x, y)
     check_sphere(x)
     if not above or y.shape[1] != above[-1]:
@@ -164,7 +144,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
     def margin(width: float) -> float:
         sizes = (float(inputs), width, *map(float, above))
         ratios = [math.sqrt(b / a) for a, b in itertools.pairwise(sizes)]
-        start = Start(
+        start = StartNorms(
             samples=samples,
             widths=(),
             norms=tuple(1 + ratio for ratio in ratios),
@@ -181,8 +161,8 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
     holds = [float(e) for e in exponents if margin(10.0**e) >= 0]
     positive = smallest > 0
     return LecunWidth(
-        smallest,
-        norm**2 / smallest * math.log(samples / smallest) ** 2 if positive else math.inf,
-        samples**2 / smallest**2 if positive else math.inf,
-        holds[0] if holds else math.inf,
+        lambda_star=smallest,
+        spectral_term=norm**2 / smallest * math.log(samples / smallest) ** 2 if positive else math.inf,
+        sample_term=samples**2 / smallest**2 if positive else math.inf,
+        log10_width=holds[0] if holds else math.inf,
     )

@@ -1,4 +1,4 @@
-"""λ_* of equation (13): the smallest eigenvalue of the expected Gram matrix of the first layer."""
+"""Equation (13) of "Global Convergence of Deep Networks", λ_*: the smallest eigenvalue of an expected Gram matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from scipy import linalg
 from narrow_jax import _checks, activations
 from narrow_jax._typing import Array, HostArray
 from narrow_jax.activations import Activation
-from narrow_jax.certificates.pyramidal_nets.hermite import hermite_coefficients, hermite_tail
+from narrow_jax.certificates.pyramidal_nets.lemma3_4_khatri_rao_powers import (
+    hermite_coefficients,
+    hermite_tail,
+)
 from narrow_jax.linalg import rounding as fl
 
 METHODS = ("exact", "quadrature", "hermite")
@@ -39,7 +42,7 @@ class LambdaStar(NamedTuple):
 
 
 def lambda_star(x: HostArray, activation: str | Activation, method: str | None = None) -> LambdaStar:
-    """Return λ_* = λ_min(G_*) of (13), the constant of LeCun's initialisation and of Theorem 3.3.
+    """Equation (13): return λ_* = λ_min(G_*), the constant of LeCun's initialisation and of Theorem 3.3.
 
     "exact": a closed form by arc-cosine kernels, for the smoothed leaky ReLU (2) and for leaky ReLUs.
     "quadrature": the trapezoidal rule in two variables, any activation; its error is the change from step 0.15 to
@@ -74,7 +77,7 @@ def lambda_star(x: HostArray, activation: str | Activation, method: str | None =
     gram, error = {"exact": _exact, "quadrature": _quadrature, "hermite": _hermite}[method](x, sigma)
     values = linalg.eigvalsh(gram)
     off = fl.at_least_normal(len(x) * error + 16 * len(x) * fl.UNIT * values[-1])
-    return LambdaStar(float(max(0.0, values[0])), float(off), gram, method)
+    return LambdaStar(value=float(max(0.0, values[0])), error=float(off), gram=gram, method=method)
 
 
 def _exact(x: np.ndarray, sigma: Activation) -> tuple[np.ndarray, float]:
