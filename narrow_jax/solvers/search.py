@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from narrow_jax._typing import Array
-from narrow_jax.certificates import Point
+from narrow_jax._typing import Array, Float
 
 # Measured by ``python -m benchmarks.kkt_constants`` over 30 problems: 1,288 steps in all, and all converge.
 
@@ -51,7 +50,7 @@ LONGEST_PAUSE = 8
 class Iterate(NamedTuple):
     """A feasible point with its loss and its relative residual, and whether Newton's method led to it."""
 
-    point: Point
+    point: Float[Array, " p"]
     loss: float
     residual: float
     newton: bool = False
@@ -60,7 +59,7 @@ class Iterate(NamedTuple):
 class Trial(NamedTuple):
     """A point that a descent offers, the decrease of the loss that its model predicts, and the damping it took."""
 
-    point: Point
+    point: Float[Array, " p"]
     predicted: Array
     damping: Array
 
@@ -84,7 +83,7 @@ class Search:
         waiting: how many of them are left.
     """
 
-    measured: Callable[[Point], Iterate]
+    measured: Callable[[Array], Iterate]
     floor: float
     mu: tuple[float, float] = field(default_factory=lambda: (FIRST_MU, FIRST_MU))
     pause: int = 1
