@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _progress, activations, initializers
-from narrow_jax._typing import Array, Key
+from narrow_jax._typing import Array, HostArray, Key
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.solvers.descent import Descent
@@ -49,8 +49,8 @@ class KKTSolution(NamedTuple):
 
 def solve_kkt(
     key: Key[Array, ""],
-    x: Any,
-    y: Any,
+    x: HostArray,
+    y: HostArray,
     width: int,
     radius: float,
     *,
