@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _progress, activations, initializers
-from narrow_jax._typing import Array, Key
+from narrow_jax._typing import Array, HostArray, Key
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
-from narrow_jax.solvers.kkt_steps import Model, damped_point, model_at, newton_point
+from narrow_jax.solvers.descent import Descent
+from narrow_jax.solvers.search import FLOOR, Iterate, Search
 
 WEIGHTS = 8000
 """Most hidden weights: Newton's matrix is dense, 8·p² bytes."""
 
-SLOW = 0.9
-"""Newton's method, which is drawn to any KKT point, starts where a step leaves more than this of the loss."""
+SLOW, NEAR = 0.9, 100
+"""Newton's method, which is drawn to any KKT point, starts where a step leaves more than this of the loss, or where the
+residual is at most so many tolerances.
 
-NEWTON_SHIFTS = (1e-14, 1e-11, 1e-8, 1e-4)
-"""Multiples of residual·‖H‖ that are added to the Hessian: large ones hold still what the loss hardly depends on."""
+``python -m benchmarks.kkt_constants``, 1,288 steps: 0.6: 1,509 and one failure; 0.975: 1,280; 25 and 400: no other.
+"""
 
 
 class KKTSolution(NamedTuple):
@@ -47,8 +49,8 @@ class KKTSolution(NamedTuple):
 
 def solve_kkt(
     key: Key[Array, ""],
-    x: Any,
-    y: Any,
+    x: HostArray,
+    y: HostArray,
     width: int,
     radius: float,
     *,
@@ -105,129 +107,51 @@ def solve_kkt(
     _checks.positive("tolerance", tolerance)
     _checks.count("steps", steps)
     x, y = _checks.real_data(x, y)
-    sizes: dict[str, Any] = {
-        "inputs": np.shape(x)[1],
-        "width": width,
-        "outputs": 1 if np.ndim(y) == 1 else np.shape(y)[1],
-    }
+    inputs = x.shape[1]
     _checks.count("width", width)
-    if sizes["inputs"] * width > WEIGHTS:
+    if inputs * width > WEIGHTS:
         raise ValueError(
-            f"{sizes['inputs']} × {width} hidden weights; expected at most {WEIGHTS}: Newton's matrix is dense"
+            f"{inputs} × {width} hidden weights; expected at most {WEIGHTS}: Newton's matrix is dense"
         )
+    draw = {"inputs": inputs, "width": width, "outputs": y.shape[1], "dtype": jnp.float64}
     with jax.enable_x64(True):
         if model == "pairwise":
-            center = initializers.mirrored_lecun(
-                key, **sizes, zeta=zeta or 1e-3, kappa=kappa, dtype=jnp.float64
-            )
+            center = initializers.mirrored_lecun(key, **draw, zeta=zeta or 1e-3, kappa=kappa)
         else:
-            center = initializers.lecun(key, **sizes, dtype=jnp.float64)
-            zeta = None
+            center, zeta = initializers.lecun(key, **draw), None
         problem = constrained(center, x, y, radius, zeta, kappa, activations.get(activation))
-        point, history = _descend(problem, tolerance, steps, progress)
-        loss, residual = history["loss"][-1], history["residual"][-1]
-        params = jax.tree.map(np.asarray, problem.params(point))
-    start = jax.tree.map(np.asarray, center)
-    return KKTSolution(params, start, float(loss), float(residual), history, bool(residual <= tolerance))
+        path = _descend(problem, tolerance, steps, progress)
+        params = jax.tree.map(np.asarray, problem.params(path[-1].point))
+    fields = ("loss", "residual", "newton")
+    return KKTSolution(
+        params=params,
+        center=jax.tree.map(np.asarray, center),
+        loss=path[-1].loss,
+        residual=path[-1].residual,
+        history={name: np.array([getattr(iterate, name) for iterate in path]) for name in fields},
+        converged=path[-1].residual <= tolerance,
+    )
 
 
-class _State(NamedTuple):
-    """A feasible point with its loss, relative residual, and the damping μ of the exact model and of JᵀJ."""
-
-    point: Point
-    loss: float
-    residual: float
-    mu: tuple[float, float]
-
-
-def _descend(
-    problem: Constrained, tolerance: float, steps: int, show: bool | None
-) -> tuple[Point, dict[str, np.ndarray]]:
+def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | None) -> list[Iterate]:
+    """Return the start and the point after each step."""
     unit = start_gradient(problem)
-    start = problem.project(problem.point({"w": problem.w0, "v": problem.v0}))
-    state = _evaluated(problem, start, unit, (1e-3, 1e-3))
-    history = [(state.loss, state.residual, False)]
-    waiting, patience = 0, 1  # a failed Newton step is tried again after 1, 2, 4, 8, 8, … others
+
+    def measured(point: Point) -> Iterate:
+        return Iterate(point, *measure(problem, point, unit))
+
+    path = [measured(problem.project(problem.point({"w": problem.w0, "v": problem.v0})))]
+    search = Search(measured, FLOOR * unit)
     with _progress.bar(steps, show) as advance:
         for step in range(steps):
-            advance(step, state.loss)
-            if state.residual <= tolerance:
+            here = path[-1]
+            advance(step, here.loss)
+            if here.residual <= tolerance:
                 break
-            model = model_at(problem, state.point)
-            slow = state.loss > SLOW * history[max(step - 1, 0)][0] or state.residual <= 100 * tolerance
-            waiting -= 1
-            tried = bool(step and slow and waiting < 0)
-            better = _newton(problem, state, model, unit) if tried else None
-            if tried:
-                patience = 1 if better else min(2 * patience, 8)
-                waiting = 0 if better else patience
-            better, newton = _best(problem, state, model, unit, better, tried)
-            if better is None:
+            slow = step > 0 and (here.loss > SLOW * path[-2].loss or here.residual <= NEAR * tolerance)
+            descent = Descent.at(problem, here.point)
+            found, search = search.step(descent.damped, descent.newton, here, slow)
+            if found is None:
                 break
-            state = better
-            history.append((state.loss, state.residual, newton))
-    columns = zip(*history, strict=True)
-    return state.point, {
-        name: np.array(column) for name, column in zip(("loss", "residual", "newton"), columns, strict=True)
-    }
-
-
-def _best(
-    problem: Constrained, state: _State, model: Model, unit: float, newton: _State | None, tried: bool
-) -> tuple[_State | None, bool]:
-    """Return the Newton point if it halves the residual, else the lower of it and the damped one; which it is."""
-    if newton and newton.residual <= state.residual / 2:
-        return newton, True
-    damped = _levenberg_marquardt(problem, state, model, unit)
-    if damped and (newton is None or damped.loss < newton.loss):
-        return damped, False
-    if newton or tried:
-        return newton, True
-    return _newton(problem, state, model, unit), True  # rounding hides what the loss would lose
-
-
-def _evaluated(problem: Constrained, point: Point, unit: float, mu: tuple[float, float]) -> _State:
-    return _State(point, *measure(problem, point, unit), mu)
-
-
-def _newton(problem: Constrained, state: _State, model: Model, unit: float) -> _State | None:
-    """Return the Newton point of least residual if that is at most half, else one that lowers the loss.
-
-    The second kind moves along a valley, which the first kind keeps to.
-    """
-    best, lower = None, None
-    for weight in NEWTON_SHIFTS:
-        trial, predicted = newton_point(problem, state.point, model, weight * min(state.residual, 1e-2))
-        found = _evaluated(problem, trial, unit, state.mu)
-        flat = found.loss <= state.loss * (1 + 1e-9) + 1e-25 * unit
-        if flat and found.residual <= (best or state).residual / 2:
-            best = found
-        drop = state.loss - found.loss
-        if lower is None and drop > max(0.1 * float(predicted), 1e-12 * state.loss) and predicted > 0:
-            lower = found
-    return best or lower
-
-
-def _levenberg_marquardt(problem: Constrained, state: _State, model: Model, unit: float) -> _State | None:
-    """Return the better of the steps with the exact model and with JᵀJ; the first alone where it needs no more μ."""
-    curved, mu = _damped(problem, state, model, unit, exact=True)
-    if curved and mu <= state.mu[0]:
-        return curved._replace(mu=(mu, state.mu[1]))
-    plain, plain_mu = _damped(problem, state, model, unit, exact=False)
-    found = [step for step in (curved, plain) if step]
-    return min(found, key=lambda step: step.loss)._replace(mu=(mu, plain_mu)) if found else None
-
-
-def _damped(
-    problem: Constrained, state: _State, model: Model, unit: float, exact: bool
-) -> tuple[_State | None, float]:
-    """Return the first point, over growing μ, whose decrease is a tenth of the predicted one, and the next μ."""
-    mu = jnp.asarray(state.mu[0 if exact else 1])
-    for _ in range(12):
-        trial, predicted, mu = damped_point(problem, state.point, model, mu, exact)
-        found = _evaluated(problem, trial, unit, state.mu)
-        ratio = (state.loss - found.loss) / max(float(predicted), 1e-300)
-        if predicted > 0 and ratio > 0.1:
-            return found, max(float(mu) / 4, 1e-15) if ratio > 0.5 else float(mu)
-        mu = 6 * mu
-    return None, state.mu[0 if exact else 1]
+            path.append(found)
+    return path

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from enum import Enum
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _progress, activations, certificates, initializers, jacobian
-from narrow_jax._typing import Array, Float, Key
+from narrow_jax import _checks, activations, certificates, initializers, jacobian
+from narrow_jax._typing import Array, Float, HostArray, Key
 from narrow_jax.activations import Activation
-from narrow_jax.certificates import CARRIED, distinct_samples
-from narrow_jax.models import pairwise_apply
-from narrow_jax.projections import l2_norm
-from narrow_jax.solvers import steps as newton
+from narrow_jax.certificates import distinct_samples
+from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Slopes, residual
 from narrow_jax.spectra import sigma_min
 
 CHOLESKY_ROWS = 30_000
 """Up to this many equations n·k "auto" factorises JJᵀ: 7 GB in float64."""
 
-ITERATIONS = {"cholesky": 25, "cg": 1000}
-"""Conjugate gradients in one solve: with a factor that needs more, a new factor is cheaper."""
-
-DAMPINGS = (1.0, 0.5, 0.25, 0.125)
 WIDTHS = 12
 """Widths that are tried where none is given."""
 
-ROUNDING_FLOOR = 1e-7
-"""‖y − f‖/‖y‖ below which a step that does not reduce it is rounding, not curvature."""
+
+class Status(Enum):
+    """What became of a search: its name is the status, its value the message."""
+
+    solved = "loss {loss:.3g} after {steps} Newton steps{proof}"
+    not_converged = (
+        "the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale "
+        "x and y to entries of size one, where w is near w⁰ with enough digits"
+    )
+    rank_deficient = (
+        "the Jacobian at the start has no full row rank at width {width} (σ_min {smallest:.3g}, σ_max {largest:.3g}): "
+        "samples {samples} depend on each other. Remove one of them if they are parallel, "
+        "scale x to entries of size one, or try width {wider}"
+    )
 
 
 class Memorized(NamedTuple):
@@ -60,31 +68,10 @@ class Memorized(NamedTuple):
     message: str
 
 
-class _Task(NamedTuple):
-    """What stays the same along the path: everything is solved for v⁰ and labels y/s, so that no factor is rescaled."""
-
-    x: Array
-    y: Array
-    center: dict[str, Array]
-    activation: Activation
-    radius: float
-    method: str
-    dtype: str
-
-
-class _Point(NamedTuple):
-    """Where Newton's method stands: the weights, the scale, y/s − f(w; v⁰), and the preconditioner in use."""
-
-    w: Array
-    scale: float
-    r: Array
-    preconditioner: newton.Preconditioner
-
-
 def memorize(
     key: Key[Array, ""],
-    x: Any,
-    y: Any,
+    x: HostArray,
+    y: HostArray,
     width: int | None = None,
     radius: float | None = None,
     *,
@@ -144,36 +131,35 @@ def memorize(
     sigma = activations.get(activation)
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
-    found = distinct_samples(x, y)
-    if found.clash:
-        raise ValueError(found.clash)
-    rows = x[found.kept]
+    samples = distinct_samples(x, y)
+    if samples.clash:
+        raise ValueError(samples.clash)
+    rows, labels = x[samples.kept], y[samples.kept]
     if not len(rows):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 for every pairwise net")
-    method = method if method != "auto" else "cholesky" if len(rows) * y.shape[1] <= CHOLESKY_ROWS else "cg"
+    if method == "auto":
+        method = "cholesky" if labels.size <= CHOLESKY_ROWS else "cg"
+    preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of
+    draw = {"inputs": x.shape[1], "outputs": y.shape[1], "zeta": zeta, "kappa": kappa, "dtype": jnp.float64}
     with jax.enable_x64(True):
-        draw = {"inputs": x.shape[1], "outputs": y.shape[1], "zeta": zeta, "kappa": kappa}
-        center, first, pivot = _start(key, rows, width, sigma, draw, method, dtype)
-        if not pivot > len(rows) * np.finfo(dtype).eps:
-            return _deficient(center, x, y, rows, found.kept, sigma)
-        epsilon = _radius(radius, center, rows, sigma)
-        targets = jnp.asarray(y[found.kept]).reshape(-1)
-        task = _Task(jnp.asarray(rows), targets, center, sigma, epsilon, method, dtype)
-        w, scale, history, solved = _newton(task, first, tolerance, steps, progress)
-        del first  # a square of n·k: the certificate needs the room
-        v = scale * center["v"]
-        params = {"w": np.asarray(w), "v": np.asarray(v)}
-        residual = np.asarray(_residual(w, v, jnp.asarray(x), jnp.asarray(y).reshape(-1), sigma)).reshape(
-            y.shape
+        for candidate in _widths(rows, width, y.shape[1]):
+            center = initializers.mirrored_lecun(key, width=candidate, **draw)
+            first = preconditioner(Slopes.at(jnp.asarray(rows), center["w"], center["v"], sigma))
+            if first.pivot > len(rows) * np.finfo(dtype).eps:
+                break
+        else:
+            return _deficient(center, x, y, samples.kept, sigma)
+        problem = Interpolation(
+            x=jnp.asarray(rows),
+            y=jnp.asarray(labels).reshape(-1),
+            center=center,
+            activation=sigma,
+            radius=_nice_radius(center, rows, sigma) if radius is None else float(radius),
+            preconditioner=preconditioner,
         )
-    center = jax.tree.map(np.asarray, center)
-    certificate = (
-        certificates.memorization(params, center, x, y, epsilon, sigma) if certify and solved else None
-    )
-    with np.errstate(over="ignore"):
-        loss = float(np.sum(residual**2) / 2)
-    status, message = _judge(solved, loss, len(history["loss"]) - 1, certificate)
-    return Memorized(params, center, scale, loss, residual, epsilon, history, certificate, status, message)
+        path = problem.solve(first, tolerance, steps, progress)
+    del first  # a square of n·k: the certificate needs the room
+    return _concluded(problem, path, x, y, certify)
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:
@@ -183,168 +169,78 @@ def _check_options(radius: float | None, tolerance: float, steps: int, method: s
             raise ValueError("radius is 0, which freezes w at the start, where f = 0; expected a number > 0")
     _checks.positive("tolerance", tolerance)
     _checks.count("steps", steps)
-    _checks.choice("method", method, ("auto", *ITERATIONS))
+    _checks.choice("method", method, ("auto", "cholesky", "cg"))
     _checks.choice("dtype", dtype, ("float64", "float32"))
 
 
-def _start(
-    key: Any,
-    x: np.ndarray,
-    width: int | None,
-    sigma: Activation,
-    draw: dict[str, Any],
-    method: str,
-    dtype: str,
-) -> tuple[dict[str, Array], newton.Preconditioner, float]:
-    """Return the start, its preconditioner, and the smallest relative pivot of its JJᵀ."""
+def _widths(x: np.ndarray, width: int | None, outputs: int) -> range:
+    """Return the widths to try: the given one, or WIDTHS of them from the smallest that counts admit."""
     if width is not None:
-        jacobian.check_width(x, width, draw["outputs"], strict=True)
-    smallest = jacobian.admissible_width(x, draw["outputs"]) if width is None else width
-    for candidate in range(smallest, smallest + (2 * WIDTHS if width is None else 1), 2):
-        center = initializers.mirrored_lecun(key, width=candidate, dtype=jnp.float64, **draw)
-        j = newton.slopes(jnp.asarray(x), center["w"], center["v"], sigma)
-        preconditioner, pivot = _preconditioner(j, method, dtype)
-        if pivot > len(x) * np.finfo(dtype).eps:
-            break
-    return center, preconditioner, pivot
+        jacobian.check_width(x, width, outputs, strict=True)
+        return range(width, width + 1)
+    smallest = jacobian.admissible_width(x, outputs)
+    return range(smallest, smallest + 2 * WIDTHS, 2)
 
 
-def _preconditioner(j: newton.Slopes, method: str, dtype: str) -> tuple[newton.Preconditioner, float]:
-    if method == "cg":
-        return newton.low_rank(j), 1.0
-    factor, pivot = newton.factorize(j, dtype)
-    return factor, float(pivot)
-
-
-def _radius(radius: float | None, center: dict[str, Array], x: np.ndarray, sigma: Activation) -> float:
-    if radius is not None:
-        return float(radius)
+def _nice_radius(center: dict[str, Array], x: np.ndarray, sigma: Activation) -> float:
     region = certificates.nice_region(jax.tree.map(np.asarray, center), x, sigma)
     if not region.holds:
         raise ValueError(f"radius is None and Theorem 1 gives no ε₀: {region.reason}. Pass a radius")
     return region.radius
 
 
-@jax.jit(static_argnames="activation")
-def _residual(w: Array, v: Array, x: Array, targets: Array, activation: Activation) -> Array:
-    return targets - pairwise_apply({"w": w, "v": v}, x, activation).reshape(-1)
-
-
-def _newton(
-    task: _Task, preconditioner: newton.Preconditioner, tolerance: float, steps: int, show: bool | None
-) -> tuple[Array, float, dict[str, np.ndarray], bool]:
-    """Return the last w, the scale of v⁰, the history, and whether the tolerance was met."""
-    size = float(l2_norm(task.y))
-    w0 = task.center["w"]
-    point = _Point(w0, 1.0, task.y, preconditioner)
-    delta, point = _step(task, point)
-    growth = max(2 * float(l2_norm(delta)) / task.radius, 1.0)
-    scale = 2.0 ** min(math.ceil(math.log2(growth)), 1000) if math.isfinite(growth) else 2.0**1000
-    point = point._replace(scale=scale, r=task.y / scale)
-    delta = delta / scale  # a power of two: exact
-    history = [_record(point, 0.0, w0)]
-    goal = math.sqrt(tolerance) * size
-    with _progress.bar(steps, show) as advance:
-        for step in range(steps):
-            advance(step, history[-1]["loss"])
-            if not _norm(point) > goal:
-                break
-            if step:
-                delta, point = _step(task, point)
-            better, damping = _search(task, point, delta)
-            if better is None and _norm(point) <= ROUNDING_FLOOR * size:
-                break
-            point = _rescaled(task, point) if better is None else better
-            history.append(_record(point, damping, w0))
-    columns = {name: np.array([record[name] for record in history]) for name in history[0]}
-    solved = _norm(point) <= (goal if len(history) > steps else max(goal, ROUNDING_FLOOR * size))
-    largest = float(np.max(np.abs(task.y)))
-    resolved = largest == 0 or largest / point.scale >= CARRIED  # y/s that is flushed to 0 leaves no residual
-    return point.w, point.scale, columns, bool(solved and resolved)
-
-
-def _norm(point: _Point) -> float:
-    return point.scale * float(l2_norm(point.r))
-
-
-def _record(point: _Point, damping: float, w0: Array) -> dict[str, float]:
-    distance, size = float(l2_norm(point.w - w0)), _norm(point)
-    return {
-        "loss": size * size / 2,
-        "scale": point.scale,
-        "damping": damping,
-        "distance": distance,
-    }
-
-
-def _step(task: _Task, point: _Point) -> tuple[Array, _Point]:
-    """Return the minimum-norm step, with a new factor where the old one no longer serves."""
-    j = newton.slopes(task.x, point.w, task.center["v"], task.activation)
-    iterations = ITERATIONS[task.method]
-    delta, left = newton.minimum_norm(j, point.preconditioner, point.r, iterations)
-    if left > 10 * newton.TOLERANCE and task.method == "cholesky":
-        fresh, pivot = _preconditioner(j, task.method, task.dtype)
-        if pivot > 0:
-            delta, left = newton.minimum_norm(j, fresh, point.r, iterations)
-            point = point._replace(preconditioner=fresh)
-    return delta, point
-
-
-def _search(task: _Task, point: _Point, delta: Array) -> tuple[_Point | None, float]:
-    """Return the first damped step that stays in the ball and reduces the residual, or None."""
-    before = float(l2_norm(point.r))
-    for damping in DAMPINGS:
-        w = point.w + damping * delta
-        if float(l2_norm(w - task.center["w"])) > task.radius:
-            return None, 0.0
-        r = _residual(w, task.center["v"], task.x, task.y / point.scale, task.activation)
-        if float(l2_norm(r)) < (1 - damping / 4) * before:
-            return point._replace(w=w, r=r), damping
-    return None, 0.0
-
-
-def _rescaled(task: _Task, point: _Point) -> _Point:
-    """Return the point with the scale doubled and the way from the start halved."""
-    w0 = task.center["w"]
-    w, scale = w0 + (point.w - w0) / 2, 2 * point.scale
-    return point._replace(
-        w=w, scale=scale, r=_residual(w, task.center["v"], task.x, task.y / scale, task.activation)
-    )
-
-
-def _judge(
-    solved: bool, loss: float, taken: int, certificate: certificates.Memorization | None
-) -> tuple[str, str]:
-    if not solved:
-        return "not_converged", (
-            f"the loss is {loss:.3g} after {taken} steps: widen the net, enlarge the radius, bound kappa, or scale "
-            "x and y to entries of size one, where w is near w⁰ with enough digits"
-        )
+def _concluded(problem: Interpolation, path: Path, x: np.ndarray, y: np.ndarray, certify: bool) -> Memorized:
+    """Return the result on all samples, repeated ones too, with its certificate."""
+    center, sigma = jax.tree.map(np.asarray, problem.center), problem.activation
+    with jax.enable_x64(True), np.errstate(over="ignore"):
+        params = {"w": np.asarray(path.w), "v": path.scale * center["v"]}
+        arrays = map(jnp.asarray, (params["w"], params["v"], x, y.reshape(-1)))
+        left = np.asarray(residual(*arrays, sigma)).reshape(y.shape)
+        loss = float(np.sum(left**2) / 2)
+    certificate = None
+    if certify and path.solved:
+        certificate = certificates.memorization(params, center, x, y, problem.radius, sigma)
+    status = Status.solved if path.solved else Status.not_converged
     proof = "" if certificate is None else f"; {certificate.reason}"
-    return "solved", f"loss {loss:.3g} after {taken} Newton steps{proof}"
+    return Memorized(
+        params=params,
+        center=center,
+        scale=path.scale,
+        loss=loss,
+        residual=left,
+        radius_used=problem.radius,
+        history=path.history,
+        certificate=certificate,
+        status=status.name,
+        message=status.value.format(loss=loss, steps=len(path.history["loss"]) - 1, proof=proof),
+    )
 
 
 def _deficient(
-    center: dict[str, Array],
-    x: np.ndarray,
-    y: np.ndarray,
-    rows: np.ndarray,
-    kept: np.ndarray,
-    sigma: Activation,
+    center: dict[str, Array], x: np.ndarray, y: np.ndarray, kept: np.ndarray, sigma: Activation
 ) -> Memorized:
     """Say which samples depend on each other: the largest entries of the left singular vector of σ_min."""
     start: dict[str, Float[np.ndarray, "_ _"]] = jax.tree.map(np.asarray, center)
-    s = sigma_min(jacobian.pairwise(start, rows, sigma), certify=False)
-    weight = np.abs(np.asarray(s.vector)).reshape(len(rows), -1).max(axis=1)
+    s = sigma_min(jacobian.pairwise(start, x[kept], sigma), certify=False)
+    weight = np.abs(np.asarray(s.vector)).reshape(len(kept), -1).max(axis=1)
     order = np.argsort(-weight)[:10]
-    named = sorted(int(kept[i]) for i in order if weight[i] > 0.3 * weight.max())
-    width = start["w"].shape[1]
-    message = (
-        f"the Jacobian at the start has no full row rank at width {width} (σ_min {float(s.value):.3g}, σ_max "
-        f"{float(s.sigma_max):.3g}): samples {named} depend on each other. Remove one of them if they are parallel, "
-        f"scale x to entries of size one, or try width {width + 2}"
-    )
-    loss = float(np.sum(y**2) / 2)
+    width, loss, status = start["w"].shape[1], float(np.sum(y**2) / 2), Status.rank_deficient
     record = {"loss": loss, "scale": 1.0, "damping": 0.0, "distance": 0.0}
-    history = {name: np.array([value]) for name, value in record.items()}
-    return Memorized(start, start, 1.0, loss, y, math.nan, history, None, "rank_deficient", message)
+    return Memorized(
+        params=start,
+        center=start,
+        scale=1.0,
+        loss=loss,
+        residual=y,
+        radius_used=math.nan,
+        history={name: np.array([value]) for name, value in record.items()},
+        certificate=None,
+        status=status.name,
+        message=status.value.format(
+            width=width,
+            smallest=float(s.value),
+            largest=float(s.sigma_max),
+            samples=sorted(int(kept[i]) for i in order if weight[i] > 0.3 * weight.max()),
+            wider=width + 2,
+        ),
+    )

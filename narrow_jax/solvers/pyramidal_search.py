@@ -98,16 +98,22 @@ def pyramidal_start(
         return _margin(StartNorms.of(make(scale, variance), x, y, sigma), sigma)
 
     if len(widths) == 2:
-        scale = _smallest(lambda value: margin(value, 0.0) >= MARGIN)
+        scale = _smallest_scale(lambda value: margin(value, 0.0) >= MARGIN)
     else:
         base = StartNorms.of(make(1.0, 0.0), x, y, sigma)
-        scale = _smallest(lambda value: _margin(_with_scale(base, value), sigma) >= MARGIN)
+        scale = _smallest_scale(lambda value: _margin(_with_scale(base, value), sigma) >= MARGIN)
     variance = 0.0
     if margin(scale, 0.0) >= MARGIN:
-        variance = _largest(lambda value: margin(scale, value) >= MARGIN)
+        variance = _largest_variance(lambda value: margin(scale, value) >= MARGIN)
     params = make(scale, variance)
-    first, above = (scale, 1.0) if len(widths) == 2 else (1.0, scale)
-    return PyramidalStart(params, certificates.pyramidal(params, x, y, sigma), first, above, variance)
+    shallow = len(widths) == 2
+    return PyramidalStart(
+        params=params,
+        certificate=certificates.pyramidal(params, x, y, sigma),
+        first_scale=scale if shallow else 1.0,
+        scale=1.0 if shallow else scale,
+        variance=variance,
+    )
 
 
 def _scaled(drawn: Params, scale: float, deviation: float) -> Params:
@@ -135,7 +141,7 @@ def _margin(start: StartNorms, sigma: Activation) -> float:
     return min(constants.condition4, constants.condition5)
 
 
-def _smallest(holds: Callable[[float], bool]) -> float:
+def _smallest_scale(holds: Callable[[float], bool]) -> float:
     """Return a scale ≥ 1 at most ROOM above the smallest that holds, or the last that was tried."""
     low, high = 1.0, 1.0
     while not holds(high) and high < LARGEST:
@@ -146,7 +152,7 @@ def _smallest(holds: Callable[[float], bool]) -> float:
     return high
 
 
-def _largest(holds: Callable[[float], bool]) -> float:
+def _largest_variance(holds: Callable[[float], bool]) -> float:
     """Return a variance within a factor 2 of the largest that holds, 0 if even the smallest does not."""
     low, high = SMALLEST, 1.0
     if holds(high):

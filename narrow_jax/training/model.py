@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, HostArray, Params
+from narrow_jax._typing import Array, HostArray, KeyPath, Leaf, Params
 from narrow_jax.data import arrays
 from narrow_jax.labels import difference, path_name
 from narrow_jax.models import Stateful
@@ -87,7 +87,7 @@ def params_tree(params: Params) -> Params:
             f"params are {params!r:.60}, without any leaf; expected a tree of arrays, such as init gives"
         )
 
-    def floating(path: tuple[Any, ...], leaf: object) -> HostArray:
+    def floating(path: KeyPath, leaf: Leaf) -> HostArray:
         name = f"params[{path_name(path)}]" if path else "params"
         array = arrays.narrowed(name, _checks.array(name, leaf))
         if not jnp.issubdtype(array.dtype, jnp.inexact):

@@ -7,7 +7,8 @@ import scipy.optimize
 
 import narrow_jax as nj
 from narrow_jax.certificates.narrow_nets import problem7
-from narrow_jax.solvers import kkt_steps, solve_kkt
+from narrow_jax.solvers import solve_kkt
+from narrow_jax.solvers.descent import Descent
 
 KEY = jax.random.key(0)
 N, D, WIDTH = 20, 4, 4
@@ -297,7 +298,7 @@ def test_second_derivatives_from_one_product_a_kind_of_weight(model, k, x64):
     )
     expected = (ahead - behind) / 2e-5
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(kkt_steps.model_at(p, point).hessian, expected, atol=1e-7)
+    np.testing.assert_allclose(Descent.at(p, point).exact.hessian, expected, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -316,14 +317,14 @@ def test_exact_step_on_the_sphere_knows_its_curvature(on_the_sphere, x64):
     """Without damping it takes 99.5 % of the residual, far more than with JᵀJ; the Hessian alone is indefinite."""
     p, point, s = on_the_sphere
     assert s.converged
-    model = kkt_steps.model_at(p, point)
-    assert np.linalg.eigvalsh(model.hessian)[0] < 0 < np.linalg.eigvalsh(model.bound_hessian)[0]
+    model = Descent.at(p, point).exact
+    assert np.linalg.eigvalsh(model.hessian)[0] < 0 < np.linalg.eigvalsh(model.matrix)[0]
     hidden = np.arange(point.size) < p.w0.size
     noise = np.random.default_rng(2).normal(size=point.shape)
     # 1.001: out of the ball, so that the projection ends on the sphere
     away = p.project(np.where(hidden, 1.001, 1) * (point + 1e-4 * noise))
-    model = kkt_steps.model_at(p, away)
-    steps = [kkt_steps.damped_point(p, away, model, 1e-15, exact)[0] for exact in (True, False)]
+    descent = Descent.at(p, away)
+    steps = [descent.damped(1e-15, exact).point for exact in (True, False)]
     before, exact, gauss = (float(np.linalg.norm(problem7.natural(p, at)[2])) for at in (away, *steps))
     assert exact < before / 200
     assert gauss > 10 * exact
@@ -335,4 +336,4 @@ def test_bend_is_the_change_of_the_residuals_beyond_the_linear_one(on_the_sphere
     J = jax.jacrev(p.residuals)(point)
     h = 1e-4
     second = (p.residuals(point + h * move) - 2 * p.residuals(point) + p.residuals(point - h * move)) / h**2
-    np.testing.assert_allclose(kkt_steps._bend(p, point, move), J.T @ second / 2, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(Descent.at(p, point).bend(move), J.T @ second / 2, rtol=1e-5, atol=1e-5)

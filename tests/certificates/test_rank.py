@@ -17,7 +17,7 @@ from narrow_jax.certificates.depth_width import null_space, ranges
 from narrow_jax.certificates.depth_width.tangent import tangent
 from narrow_jax.certificates.depth_width.theorem1_stationary_value import Status
 from narrow_jax.linalg.rank import numerical_rank
-from narrow_jax.solvers import steps
+from narrow_jax.solvers import newton
 
 METHODS = ("dense", "qr", "cholesky", "lsmr")
 SCALES = st.integers(-40, 40)
@@ -341,7 +341,7 @@ def test_pivots_do_not_change_with_the_scale_of_samples_and_output_weights(dtype
     x, d = rng.normal(size=(6, 4)), rng.normal(size=(6, 1, 4))
     scale = np.ldexp(1.0, rng.integers(-20, 21, size=(6, 1)))
     pivots = [
-        float(steps.factorize(steps.Slopes(jnp.asarray(a), jnp.asarray(b)), dtype)[1])
+        float(newton.Factor.of(newton.Slopes(jnp.asarray(a), jnp.asarray(b)), dtype).pivot)
         for a, b in ((x, d), (x * scale, d), (x, 2.0**-20 * d))
     ]
     assert pivots[0] == pivots[1] == pivots[2] > 0
