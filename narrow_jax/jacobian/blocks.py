@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import EvaluatedJacobian, Gram, Products, collatz_wielandt
+from narrow_jax.linalg import Bounds, EvaluatedJacobian, Gram, Products, collatz_wielandt
 from narrow_jax.linalg import rounding as fl
 
 
@@ -54,7 +54,7 @@ class Blocked(ABC):
         """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
         matrix = products.total(lambda i: products.outer(_block(self, i)), self.block_count)
         majorant, trace, error = _majorant(self)
-        return Gram(matrix, majorant, trace, error, self.perturbation)
+        return Gram(matrix, Bounds(majorant, trace, error, self.perturbation))
 
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
         """Return Ĵp."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float
 from narrow_jax.jacobian.blocks import Stored, stored_transpose
-from narrow_jax.linalg import Gram, Products, collatz_wielandt
+from narrow_jax.linalg import Bounds, Gram, Products, collatz_wielandt
 from narrow_jax.linalg import rounding as fl
 
 
@@ -43,7 +43,8 @@ class KhatriRao:
         """Return K̂ and its bounds: |K̂ − ĴĴᵀ| ≤ γ_{d+m+1} M entry by entry, M = (|X||X|ᵀ) ∘ (|D||D|ᵀ)."""
         inputs, units = products.outer(self.x), products.outer(self.d)
         majorant, trace, error = _majorant(self)
-        return Gram(inputs * units, majorant, trace, error, self.perturbation(products.lower_norm(inputs)))
+        perturbation = self.perturbation(products.lower_norm(inputs))
+        return Gram(inputs * units, Bounds(majorant, trace, error, perturbation))
 
     def perturbation(self, inputs_norm: Any) -> Float[Array, ""]:
         """Return δ = min{(Σ‖x_r‖²‖E_r‖²)^½, max‖E_r‖ ‖XXᵀ‖_F^½} and the allowance for underflow.

@@ -164,14 +164,14 @@ def _dense(j: EvaluatedJacobian, dtype: Any) -> Any:
 
 @jax.jit(static_argnames="dtype")
 def _perturbation(j: EvaluatedJacobian, dtype: Any) -> Any:
-    bound = j.gram(fl).perturbation
+    bound = j.gram(fl).bounds.perturbation
     zero = jnp.zeros((), dtype)  # where Ĵ is J itself
     return jnp.where(bound == 0, zero, _bound(bound, j.exponent, dtype))
 
 
 @jax.jit(static_argnames="dtype")
 def _gram_error(j: EvaluatedJacobian, dtype: Any) -> Any:
-    return _bound(j.gram(fl).error, 2 * j.exponent, dtype)
+    return _bound(j.gram(fl).bounds.error, 2 * j.exponent, dtype)
 
 
 @jax.jit(static_argnames=("columns", "dtype"))

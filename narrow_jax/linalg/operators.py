@@ -10,39 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax.linalg.algebra import Products
 
 
-@runtime_checkable
-class Products(Protocol):
-    """The two large operations of a Gram matrix, on the host or on the device."""
-
-    def outer(self, a: Any, /) -> Any:
-        """Return aaᵀ: the lower triangle, with anything above it."""
-
-    def total(self, term: Any, count: int, /) -> Any:
-        """Return Σ term(i)."""
-
-    def lower_norm(self, a: Any, /) -> Any:
-        """Return an upper bound of the Frobenius norm of the symmetric matrix with this lower triangle."""
-
-
-class Gram(NamedTuple):
-    """The computed Gram matrix K̂ of Ĵ (lower triangle) and what is proven about it.
+class Bounds(NamedTuple):
+    """What is proven about Ĵ and its computed Gram matrix K̂.
 
     Args:
-        matrix: K̂; the strict upper triangle may hold anything.
         majorant: g ≥ ‖|Ĵ||Ĵ|ᵀ‖₂ ≥ ‖Ĵ‖₂².
         trace: an upper bound of ‖Ĵ‖_F².
         error: ε_G ≥ ‖K̂ − ĴĴᵀ‖₂, K̂ made symmetric from its lower triangle.
         perturbation: δ ≥ ‖J − Ĵ‖₂ for the exact J; infinite if none is known.
     """
 
-    matrix: Any
     majorant: Float[Array, ""]
     trace: Float[Array, ""]
     error: Float[Array, ""]
     perturbation: Float[Array, ""]
+
+
+class Gram(NamedTuple):
+    """The computed Gram matrix K̂ of Ĵ, whose strict upper triangle may hold anything, and its bounds."""
+
+    matrix: Float[HostArray, "n n"]
+    bounds: Bounds
 
 
 @runtime_checkable
