@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float, Int
-from narrow_jax.linalg import EvaluatedJacobian, Gram, Products, collatz_wielandt
+from narrow_jax.linalg import Bounds, EvaluatedJacobian, Gram, Products, collatz_wielandt
 from narrow_jax.linalg import rounding as fl
 
 
@@ -42,7 +42,7 @@ class KhatriRao(EvaluatedJacobian):
         inputs, units = products.outer(self.x), products.outer(self.d)
         majorant, trace, error = self._majorant()
         perturbation = self._perturbation(products.lower_norm(inputs))
-        return Gram(inputs * units, majorant, trace, error, perturbation)
+        return Gram(inputs * units, Bounds(majorant, trace, error, perturbation))
 
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
         """Return Ĵp."""

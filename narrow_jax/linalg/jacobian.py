@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.float64 import isolated
+from narrow_jax.linalg.context import isolated
 from narrow_jax.linalg.operators import EvaluatedJacobian
 
 
@@ -171,8 +171,7 @@ class _Exact:
 
     @jax.jit
     def gram(self) -> Float[Array, "r r"]:
-        lower = jnp.tril(self.j.gram(fl).matrix)
-        return jnp.ldexp(lower + jnp.tril(lower, -1).T, 2 * self.j.exponent).astype(self.dtype)
+        return jnp.ldexp(fl.symmetric(self.j.gram(fl).matrix), 2 * self.j.exponent).astype(self.dtype)
 
     @jax.jit
     def dense(self) -> Float[Array, "r p"]:
@@ -185,13 +184,13 @@ class _Exact:
 
     @jax.jit
     def perturbation(self) -> Float[Array, ""]:
-        bound = self.j.gram(fl).perturbation
+        bound = self.j.gram(fl).bounds.perturbation
         zero = jnp.zeros((), self.dtype)  # where Ĵ is J itself
         return jnp.where(bound == 0, zero, self._bound(bound, self.j.exponent))
 
     @jax.jit
     def gram_error(self) -> Float[Array, ""]:
-        return self._bound(self.j.gram(fl).error, 2 * self.j.exponent)
+        return self._bound(self.j.gram(fl).bounds.error, 2 * self.j.exponent)
 
     def _scaled(self, product: Array) -> Array:
         return jnp.ldexp(product, self.j.exponent).astype(self.dtype)

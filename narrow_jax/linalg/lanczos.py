@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import blas, eigh_tridiagonal
 
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax.linalg import rounding as fl
 
 MAX_STEPS = 120
 CHECK_EVERY = 4
@@ -30,10 +31,14 @@ _DISTINCT = 1 - 2.0**-40
 class Ritz(NamedTuple):
     """A unit vector, its Ritz value, the next one (0 where there is none), and whether the residual is small."""
 
-    vector: Any
-    first: Any
-    second: Any
-    converged: Any
+    vector: Float[HostArray, " n"]
+    first: float | HostArray
+    second: float | HostArray
+    converged: bool | Array
+
+    def of_inverse(self) -> tuple[Array, Array]:
+        """Return the two smallest eigenvalues of K where this is the largest pair of K⁻¹."""
+        return 1 / jnp.asarray(self.first), 1 / jnp.maximum(self.second, fl.TINY)
 
 
 def start_vector(rows: int) -> np.ndarray:
@@ -187,5 +192,5 @@ def _ritz(diagonal: Array, off: Array, k: Array, residual: Array, tolerance: flo
     return Ritz(vectors[:, -1], first, second, error < tolerance)
 
 
-def _tall(a: Array, v: Array) -> Array:
+def _tall(a: Array, v: HostArray) -> Array:
     return jnp.matmul(a, v, precision=jax.lax.Precision.HIGHEST)

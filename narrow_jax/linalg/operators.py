@@ -11,49 +11,40 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, Int
+from narrow_jax._typing import Array, Float, HostArray, Int
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.majorant import collatz_wielandt
+from narrow_jax.linalg.algebra import Products
 
 Carry = TypeVar("Carry")
 
 
-@runtime_checkable
-class Products(Protocol):
-    """The two large operations of a Gram matrix, on the host or on the device."""
-
-    def outer(self, a: Any, /) -> Any:
-        """Return aaᵀ: the lower triangle, with anything above it."""
-
-    def total(self, term: Any, count: int, /) -> Any:
-        """Return Σ term(i)."""
-
-    def lower_norm(self, a: Any, /) -> Any:
-        """Return an upper bound of the Frobenius norm of the symmetric matrix with this lower triangle."""
-
-
-class Gram(NamedTuple):
-    """The computed Gram matrix K̂ of Ĵ (lower triangle) and what is proven about it.
+class Bounds(NamedTuple):
+    """What is proven about Ĵ and its computed Gram matrix K̂.
 
     Args:
-        matrix: K̂; the strict upper triangle may hold anything.
         majorant: g ≥ ‖|Ĵ||Ĵ|ᵀ‖₂ ≥ ‖Ĵ‖₂².
         trace: an upper bound of ‖Ĵ‖_F².
         error: ε_G ≥ ‖K̂ − ĴĴᵀ‖₂, K̂ made symmetric from its lower triangle.
         perturbation: δ ≥ ‖J − Ĵ‖₂ for the exact J; infinite if none is known.
     """
 
-    matrix: Any
     majorant: Float[Array, ""]
     trace: Float[Array, ""]
     error: Float[Array, ""]
     perturbation: Float[Array, ""]
+
+
+class Gram(NamedTuple):
+    """The computed Gram matrix K̂ of Ĵ, whose strict upper triangle may hold anything, and its bounds."""
+
+    matrix: Float[HostArray, "n n"]
+    bounds: Bounds
 
 
 class EvaluatedJacobian(ABC):
@@ -141,7 +132,7 @@ def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Float
     """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
     matrix = products.total(lambda i: products.outer(block(j, i)), j.block_count)
     majorant, trace, error = _majorant(j)
-    return Gram(matrix, majorant, trace, error, perturbation)
+    return Gram(matrix, Bounds(majorant, trace, error, perturbation))
 
 
 @jax.jit
@@ -180,7 +171,7 @@ def _majorant(j: EvaluatedJacobian) -> tuple[Array, Array, Array]:
 
     sizes = _loop(count, squares, jnp.zeros(rows, dtype))
     trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
-    majorant = jnp.minimum(trace, collatz_wielandt(apply, sizes, rows + width + count + 2))
+    majorant = jnp.minimum(trace, fl.collatz_wielandt(apply, sizes, rows + width + count + 2))
     return majorant, trace, fl.up(fl.gamma(width + count) * majorant)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, Float, HostArray
 
 UNIT = 2.0**-53
 SLACK = 2.0**-48
@@ -127,25 +127,31 @@ def widened(values: Any, dtype: Any) -> Array:
     return jnp.where(size < jnp.uint32(0x00800000), tiny, values.astype(jnp.float64))
 
 
-def matmul(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> Float[Array, "a b"]:
+def matmul(a: Float[HostArray, "a k"], b: Float[HostArray, "k b"]) -> Float[Array, "a b"]:
     """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def outer(a: Float[Array, "a k"]) -> Float[Array, "a a"]:
+def outer(a: Float[HostArray, "a k"]) -> Float[Array, "a a"]:
     """Return aaᵀ."""
     return matmul(a, a.T)
 
 
-def total(term: Callable[[Array], Array], count: int) -> Array:
+def total(term: Callable[..., Float[HostArray, "a a"]], count: int) -> Array:
     """Return Σ term(i)."""
     first, last = np.int32(1), np.int32(count)  # typed: XLA lowers the loop where x64 may be off
     return jax.lax.fori_loop(first, last, lambda i, partial: partial + term(i), term(jnp.int32(0)))
 
 
-def lower_norm(a: Float[Array, "a a"]) -> Float[Array, ""]:
+def symmetric(lower: Float[HostArray, "a a"]) -> Any:
+    """Return the symmetric matrix with this lower triangle: whatever lies above is not read. NumPy or JAX as given."""
+    xp = jnp if isinstance(lower, jax.Array) else np
+    return xp.tril(lower) + xp.tril(lower, -1).T
+
+
+def lower_norm(a: Float[HostArray, "a a"]) -> Float[Array, ""]:
     """Return an upper bound of the Frobenius norm of the symmetric matrix with the lower triangle of a."""
-    return up(norm_up(jnp.tril(a) + jnp.tril(a, -1).T))
+    return up(norm_up(symmetric(a)))
 
 
 _FEW = 64
@@ -188,6 +194,22 @@ def norm_error(size: int) -> float:
 def norm_up(values: Float[Array, ...]) -> Float[Array, ""]:
     """Return an upper bound of the Frobenius norm."""
     return up(norm(values) * (1 + norm_error(values.size)))
+
+
+def collatz_wielandt(
+    apply: Callable[[Array], Array], diagonal: Float[Array, " r"], terms: int
+) -> Float[Array, ""]:
+    """Return an upper bound of ‖M‖₂ for M = |Ĵ||Ĵ|ᵀ: max_i (My)_i/y_i with y = √diag(M), about tr M at most.
+
+    Theorem (Collatz, Wielandt): the Perron root of M ≥ 0 is at most that ratio for any y > 0.
+
+    Args:
+        apply: y ↦ My, computed with relative error at most γ_terms.
+        diagonal: of M, about; of size one or below.
+        terms: as above.
+    """
+    y = jnp.sqrt(diagonal) + 2.0**-20  # a floor keeps y positive where a row of M vanishes
+    return up(jnp.max(apply(y) / y) * (1 + gamma(terms)))
 
 
 def power_of_two(values: Float[Array, ...], axis: int | None = None) -> Array:

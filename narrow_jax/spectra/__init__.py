@@ -9,10 +9,10 @@
 
 from narrow_jax.linalg import Extremes, extremes
 from narrow_jax.spectra import tracking as tracking
+from narrow_jax.spectra.all_values import SingularValues, condition_number, effective_rank, singular_values
 from narrow_jax.spectra.result import SigmaMin
-from narrow_jax.spectra.smallest import METHODS as METHODS
-from narrow_jax.spectra.smallest import sigma_min
-from narrow_jax.spectra.values import SingularValues, condition_number, effective_rank, singular_values
+from narrow_jax.spectra.smallest_value import METHODS as METHODS
+from narrow_jax.spectra.smallest_value import sigma_min
 
 __all__ = [
     "Extremes",

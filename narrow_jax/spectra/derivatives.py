@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array
-from narrow_jax.linalg import Jacobian, device, isolated
+from narrow_jax.linalg import DEVICE, Jacobian, isolated
 from narrow_jax.linalg import rounding as fl
 
 
@@ -98,7 +98,8 @@ def _complement(dtype: Any) -> Any:
         j = J.evaluate("float64")
         if j.shape[0] > j.shape[1]:
             j = j.transposed()
-        basis, values = device.decompose(device.triangle(j, lambda j, i: j.block(i))[0])
+        factor, _ = DEVICE.triangle(j.block, j.block_count, j.shape[0])
+        basis, values = DEVICE.decompose(factor)
         others = _apply(basis.T, w.astype(basis.dtype)) ** 2 < 0.5  # all but the one that w is
         sigma = jnp.sum(jnp.where(others, 0.0, values))
         apart = jnp.min(jnp.abs(sigma - values), where=others, initial=jnp.inf)

@@ -8,22 +8,52 @@ the bounds good.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import EvaluatedJacobian, Gram
+from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax.linalg import Algebra, Bounds, EvaluatedJacobian, Gram, Ritz, Truth, eigenvalue_bound
 from narrow_jax.linalg import rounding as fl
 
 NO_COMPLEMENT = 2.0**200
 """β where u has no orthogonal complement (one row): any number above ν² serves."""
 
 
-class Pair(NamedTuple):
+class Operand(NamedTuple):
+    """What bounds are proven for: Ĵ with its Gram matrix, in an algebra."""
+
+    algebra: Algebra
+    j: EvaluatedJacobian
+    gram: Gram
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows of Ĵ."""
+        return self.j.shape[0]
+
+    def block(self, index: Any) -> Float[Array, "n b"]:
+        """Return a column block of Ĵ."""
+        return _block(self.j, index)
+
+    def triangle(self) -> tuple[Float[HostArray, "n n"], Truth]:
+        """Return L = Rᵀ of Ĵᵀ = QR and whether it is invertible."""
+        return self.algebra.triangle(self.block, self.j.block_count, self.rows)
+
+    def weighted_gram(self, z: Float[HostArray, "n n"]) -> Float[HostArray, "n n"]:
+        """Return N̂ = Σ_b fl(ZĴ_b)fl(ZĴ_b)ᵀ, lower triangle."""
+        a = self.algebra
+        return a.total(lambda i: a.outer(a.matmul(z, self.block(i))), self.j.block_count)
+
+
+@jax.jit
+def _block(j: EvaluatedJacobian, index: Any) -> Array:
+    return j.block(index)
+
+
+class SingularPair(NamedTuple):
     """An approximate singular pair and what is proven of it.
 
     Args:
@@ -52,14 +82,14 @@ class Pair(NamedTuple):
 
 
 @jax.jit
-def measure(j: EvaluatedJacobian, u: Float[Array, " n"]) -> Pair:
+def measure(j: EvaluatedJacobian, u: Float[Array, " n"]) -> SingularPair:
     """Return the pair of the direction u with its bounds B, C, ν₋ and the upper bound (step 2); float64 only."""
     u = u / fl.norm(u)
     s, s_error = j.rmv_bounded(u)
     return _bounds(j, u, s, s_error, s / jnp.maximum(fl.norm(s), fl.TINY))
 
 
-def _bounds(j: EvaluatedJacobian, u: Array, s: Array, s_error: Array, p: Array) -> Pair:
+def _bounds(j: EvaluatedJacobian, u: Array, s: Array, s_error: Array, p: Array) -> SingularPair:
     nu = fl.norm(s)
     y, y_error = j.mv_bounded(p)
     e_b = _distance(s, nu, p, s_error)
@@ -70,23 +100,35 @@ def _bounds(j: EvaluatedJacobian, u: Array, s: Array, s_error: Array, p: Array) 
     upper = fl.up((fl.norm_up(s) + s_error) / jnp.sqrt(fl.down(1 - o_u)))
     # P of unit length is only needed where ν > 0; elsewhere C is infinite and so no lower bound arises
     c = jnp.where(o_p < 0.5, fl.up(e_c / jnp.sqrt(jnp.maximum(fl.down(1 - o_p), 0.25))), jnp.inf)
-    return Pair(u, p, s, s_error, nu / fl.norm(u), fl.down(fl.down(root) - b), upper, b, c, y - nu * u)
+    return SingularPair(
+        vector=u,
+        right=p,
+        image=s,
+        image_error=s_error,
+        value=nu / fl.norm(u),
+        nu=fl.down(fl.down(root) - b),
+        upper=upper,
+        b=b,
+        c=c,
+        residual=y - nu * u,
+    )
 
 
 @jax.jit
-def _corrected(j: EvaluatedJacobian, pair: Pair, correction: Array) -> Pair:
+def _corrected(j: EvaluatedJacobian, pair: SingularPair, correction: Array) -> SingularPair:
     return _bounds(j, pair.vector, pair.image, pair.image_error, pair.right - j.rmv(correction))
 
 
 @jax.jit
-def measure_roughly(j: EvaluatedJacobian, u: Float[Array, " n"]) -> Pair:
+def measure_roughly(j: EvaluatedJacobian, u: Float[Array, " n"]) -> SingularPair:
     """Return the pair without bounds, in any precision: two products instead of nine."""
     u = u / jnp.linalg.norm(u)
     s = j.rmv(u)
     nu = jnp.linalg.norm(s)
     p = s / jnp.where(nu > 0, nu, 1.0)
     zero, infinity = jnp.zeros_like(nu), jnp.full_like(nu, jnp.inf)
-    return Pair(u, p, s, infinity, nu, zero, infinity, infinity, infinity, j.mv(p) - nu * u)
+    unknown = {"image_error": infinity, "nu": zero, "upper": infinity, "b": infinity, "c": infinity}
+    return SingularPair(vector=u, right=p, image=s, value=nu, residual=j.mv(p) - nu * u, **unknown)
 
 
 def _distance(y: Array, nu: Array, v: Array, error: Array) -> Array:
@@ -103,7 +145,7 @@ def _unit_defect(v: Array) -> Array:
 
 
 @jax.jit
-def lower_bound(pair: Pair, beta: Float[Array, ""]) -> Float[Array, ""]:
+def lower_bound(pair: SingularPair, beta: Float[Array, ""]) -> Float[Array, ""]:
     """Return ν'√(1 − C²/(β − ν'²)) − B, the best over ν' ≤ ν₋ (step 4); 0 where β = 0.
 
     Theorem: if yᵀĴĴᵀy ≥ β‖y‖² for all y ⟂ u, this is at most σ_min(Ĵ). The maximum over ν'² is at β − C√β.
@@ -119,47 +161,40 @@ def lower_bound(pair: Pair, beta: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def best_lower_bound(
-    algebra: ModuleType, j: EvaluatedJacobian, factor: Any, pair: Pair, beta: Array, rounds: Any
+    operand: Operand, factor: Float[HostArray, "n n"], pair: SingularPair, beta: Array, rounds: Any
 ) -> Float[Array, ""]:
     """Return the best ``lower_bound`` over the pair and its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu).
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected
     semi-normal equations with an accurate L leave C and B near uκν. Any P is allowed, so the best may be taken.
     """
+    algebra = operand.algebra
 
-    def improve(state: tuple[Any, Pair, Array]) -> tuple[Any, Pair, Array]:
+    def improve(state: tuple[Any, SingularPair, Array]) -> tuple[Any, SingularPair, Array]:
         left, pair, lower = state
-        pair = _corrected(j, pair, algebra.solve(factor, pair.residual))
+        pair = _corrected(operand.j, pair, algebra.solve(factor, pair.residual))
         return left - 1, pair, jnp.maximum(lower, lower_bound(pair, beta))
 
-    def improvable(state: tuple[Any, Pair, Array]) -> Array:
+    def improvable(state: tuple[Any, SingularPair, Array]) -> Array:
         left, pair, _ = state
-        return (left > 0) & _improvable(pair, beta)
+        # C below this costs (C/ν)²ν²/(β − ν²) < 1e-15 of the bound wherever the gap exceeds a thousandth
+        return (left > 0) & (beta > 0) & (pair.c > 1e-9 * pair.value)
 
     return algebra.while_loop(improvable, improve, (rounds, pair, lower_bound(pair, beta)))[2]
 
 
-@jax.jit
-def _improvable(pair: Pair, beta: Array) -> Array:
-    return (beta > 0) & (pair.c > _SMALL_C * pair.value)
-
-
-_SMALL_C = 1e-9
-"""C below this times ν costs (C/ν)²ν²/(β − ν²) < 1e-15 of the bound wherever the gap exceeds a thousandth."""
-
-
-def separation(algebra: ModuleType, gram: Gram, u: Array, ritz: Any, rows: int) -> Float[Array, ""]:
+def separation(operand: Operand, u: Array, ritz: Ritz) -> Float[Array, ""]:
     """Return β > 0 with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u by one Cholesky factorisation, or 0 (step 3).
 
     The shift lies halfway between the two smallest Ritz values; if they are closer than the error of K̂, or a
     multiple eigenvalue hid from the iteration, just below the first.
     """
-    if rows == 1:
+    if operand.rows == 1:
         return jnp.full((), NO_COMPLEMENT)
-    shifts = _shifts(gram.majorant, gram.error, gram.trace, ritz.first, ritz.second, rows)
+    shifts = _shifts(operand.gram.bounds, ritz, operand.rows)
     return attempts(
-        algebra,
-        lambda index, _: _shifted_bound(algebra, gram, u, _choose(index, *shifts)),
+        operand.algebra,
+        lambda index, _: _shifted_bound(operand, u, _choose(index, *shifts)),
         lambda index, beta: (index < 2) & ~(beta > 0),
         jnp.zeros(()),
     )
@@ -171,7 +206,7 @@ def _choose(index: Any, first: Any, second: Any) -> Any:
 
 
 def attempts(
-    algebra: ModuleType, attempt: Callable[[Any, Any], Any], wanting: Callable[[Any, Any], Any], result: Any
+    algebra: Algebra, attempt: Callable[[Any, Any], Any], wanting: Callable[[Any, Any], Any], result: Any
 ) -> Any:
     """Return the result after result ← attempt(i, result), i = 0, 1, …, while wanting(i, result); compiled once."""
     return algebra.while_loop(
@@ -190,11 +225,10 @@ class Shift(NamedTuple):
 
 
 @jax.jit(static_argnames="rows")
-def _shifts(
-    majorant: Array, error: Array, trace: Array, first: Array, second: Array, rows: int
-) -> tuple[Shift, Shift]:
+def _shifts(bounds: Bounds, ritz: Ritz, rows: int) -> tuple[Shift, Shift]:
     """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹."""
-    first, second = eigenvalues(first, second)
+    first, second = ritz.of_inverse()
+    majorant, trace, error, _ = bounds
     margin = 4 * (fl.gamma(rows + 3) * majorant + error)
     middle = jnp.maximum((first + second) / 2, jnp.minimum(second, first) - margin)
 
@@ -210,46 +244,37 @@ _NEARLY_ONE = 1 + 1e-6
 """A bound of ‖u‖² for a vector that is unit to rounding."""
 
 
-def eigenvalues(first: Array, second: Array) -> tuple[Array, Array]:
-    """Return the two smallest eigenvalues of K from the largest of K⁻¹."""
-    return 1 / first, 1 / jnp.maximum(second, fl.TINY)
-
-
-def _shifted_bound(algebra: ModuleType, gram: Gram, u: Array, shift: Shift) -> Array:
+def _shifted_bound(operand: Operand, u: Array, shift: Shift) -> Array:
     """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
+    algebra, gram = operand.algebra, operand.gram
     a = algebra.shifted(gram.matrix, shift.c, u, shift.beta)
     diagonal = algebra.diagonal(a)
     factor, ok = algebra.cholesky(a, overwrite=True)
     defect = algebra.cholesky_defect(a, factor, shift.trace)
-    return _certified_shift(shift, ok, defect, gram.majorant, gram.error, diagonal)
+    return _certified_shift(shift, ok, defect, gram.bounds, diagonal)
 
 
 @jax.jit
-def _certified_shift(
-    shift: Shift, ok: Array, defect: Array, majorant: Array, error: Array, diagonal: Array
-) -> Array:
+def _certified_shift(shift: Shift, ok: Array, defect: Array, bounds: Bounds, diagonal: Array) -> Array:
     weight = _NEARLY_ONE * shift.c
     largest = jnp.max(jnp.abs(diagonal))
-    forming = fl.gamma(3) * weight + fl.gamma(2) * (majorant + weight) + 2 * fl.UNIT * largest
-    beta = fl.down(shift.beta - fl.up(defect + error + forming))
+    forming = fl.gamma(3) * weight + fl.gamma(2) * (bounds.majorant + weight) + 2 * fl.UNIT * largest
+    beta = fl.down(shift.beta - fl.up(defect + bounds.error + forming))
     return jnp.where(ok & (beta > 0), beta, 0.0)
 
 
-def preconditioned(
-    algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, factor: Any, u: Array, block: Any
-) -> Float[Array, ""]:
+def preconditioned(operand: Operand, factor: Float[HostArray, "n n"], u: Array) -> Float[Array, ""]:
     """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u from G = ZĴ ≈ orthogonal, Z = fl(L⁻¹), or 0 (step 5).
 
     √β = σ_min(G)/‖Z − f hᵀ‖₂, f = Zu/‖Zu‖, h = Zᵀf: linear in the condition number, where step 3 is quadratic.
     """
-    z = algebra.invert(factor)
-    total = algebra.total(lambda index: algebra.outer(algebra.matmul(z, block(j, index))), j.block_count)
-    sigma = _preconditioned_sigma(total, z, gram.majorant, j.block_width, j.block_count)
-    if j.shape[0] == 1:
+    j, z = operand.j, operand.algebra.invert(factor)
+    n = operand.weighted_gram(z)
+    sigma = _preconditioned_sigma(n, z, operand.gram.bounds.majorant, j.block_width, j.block_count)
+    if operand.rows == 1:
         return jnp.where(sigma > 0, NO_COMPLEMENT, 0.0)
     deflated, rest = _deflate(z, u)
-    bound = _norm_bound(algebra, deflated)
-    beta = _squared_ratio(sigma, bound, rest)
+    beta = _squared_ratio(sigma, _norm_bound(operand.algebra, deflated), rest)
     return jnp.where(jnp.isfinite(beta), beta, 0.0)
 
 
@@ -280,30 +305,21 @@ def _deflate(z: Array, u: Array) -> tuple[Array, Array]:
     return deflated, fl.up(h_norm * fl.up(tilt) + rounding)
 
 
-def _norm_bound(algebra: ModuleType, a: Array) -> Array:
+def _norm_bound(algebra: Algebra, a: Array) -> Array:
     """Return an upper bound of ‖A‖₂: μI − fl(AAᵀ) has a Cholesky factor."""
     square = algebra.outer(a)
     size = algebra.largest_eigenvalue(square)
     forming = fl.gamma(a.shape[0]) * fl.norm_up(jnp.asarray(a)) ** 2
-
     rounding = 4 * fl.gamma(a.shape[0] ** 2)
+
+    def attempt(index: Any, _: Array) -> Array:
+        mu = size * (1 + rounding + _choose(index, 1e-13, 1e-3))
+        bound, proven = eigenvalue_bound(algebra, square, mu, forming)
+        return jnp.where(proven, fl.up(jnp.sqrt(fl.up(fl.up(jnp.asarray(bound))))), jnp.inf)
+
     return attempts(
-        algebra,
-        lambda index, _: _norm_bound_at(
-            algebra, square, size * (1 + rounding + _choose(index, 1e-13, 1e-3)), forming
-        ),
-        lambda index, bound: (index < 2) & ~jnp.isfinite(bound),
-        jnp.full((), jnp.inf),
+        algebra, attempt, lambda index, bound: (index < 2) & ~jnp.isfinite(bound), jnp.full((), jnp.inf)
     )
-
-
-def _norm_bound_at(algebra: ModuleType, square: Any, mu: Any, forming: Array) -> Array:
-    rows = square.shape[0]
-    shifted = algebra.complement(square, mu)
-    factor, ok = algebra.cholesky(shifted, overwrite=True)
-    defect = algebra.cholesky_defect(shifted, factor, rows * mu)
-    bound = fl.up(fl.up(mu + defect + forming + 4 * fl.UNIT * mu))
-    return jnp.where(ok, fl.up(jnp.sqrt(bound)), jnp.inf)
 
 
 @jax.jit

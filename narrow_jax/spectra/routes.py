@@ -1,19 +1,18 @@
-"""The two routes to the smallest singular value, and the choice between them."""
+"""The routes to the smallest singular value, and the choice between them."""
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import EvaluatedJacobian, Gram, lanczos
+from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax.linalg import Bounds, Ritz, Truth
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import enclosure
-from narrow_jax.spectra.result import DENSE, GRAM, QR
+from narrow_jax.spectra.enclosure import Operand, SingularPair
+from narrow_jax.spectra.result import Method
 
 TOLERANCE = 1e-16
 """Lanczos stops here: the value is then exact to rounding, and one more inverse step does the same for C."""
@@ -49,146 +48,154 @@ class Found(NamedTuple):
     method_code: Array
 
 
-def find(
-    algebra: ModuleType, j: EvaluatedJacobian, gram: Gram, sigma_max: Any, method: str, certify: bool
-) -> Found:
-    """Return the smallest singular value by a route, or by the one that the measurements choose.
-
-    First the Gram matrix ("auto"), then QR with the vector from Lanczos, last with the one from the QR iteration.
+class Route(NamedTuple):
+    """A way to the smallest singular pair; what is traced in it is chosen while running: one program for all routes.
 
     Args:
-        algebra: ``host`` or ``device``.
-        j: the evaluated matrix, no more rows than columns.
-        gram: its Gram matrix.
+        by_qr: the factor is the triangle of Ĵᵀ = QR, taken by column blocks; else the Cholesky factor of K̂.
+        by_lanczos: the vector is that of Lanczos on the inverse, if it converges; else that of the QR iteration.
+        whole: the QR iteration works on Ĵ itself, not on the triangle.
+    """
+
+    by_qr: Truth
+    by_lanczos: Truth
+    whole: bool = False
+
+
+def route(method: str, index: Any) -> Route:
+    """Return what a method tries first, second, …"""
+    if method == "gram":
+        return Route(by_qr=False, by_lanczos=True)
+    if method == "dense":
+        return Route(by_qr=True, by_lanczos=False, whole=True)
+    if method == "qr":
+        return Route(by_qr=True, by_lanczos=index < 1)
+    return Route(by_qr=index > 0, by_lanczos=index < 2)  # "auto": gram, then both of qr
+
+
+def find(operand: Operand, sigma_max: Array, method: str, certify: bool) -> Found:
+    """Return the smallest singular value by a route, or by the one that the measurements choose.
+
+    Args:
+        operand: the evaluated matrix, no more rows than columns, with its Gram matrix.
         sigma_max: its largest singular value, about.
         method: "auto", "gram", "qr" or "dense".
         certify: whether to prove bounds.
     """
-    route = functools.partial(_route, algebra, j, gram, sigma_max, certify=certify)
     if method in ("gram", "dense"):
-        return route(accurate=method == "dense", iterated=method == "gram", dense=method == "dense")
-    first_by_qr = 0 if method == "qr" else 1
+        return _travel(operand, sigma_max, route(method, 0), certify)
 
-    def next_route(index: Any, before: Found) -> Found:
-        found = route(accurate=method == "qr" or index > 0, iterated=index <= first_by_qr)
+    def following(index: Any, before: Found) -> Found:
+        found = _travel(operand, sigma_max, route(method, index), certify)
         lower, upper = jnp.maximum(found.lower, before.lower), jnp.minimum(found.upper, before.upper)
         return found._replace(lower=lower, upper=upper, value=jnp.clip(found.value, lower, upper))
 
+    last = 1 if method == "qr" else 2
     return enclosure.attempts(
-        algebra,
-        next_route,
-        lambda index, found: (index <= first_by_qr + 1) & ~(found.sharp if certify else found.reliable),
-        _nothing(j.shape, gram.trace),
+        operand.algebra,
+        following,
+        lambda index, found: (index <= last) & ~(found.sharp if certify else found.reliable),
+        _nothing(operand.j.shape, operand.gram.bounds.trace),
     )
 
 
 def _nothing(shape: tuple[int, int], like: Array) -> Found:
     """Return what is known before the first route."""
     zero, no = jnp.zeros_like(like), jnp.array(False)
-    vectors = jnp.zeros(shape[0], zero.dtype), jnp.zeros(shape[1], zero.dtype)
-    return Found(zero, zero, zero + jnp.inf, *vectors, no, no, jnp.asarray(GRAM, jnp.int32))
-
-
-def _route(
-    algebra: ModuleType,
-    j: EvaluatedJacobian,
-    gram: Gram,
-    sigma_max: Any,
-    *,
-    accurate: Any,
-    iterated: Any,
-    dense: bool = False,
-    certify: bool,
-) -> Found:
-    """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, the value from ‖Ĵᵀu‖.
-
-    The factor is the Cholesky factor of K̂, or for the ``accurate`` route the triangle of Jᵀ = QR, taken by
-    column blocks, whose singular vectors serve where Lanczos does not or is not ``iterated``. One program for both
-    routes, since XLA would compile two.
-    """
-    factor, regular = algebra.cond(
-        accurate, lambda: algebra.triangle(j, block), lambda: algebra.cholesky(gram.matrix)
+    return Found(
+        value=zero,
+        lower=zero,
+        upper=zero + jnp.inf,
+        vector=jnp.zeros(shape[0], zero.dtype),
+        right=jnp.zeros(shape[1], zero.dtype),
+        reliable=no,
+        sharp=no,
+        method_code=jnp.asarray(Method.GRAM.value, jnp.int32),
     )
-    ritz = _smallest(algebra, j, factor, regular, accurate, iterated, dense)
+
+
+def _travel(operand: Operand, sigma_max: Array, route: Route, certify: bool) -> Found:
+    """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, or the QR iteration; the value from ‖Ĵᵀu‖."""
+    algebra, j, bounds = operand.algebra, operand.j, operand.gram.bounds
+    factor, regular = algebra.cond(
+        route.by_qr, operand.triangle, lambda: algebra.cholesky(operand.gram.matrix)
+    )
+    ritz = _smallest(operand, factor, regular, route)
     pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
-    lower, separated = jnp.zeros_like(pair.value), True
+    lower, separated = jnp.zeros_like(pair.value), jnp.array(True)
     if certify:
         # beyond this condition number ZĴ is not near orthogonal
-        worthwhile = jnp.asarray(regular) & (pair.value > jnp.where(accurate, 1e-13 * sigma_max, -1.0))
+        worthwhile = jnp.asarray(regular) & (pair.value > jnp.where(route.by_qr, 1e-13 * sigma_max, -1.0))
         beta = algebra.cond(
-            worthwhile,
-            lambda: algebra.cond(
-                accurate,
-                lambda: enclosure.preconditioned(algebra, j, gram, factor, pair.vector, block),
-                lambda: enclosure.separation(algebra, gram, pair.vector, ritz, j.shape[0]),
-            ),
-            lambda: lower,
+            worthwhile, lambda: _complement(operand, factor, pair.vector, ritz, route), lambda: lower
         )
-        lower = enclosure.best_lower_bound(algebra, j, factor, pair, beta, jnp.where(accurate, 2, 1))
+        lower = enclosure.best_lower_bound(operand, factor, pair, beta, jnp.where(route.by_qr, 2, 1))
         # where K̂ resolves ν² and finds no gap above it, the vector may be that of another singular value
-        separated = (beta > 0) | (pair.value**2 <= gram.error)
+        separated = (beta > 0) | (pair.value**2 <= bounds.error)
     trusted = jnp.asarray(regular) & ritz.converged & separated
-    found = _judge(pair, lower, gram.majorant, gram.error, ritz.first, ritz.second, sigma_max, trusted)
-    return _believed(found, sigma_max, accurate, dense)
+    return _judge(pair, lower, bounds, ritz, sigma_max, trusted, route)
 
 
-def _smallest(
-    algebra: ModuleType,
-    j: EvaluatedJacobian,
-    factor: Any,
-    regular: Any,
-    accurate: Any,
-    iterated: Any,
-    dense: bool,
-) -> lanczos.Ritz:
-    if dense:
-        return algebra.singular(jnp.concatenate([block(j, i) for i in range(j.block_count)], axis=1))
+def _smallest(operand: Operand, factor: Float[HostArray, "n n"], regular: Truth, route: Route) -> Ritz:
+    """Return the vector of the route, with the largest eigenvalues of (LLᵀ)⁻¹."""
+    algebra = operand.algebra
+    if route.whole:
+        blocks = [operand.block(i) for i in range(operand.j.block_count)]
+        return algebra.singular(jnp.concatenate(blocks, axis=1))
     ritz = algebra.cond(regular, lambda: algebra.smallest(factor, TOLERANCE), lambda: algebra.unknown(factor))
     return algebra.cond(
-        accurate,
-        lambda: algebra.cond(ritz.converged & iterated, lambda: ritz, lambda: algebra.singular(factor)),
+        route.by_qr,
+        lambda: algebra.cond(
+            ritz.converged & route.by_lanczos, lambda: ritz, lambda: algebra.singular(factor)
+        ),
         lambda: ritz,
+    )
+
+
+def _complement(
+    operand: Operand, factor: Float[HostArray, "n n"], u: Array, ritz: Ritz, route: Route
+) -> Float[Array, ""]:
+    """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u, by what the route has at hand; 0 where nothing is proven."""
+    return operand.algebra.cond(
+        route.by_qr,
+        lambda: enclosure.preconditioned(operand, factor, u),
+        lambda: enclosure.separation(operand, u, ritz),
     )
 
 
 @jax.jit
 def _judge(
-    pair: enclosure.Pair,
+    pair: SingularPair,
     lower: Array,
-    majorant: Array,
-    error: Array,
-    first: Array,
-    second: Array,
+    bounds: Bounds,
+    ritz: Ritz,
     sigma_max: Array,
     trusted: Array,
+    route: Route,
 ) -> Found:
-    """Decide from the measured residual and gap whether the Gram route may be believed.
+    """Decide from the measured residual and gap whether the Gram route may be believed, and all from the interval.
 
-    ``first`` and ``second`` are the largest eigenvalues of K̂⁻¹. The relative error of ν is at most ‖K̂ − K‖/(2λ₁),
-    and C²/(2(λ₂ − λ₁)) where λ₁ is isolated from the rest of K̂.
+    The relative error of ν is at most ‖K̂ − K‖/(2λ₁), and C²/(2(λ₂ − λ₁)) where λ₁ is isolated from the rest of K̂.
+    The accurate routes are believed unless their interval is wide.
     """
-    first, second = enclosure.eigenvalues(first, second)
-    rows, unit = pair.vector.size, jnp.finfo(pair.value.dtype).eps / 2
-    error = (error + fl.gamma(rows + 3) * majorant) * (unit / fl.UNIT)
-    allowed = 10 * unit * sigma_max / jnp.maximum(pair.value, jnp.finfo(pair.value.dtype).tiny)
+    first, second = ritz.of_inverse()
+    rows, limits = pair.vector.size, jnp.finfo(pair.value.dtype)
+    unit = limits.eps / 2
+    error = (bounds.error + fl.gamma(rows + 3) * bounds.majorant) * (unit / fl.UNIT)
+    allowed = 10 * unit * sigma_max / jnp.maximum(pair.value, limits.tiny)
     gap = second - first
     isolated = (error <= 0.1 * gap) & (jnp.sum(pair.residual**2) <= 2 * allowed * gap) if rows > 1 else True
-    reliable = trusted & (isolated | (error <= allowed * first)) & jnp.isfinite(pair.value)
-    sharp = (lower > 0) & (pair.upper - lower <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
-    method = jnp.asarray(GRAM, jnp.int32)
-    return Found(pair.value, lower, pair.upper, pair.vector, pair.right, reliable | sharp, sharp, method)
-
-
-@functools.partial(jax.jit, static_argnames="dense")
-def _believed(found: Found, sigma_max: Array, accurate: Any, dense: bool) -> Found:
-    """Return what the Gram route is believed only after judgement, and the accurate one unless its interval is wide."""
-    reliable = jnp.where(accurate, jnp.isfinite(found.value), found.reliable)
-    sharp = jnp.where(accurate, found.upper - found.lower <= LOOSE * sigma_max, found.sharp)
-    code = jnp.where(accurate, DENSE if dense else QR, GRAM).astype(jnp.int32)
-    return found._replace(reliable=reliable, sharp=sharp, method_code=code)
-
-
-@jax.jit
-def block(j: EvaluatedJacobian, index: Any) -> Array:
-    """Return a column block of the evaluated matrix."""
-    return j.block(index)
+    finite, width = jnp.isfinite(pair.value), pair.upper - lower
+    sharp = (lower > 0) & (width <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
+    reliable = (trusted & (isolated | (error <= allowed * first)) & finite) | sharp
+    accurate = jnp.where(route.whole, Method.DENSE.value, Method.QR.value)
+    return Found(
+        value=pair.value,
+        lower=lower,
+        upper=pair.upper,
+        vector=pair.vector,
+        right=pair.right,
+        reliable=jnp.where(route.by_qr, finite, reliable),
+        sharp=jnp.where(route.by_qr, width <= LOOSE * sigma_max, sharp),
+        method_code=jnp.where(route.by_qr, accurate, Method.GRAM.value).astype(jnp.int32),
+    )

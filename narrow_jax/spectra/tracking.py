@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import EvaluatedJacobian, Jacobian, device, isolated, lanczos
+from narrow_jax.linalg import DEVICE, EvaluatedJacobian, Jacobian, context, isolated, lanczos
 from narrow_jax.spectra import derivatives
 
 TOLERANCE = 3e-2
@@ -68,7 +68,7 @@ def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
     """
     if J.shape[0] > J.shape[1]:
         return tracked, jnp.zeros((), float)
-    state, *triple = _program(jnp.zeros((), float).dtype)(tracked, J)
+    state, *triple = _program(context.ambient())(tracked, J)
     return state, derivatives.follow(J, triple[0], *triple)
 
 
@@ -97,7 +97,7 @@ def _program(lasting: Any) -> Any:
 
 def _refresh(j: EvaluatedJacobian) -> tuple[Array, _Iterate, Array, Array]:
     """Return a new inverse, the iterate from a drawn vector, that this was one, and the rounding of θ."""
-    gram = j.gram(device).matrix
+    gram = j.gram(DEVICE).matrix
     lower, size = jnp.tril(gram), gram.shape[0]
     # the shift keeps the factorisation going where K is singular to rounding
     shift = 4 * size * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax.linalg import device, host, lanczos
+from narrow_jax.linalg import HOST, lanczos
 from narrow_jax.spectra import tracking
 
 
@@ -77,7 +77,7 @@ def test_a_wrong_vector_is_replaced_where_bounds_are_asked_for(monkeypatch):
     def second(factor, tolerance):
         return lanczos.Ritz(left[:, -2], 1 / values[-2] ** 2, 0.5 / values[-2] ** 2, True)
 
-    monkeypatch.setattr(host, "smallest", second)
+    monkeypatch.setattr(HOST, "smallest", second)
     for method in ("auto", "qr"):
         s = nj.sigma_min(nj.jacobian.explicit(matrix), method)
         assert s.value == pytest.approx(values[-1], rel=1e-12)
@@ -105,4 +105,4 @@ def test_drawn_vectors_differ_in_all_entries_for_any_bit():
     assert np.all(first != second)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.5
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(first, device.lanczos.drawn(jnp.asarray(values)))
+        np.testing.assert_array_equal(first, lanczos.drawn(jnp.asarray(values)))

@@ -12,9 +12,9 @@ import pytest
 
 import narrow_jax as nj
 from narrow_jax.jacobian import one_hidden
-from narrow_jax.linalg import host
+from narrow_jax.linalg import DEVICE, HOST, symmetric
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import enclosure, routes
+from narrow_jax.spectra import enclosure
 
 mp.mp.dps = 60
 DRAWS = range(15)
@@ -45,7 +45,7 @@ def evaluated(matrix):
 split_product, two_product = jax.jit(fl.split_product), jax.jit(fl.two_product)
 slope_error = jax.jit(one_hidden._slope_error, static_argnums=0)
 mv_bounded, rmv_bounded = jax.jit(lambda j, p: j.mv_bounded(p)), jax.jit(lambda j, u: j.rmv_bounded(u))
-gram_of = jax.jit(lambda j: j.gram(fl))
+gram_of = jax.jit(lambda j: j.gram(DEVICE))
 
 
 def one_hidden_net(seed, scale=1.0):
@@ -156,7 +156,7 @@ class TestSensitivities:
                     for a in range(3):
                         entry = scale * true * mp.mpf(float(x[r, a]))
                         total += (entry - mp.mpf(float(inputs[r, a])) * mp.mpf(float(units[r, c]))) ** 2
-            assert 0 < mp.sqrt(total) <= mp.mpf(float(gram_of(j).perturbation))
+            assert 0 < mp.sqrt(total) <= mp.mpf(float(gram_of(j).bounds.perturbation))
 
 
 class TestGram:
@@ -169,15 +169,14 @@ class TestGram:
             J = nj.jacobian.pairwise(params, x * 10.0 ** -np.linspace(0, grades, 5)[:, None])
             for j in (J.evaluate(), evaluated(draw(5, 12, seed=seed))):
                 assert j.block_count == 1
-                matrix = np.asarray(routes.block(j, 0))[:, :12]
-                gram = gram_of(j)
+                matrix = np.asarray(j.block(0))[:, :12]
+                gram, bounds = gram_of(j)
                 size = np.linalg.norm(np.abs(matrix) @ np.abs(matrix).T, 2)
-                assert size <= float(gram.majorant) <= 2 * size
-                assert float(gram.majorant) <= float(gram.trace) <= 1.001 * np.sum(matrix**2)
-                lower = np.tril(np.asarray(gram.matrix))
-                distance = exact(lower + np.tril(lower, -1).T) - exact(matrix) * exact(matrix).T
+                assert size <= float(bounds.majorant) <= 2 * size
+                assert float(bounds.majorant) <= float(bounds.trace) <= 1.001 * np.sum(matrix**2)
+                distance = exact(symmetric(np.asarray(gram))) - exact(matrix) * exact(matrix).T
                 # blocks of the structured operator round each entry once more
-                assert 0 < frobenius(distance) <= mp.mpf(float(gram.error)) + 3 * fl.UNIT * mp.mpf(size)
+                assert 0 < frobenius(distance) <= mp.mpf(float(bounds.error)) + 3 * fl.UNIT * mp.mpf(size)
 
 
 def smallest_on_complement(k, u):
@@ -197,16 +196,17 @@ class TestSeparation:
             # λ₂ is small against ‖K‖, so that its rounding matters
             left, right = (np.linalg.qr(draw(*shape, seed=seed))[0] for shape in ((5, 5), (12, 5)))
             j = evaluated(left @ np.diag([1, 0.5, 1e-6, 7e-8, 2e-8]) @ right.T)
-            gram, matrix = j.gram(host), in_scale(j)
+            operand = enclosure.Operand(HOST, j, j.gram(HOST))
+            gram, matrix = operand.gram, in_scale(j)
             u = left[:, -1]
             true = smallest_on_complement(matrix * matrix.T, [mp.mpf(float(t)) for t in u])
             low, high = 0.5 * float(true), 2 * float(true) + 1e-14
             for _ in range(60):  # the largest shift at which the factorisation completes
                 middle = (low + high) / 2
                 shift = self.shift(middle, gram)
-                completed = host.cholesky(host.shifted(gram.matrix, shift.c, u, shift.beta))[1]
+                completed = HOST.cholesky(HOST.shifted(gram.matrix, shift.c, u, shift.beta))[1]
                 low, high = (middle, high) if completed else (low, middle)
-            beta = enclosure._shifted_bound(host, gram, jnp.asarray(u), self.shift(low, gram))
+            beta = enclosure._shifted_bound(operand, jnp.asarray(u), self.shift(low, gram))
             assert mp.mpf(float(beta)) <= true
             too_far += mp.mpf(low) > true
         assert too_far > 0, "the shift itself, without the error terms, would be wrong"
@@ -214,7 +214,7 @@ class TestSeparation:
     @staticmethod
     def shift(beta, gram):
         c = 4.0 ** np.ceil(np.log2(4 * beta) / 2)
-        return enclosure.Shift(jnp.asarray(beta), jnp.asarray(c), gram.trace * 1.01 + 1.01 * c)
+        return enclosure.Shift(jnp.asarray(beta), jnp.asarray(c), gram.bounds.trace * 1.01 + 1.01 * c)
 
     @pytest.mark.parametrize("kappa", [1e2, 1e6, 1e9])
     def test_preconditioned(self, kappa):
@@ -222,8 +222,8 @@ class TestSeparation:
             left, right = (np.linalg.qr(draw(*shape, seed=seed))[0] for shape in ((5, 5), (12, 5)))
             j = evaluated(left @ np.diag(np.geomspace(1, 1 / kappa, 5)) @ right.T)
             matrix, u = in_scale(j), left[:, -1]
-            factor, _ = host.triangle(j, routes.block)
-            beta = enclosure.preconditioned(host, j, j.gram(host), factor, jnp.asarray(u), routes.block)
+            operand = enclosure.Operand(HOST, j, j.gram(HOST))
+            beta = enclosure.preconditioned(operand, operand.triangle()[0], jnp.asarray(u))
             true = smallest_on_complement(matrix * matrix.T, [mp.mpf(float(t)) for t in u])
             assert 0 < mp.mpf(float(beta)) <= true
             assert float(beta) > 0.99 * float(true)

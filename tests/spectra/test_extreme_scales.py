@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax.spectra import enclosure, smallest
+from narrow_jax.linalg import DEVICE, context
+from narrow_jax.spectra import enclosure
 
 U = 2.0**-1022
 """The smallest normal number: entries below are flushed to 0."""
@@ -94,7 +95,7 @@ def test_numpy_float64_data_stay_float64_inside_jit():
 
 def test_concrete_operators_off_the_host_keep_float64(monkeypatch):
     """The path of an accelerator, here on the CPU."""
-    monkeypatch.setattr(smallest, "on_cpu", lambda J: False)
+    monkeypatch.setattr(context, "on_cpu", lambda J: False)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 4))
     x[1] = x[0] + 1e-6 * rng.standard_normal(4)
@@ -162,7 +163,7 @@ def test_bounds_of_operators_are_rounded_up(scale, on):
     J = nj.jacobian.pairwise(params, np.array([[1.0, 2.0], [0.5, 0.25]]) * scale)
     with jax.enable_x64(True):
         j = J.evaluate()
-        gram, exponent = j.gram(nj._rounding), int(j.exponent)
+        gram, exponent = j.gram(DEVICE).bounds, int(j.exponent)
         exact = [mp.ldexp(float(gram.perturbation), exponent), mp.ldexp(float(gram.error), 2 * exponent)]
     with jax.enable_x64(on):
         found = J.perturbation(), J.gram_error()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array
-from narrow_jax.linalg import EvaluatedJacobian, Jacobian, device, host, isolated
+from narrow_jax._typing import Array, Float
+from narrow_jax.linalg import DEVICE, HOST, Algebra, EvaluatedJacobian, Jacobian, context, isolated
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, result, routes, smallest
+from narrow_jax.spectra import derivatives, smallest_value
+from narrow_jax.spectra.enclosure import Operand
+from narrow_jax.spectra.result import SigmaMin, Status
 
 
 @jax.tree_util.register_dataclass
@@ -80,8 +81,8 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
     Reference:
         Horn and Johnson, Matrix Analysis, theorem 4.5.9 (Ostrowski); docs/enclosure.md.
     """
-    smallest.require_operator(J)
-    _checks.memory(memory_budget, {"qr": smallest.plan(*J.shape)["qr"]}, "qr", "singular_values")
+    smallest_value.require_operator(J)
+    _checks.memory(memory_budget, {"qr": smallest_value.plan(*J.shape)["qr"]}, "qr", "singular_values")
     return _found(J)[0]
 
 
@@ -97,19 +98,19 @@ def condition_number(J: Any) -> Any:
         >>> round(float(condition_number(jacobian.explicit(np.diag([3.0, 2.0])))), 12)
         1.5
     """
-    s = smallest.sigma_min(J, certify=False)
-    if smallest.traced(J):
+    s = smallest_value.sigma_min(J, certify=False)
+    if context.traced(J):
         return _ratio(s)
     with jax.enable_x64(True):
         return np.float64(_ratio(s))
 
 
-def _ratio(s: smallest.SigmaMin) -> Array:
+def _ratio(s: SigmaMin) -> Array:
     value, sigma_max = jnp.asarray(s.value), jnp.asarray(s.sigma_max)
     status = jnp.asarray(s.status_code)
-    deficient = (status == result.ZERO) | (status == result.SHAPE)
+    deficient = (status == Status.NUMERICALLY_ZERO.value) | (status == Status.RANK_DEFICIENT_BY_SHAPE.value)
     normal = (value >= jnp.finfo(value.dtype).tiny) & jnp.isfinite(sigma_max)
-    reliable = deficient | (normal & (status != result.NOT_CONVERGED))
+    reliable = deficient | (normal & (status != Status.NOT_CONVERGED.value))
     # by division, so that the derivative of ∞ is not 0; one more, so that 0/0 does not arise
     ratio = (sigma_max + deficient.astype(value.dtype)) / jnp.where(deficient, 0.0, value)
     return jnp.where(reliable, ratio, jnp.nan)
@@ -131,7 +132,7 @@ def effective_rank(J: Any) -> Any:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007).
     """
     s, zero = _found(J)
-    if smallest.traced(J):
+    if context.traced(J):
         return _entropic(s.values, zero)
     with jax.enable_x64(True):
         return np.float64(_entropic(jnp.asarray(s.values), zero))
@@ -148,13 +149,11 @@ def _entropic(values: Array, zero: Any) -> Array:
 
 def _found(J: Any) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
-    if not smallest.traced(J):
-        if smallest.on_cpu(J):
-            with jax.enable_x64(True):
-                found = _run(host, J.evaluate("float64"))
-                return jax.tree.map(np.asarray, _true_scale(found, J.encloses))
+    if not context.traced(J):
+        if context.on_cpu(J):
+            return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
-    s, zero, u, p = _program(jnp.zeros((), float).dtype)(J)
+    s, zero, u, p = _program(context.ambient())(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 
@@ -164,8 +163,8 @@ def _program(lasting: Any) -> Any:
     """Return J ↦ (singular values, whether Ĵ = 0, left vectors, right vectors), vectors as rows."""
 
     def run(J: Jacobian) -> Any:
-        j = J.evaluate("float64")
-        found = _run(device, j)
+        j = J.evaluate()
+        found = _run(DEVICE, j)
         s, zero = _true_scale(found, J.encloses)
         near = found.vectors.T
         blocks = jax.lax.map(
@@ -231,57 +230,73 @@ class _Found(NamedTuple):
     vectors: Any
 
 
-def _run(algebra: ModuleType, j: EvaluatedJacobian) -> _Found:
+def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
     gram = j.gram(algebra)
-    extra = gram.perturbation
+    extra = gram.bounds.perturbation
     if j.shape[0] > j.shape[1]:
         transposed = j.transposed()
         # entries are rounded once where blocks are formed
-        extra = fl.up(extra + 1.01 * fl.UNIT * jnp.sqrt(gram.trace))
+        extra = fl.up(extra + 1.01 * fl.UNIT * jnp.sqrt(gram.bounds.trace))
         j, gram = transposed, transposed.gram(algebra)
-    factor, _ = algebra.triangle(j, routes.block)
-    vectors, values = algebra.decompose(factor)
+    operand = Operand(algebra, j, gram)
+    vectors, values = algebra.decompose(operand.triangle()[0])
     scale = jnp.maximum(values, jnp.max(values) * 2.0**-200 + fl.TINY)
     z = jnp.asarray(vectors).T / scale[:, None]
-    n = algebra.total(lambda i: algebra.outer(algebra.matmul(z, routes.block(j, i))), j.block_count)
-    error = _error(z, vectors, values, scale, n, gram.majorant, extra, j.block_width + j.block_count)
-    return _Found(values, error, j.exponent, j, vectors)
+    near = _Decomposition(vectors, values, scale, z, operand.weighted_gram(z))
+    error = _error(near, gram.bounds.majorant, extra, j.block_width + j.block_count)
+    return _Found(values=values, error=error, exponent=j.exponent, near=j, vectors=vectors)
 
 
 @functools.partial(jax.jit, static_argnames="encloses")
 def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Array]:
     values, error = (jnp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
-    proven = jnp.where(jnp.isfinite(values), error + smallest.NORMAL, jnp.inf)
+    proven = jnp.where(jnp.isfinite(values), error + smallest_value.NORMAL, jnp.inf)
     zero = (found.values[0] == 0) & jnp.isfinite(found.error[0])  # else denormals may have been flushed
     return SingularValues(values, proven, encloses), zero
 
 
-@functools.partial(jax.jit, static_argnames="terms")
-def _error(
-    z: Array, vectors: Array, values: Array, scale: Array, n: Array, majorant: Array, extra: Array, terms: int
-) -> Array:
-    """Return the better of Ostrowski's and Weyl's bounds from N̂ = fl(GGᵀ), G = diag(scale)⁻¹UᵀĴ.
+class _Decomposition(NamedTuple):
+    """R = VΣ̂Uᵀ, Z = diag(scale)⁻¹Uᵀ, and N̂ = fl(GGᵀ) for G = ZĴ.
 
-    ``scale`` is σ̂, but for values so small that they cannot be divided by; ``skew`` ≥ ‖UᵀU − I‖.
+    ``scale`` is σ̂, but for values so small that they cannot be divided by.
     """
-    rows = values.size
+
+    vectors: Any
+    values: Any
+    scale: Float[Array, " n"]
+    z: Float[Array, "n n"]
+    n: Any
+
+
+class _Errors(NamedTuple):
+    """φ with ‖fl(G) − G‖_F ≤ φ‖Z‖_F, skew ≥ ‖UᵀU − I‖₂, and a bound of ‖Ĵ‖₂²."""
+
+    forming: Array
+    skew: Array
+    majorant: Array
+
+
+@functools.partial(jax.jit, static_argnames="terms")
+def _error(near: _Decomposition, majorant: Array, extra: Array, terms: int) -> Array:
+    """Return the better of Ostrowski's and Weyl's bounds."""
+    vectors, rows = near.vectors, near.values.size
     product = fl.matmul(vectors.T, vectors)
     skew = fl.up(fl.lower_norm(product - jnp.eye(rows)) + fl.gamma(rows + 1) * fl.norm_up(vectors) ** 2)
     forming = fl.up((fl.gamma(rows + 2) + 3 * fl.UNIT) * jnp.sqrt(majorant))
-    ostrowski = _ostrowski(z, values, scale, n, forming, skew, terms)
-    weyl = _weyl(values, scale, n, majorant, forming, skew, terms)
-    error = jnp.minimum(*(jnp.where(jnp.isnan(bound), jnp.inf, bound) for bound in (ostrowski, weyl)))
+    errors = _Errors(forming, skew, majorant)
+    bounds = (_ostrowski(near, errors, terms), _weyl(near, errors, terms))
+    error = jnp.minimum(*(jnp.where(jnp.isnan(bound), jnp.inf, bound) for bound in bounds))
     return fl.up(error + extra)
 
 
-def _ostrowski(
-    z: Array, values: Array, scale: Array, n: Array, forming: Array, skew: Array, terms: int
-) -> Array:
+def _ostrowski(near: _Decomposition, errors: _Errors, terms: int) -> Array:
     """Return the best bounds over k: the first k rows of G are nearly orthogonal, the others of UᵀĴ small.
 
     With ‖I − G_kG_kᵀ‖ < 1 the σ_i(U_kᵀĴ), i ≤ k, are within σ̂_i[σ_min(G_k), σ_max(G_k)]; they are at most
     σ_i(UᵀĴ), and σ_i(UᵀĴ)² is at most τ² more, τ = ‖U_{>k}ᵀĴ‖_F; where i > k, σ_i(UᵀĴ) ≤ τ.
     """
+    _, values, scale, z, n = near
+    forming, skew, _ = errors
     rows = values.size
     strict = jnp.tril(n, -1) ** 2
     diagonal = jnp.diag(n)
@@ -308,10 +323,10 @@ def _ostrowski(
     return jnp.min(jnp.where(usable[None, :], error, jnp.inf), axis=1)
 
 
-def _weyl(
-    values: Array, scale: Array, n: Array, majorant: Array, forming: Array, skew: Array, terms: int
-) -> Array:
+def _weyl(near: _Decomposition, errors: _Errors, terms: int) -> Array:
     """Return the bounds from UᵀĴ = diag(scale)G: its Gram matrix against diag(σ̂²)."""
+    _, values, scale, _, n = near
+    forming, skew, majorant = errors
     rows = values.size
     summing = fl.gamma(terms + 2)
     defect = n - jnp.eye(rows)

@@ -1,4 +1,4 @@
-"""The extreme singular values of a small matrix, enclosed without compiling anything."""
+"""Bounds of the largest eigenvalue and of both extreme singular values of a matrix in memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax._typing import Float, HostArray
-from narrow_jax.linalg import host
 from narrow_jax.linalg import rounding as fl
+from narrow_jax.linalg.algebra import Algebra, Scalar, Truth
+from narrow_jax.linalg.on_host import HOST
 
 
 class Extremes(NamedTuple):
@@ -17,6 +18,19 @@ class Extremes(NamedTuple):
 
     smallest: float
     largest: float
+
+
+def eigenvalue_bound(
+    algebra: Algebra, square: Float[HostArray, "n n"], mu: Scalar, forming: Scalar
+) -> tuple[Scalar, Truth]:
+    """Return a bound of λ_max(S), and whether it is proven: μI − Ŝ has a Cholesky factor, ‖Ŝ − S‖₂ ≤ ``forming``.
+
+    λ_max(S) ≤ μ + ‖μI − Ŝ − LLᵀ‖₂ + the rounding of μI − Ŝ + ``forming``; the sum itself is not rounded outward.
+    """
+    shifted = algebra.complement(square, mu)
+    factor, proven = algebra.cholesky(shifted, overwrite=True)
+    defect = algebra.cholesky_defect(shifted, factor, square.shape[0] * mu)
+    return mu + defect + forming + 4 * fl.UNIT * mu, proven
 
 
 def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
@@ -46,8 +60,8 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
     a = np.ldexp(a, -exponent)  # entries of size one: no square over- or underflows
     u, values, vt = linalg.svd(a, full_matrices=False)
     weighted = values[:, None] * vt
-    rounding = (fl.gamma(values.size + 2) + fl.UNIT) * host.norm_up(u) * host.norm_up(weighted)
-    moved = host.norm_up(a - host.matmul(u, weighted)) * (1 + 2 * fl.UNIT) + rounding
+    rounding = (fl.gamma(values.size + 2) + fl.UNIT) * HOST.norm_up(u) * HOST.norm_up(weighted)
+    moved = HOST.norm_up(a - HOST.matmul(u, weighted)) * (1 + 2 * fl.UNIT) + rounding
     stretch = _defect(u.T) + _defect(vt)
     smallest = values[-1] * (1 - stretch) * (1 - fl.SLACK) - moved * (1 + fl.SLACK)
     largest = (values[0] * (1 + stretch) + moved) * (1 + fl.SLACK)
@@ -60,5 +74,5 @@ def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
 
 def _defect(rows: np.ndarray) -> float:
     """Return a bound of ‖QQᵀ − I‖₂: then |√(1 ± defect) − 1| is at most the defect."""
-    gap = host.norm_up(host.matmul(rows, rows.T) - np.eye(len(rows)))
-    return (gap + fl.gamma(rows.shape[1] + 2) * host.norm_up(rows) ** 2) * (1 + fl.SLACK)
+    gap = HOST.norm_up(HOST.matmul(rows, rows.T) - np.eye(len(rows)))
+    return (gap + fl.gamma(rows.shape[1] + 2) * HOST.norm_up(rows) ** 2) * (1 + fl.SLACK)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,11 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array
-from narrow_jax.linalg import EvaluatedJacobian, Jacobian, device, host, isolated
+from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax.linalg import (
+    DEVICE,
+    HOST,
+    Algebra,
+    EvaluatedJacobian,
+    Jacobian,
+    context,
+    isolated,
+    symmetric,
+)
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, result, routes
-from narrow_jax.spectra.result import SigmaMin
+from narrow_jax.spectra import derivatives, routes
+from narrow_jax.spectra.enclosure import Operand
+from narrow_jax.spectra.result import Method, SigmaMin, Status
 
 METHODS = ("auto", "gram", "qr", "dense")
 NORMAL = 2.0**-1021
@@ -75,13 +85,12 @@ def sigma_min(
     if jax.default_backend() == "tpu":
         dtype = "float32"  # no native float64 there
     certify = certify and dtype == "float64"
-    if J.shape[0] > J.shape[1]:
-        return _by_shape(J)
-    if not traced(J) and dtype == "float64" and on_cpu(J):
-        return _on_host(J, method, certify)
-    lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype(dtype)
-    found = _program(method, certify, dtype, lasting)(J)
-    return _attach(J, *found) if traced(J) else jax.tree.map(np.asarray, found[0])
+    wide, traced = J.shape[0] <= J.shape[1], context.traced(J)
+    if wide and dtype == "float64" and not traced and context.on_cpu(J):
+        return context.as_numpy(lambda: _solve(HOST, J.evaluate(), method, certify, J.encloses)[0])
+    lasting = context.ambient() if traced else jnp.dtype(dtype if wide else "float64")
+    s, right, top = (_program(method, certify, dtype, lasting) if wide else _deficient(lasting))(J)
+    return _followed(J, s, right, top) if traced else jax.tree.map(np.asarray, s)
 
 
 def require_operator(J: Any) -> None:
@@ -101,32 +110,15 @@ def plan(rows: int, columns: int) -> dict[str, int]:
     return {"auto": qr, "gram": gram, "qr": qr, "dense": qr + 3 * 8 * rows * columns}
 
 
-def _leaves(J: Jacobian) -> list[Any]:
-    return jax.tree.leaves(J)
-
-
-def traced(J: Jacobian) -> bool:
-    """Return whether any array of J is traced."""
-    return any(_checks.concrete(leaf) is None for leaf in _leaves(J))
-
-
-def on_cpu(J: Jacobian) -> bool:
-    """Return whether all arrays of J live on the host."""
-    platforms = {
-        device.platform for leaf in _leaves(J) if isinstance(leaf, jax.Array) for device in leaf.devices()
-    }
-    return (platforms or {jax.default_backend()}) == {"cpu"}
-
-
-def _run(
-    algebra: ModuleType, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
-) -> tuple[SigmaMin, Any, Any]:
+def _solve(
+    algebra: Algebra, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
+) -> tuple[SigmaMin, Array, Float[HostArray, " n"]]:
     """Return the result in true scale, the right singular vector, and the vector of σ_max."""
     gram = j.gram(algebra)
     largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
     sigma_max = jnp.sqrt(jnp.asarray(largest.first))
-    found = routes.find(algebra, j, gram, sigma_max, method, certify)
-    s = _assemble(found, sigma_max, gram.perturbation, j.exponent, j.shape, encloses)
+    found = routes.find(Operand(algebra, j, gram), sigma_max, method, certify)
+    s = _assemble(found, sigma_max, gram.bounds.perturbation, j.exponent, j.shape, encloses)
     return s, found.right, largest.vector
 
 
@@ -145,15 +137,24 @@ def _assemble(
     upper = fl.up(found.upper + perturbation)
     zero = found.value <= max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
     zero = zero & ((sigma_max > 0) | jnp.isfinite(perturbation))  # denormals may have been flushed
-    status = jnp.where(zero, result.ZERO, result.ESTIMATE)
+    status = jnp.where(zero, Status.NUMERICALLY_ZERO.value, Status.ESTIMATE.value)
     value, lower, upper, sigma_max = (
         jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
     )
     lower, upper = _normal(lower, upper)
-    status = jnp.where(lower > 0, result.CERTIFIED, status)
+    status = jnp.where(lower > 0, Status.CERTIFIED.value, status)
     # any u with ‖Jᵀu‖ at rounding proves that, converged or not
-    status = jnp.where(found.reliable | zero, status, result.NOT_CONVERGED).astype(jnp.int32)
-    return SigmaMin(value, lower, upper, sigma_max, found.vector, status, found.method_code, encloses)
+    status = jnp.where(found.reliable | zero, status, Status.NOT_CONVERGED.value).astype(jnp.int32)
+    return SigmaMin(
+        value=value,
+        lower=lower,
+        upper=upper,
+        sigma_max=sigma_max,
+        vector=found.vector,
+        status_code=status,
+        method_code=found.method_code,
+        encloses=encloses,
+    )
 
 
 def _normal(lower: Array, upper: Array) -> tuple[Array, Array]:
@@ -164,12 +165,6 @@ def _normal(lower: Array, upper: Array) -> tuple[Array, Array]:
     return lower, jnp.where(jnp.isnan(upper), jnp.inf, jnp.maximum(upper, smallest))
 
 
-def _on_host(J: Jacobian, method: str, certify: bool) -> SigmaMin:
-    with jax.enable_x64(True):
-        s, _, _ = _run(host, J.evaluate("float64"), method, certify, J.encloses)
-        return jax.tree.map(np.asarray, s)
-
-
 @functools.cache
 def _program(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
     """Return J ↦ (result, right vector, vectors of σ_max) in JAX; under ``vmap`` "auto" becomes "gram"."""
@@ -177,14 +172,14 @@ def _program(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
     def run(J: Jacobian, method: str) -> Any:
         j = J.evaluate(dtype)
         # derivatives of σ_max need its vector, whose error is the root of that of σ²
-        s, right, u_max = _run(device, j, method, certify, J.encloses, routes.TOLERANCE)
+        s, right, u_max = _solve(DEVICE, j, method, certify, J.encloses, routes.TOLERANCE)
         return _cast((s, right, (u_max, _partner(j, u_max))), lasting)
 
     batched = jax.jit(functools.partial(run, method="gram")) if method == "auto" else None
     return isolated(jax.jit(functools.partial(run, method=method)), dtype == "float64", batched)
 
 
-def _partner(j: EvaluatedJacobian, u: Array) -> Array:
+def _partner(j: EvaluatedJacobian, u: Any) -> Array:
     """Return Jᵀu/‖Jᵀu‖, 0 where that is."""
     image = j.rmv(u)
     size = jnp.linalg.norm(image)
@@ -199,52 +194,49 @@ def _cast(out: Any, dtype: Any) -> Any:
     if dtype != out[0].lower.dtype and dtype == jnp.float32:
         lower, upper = jnp.nextafter(s.lower, jnp.zeros_like(s.lower)), fl.cast_up(out[0].upper, dtype)
         lower, upper = (bound.astype(dtype) for bound in _normal(lower, upper))
-        lost = (s.status_code == result.CERTIFIED) & (lower == 0)
-        status = jnp.where(lost, result.ESTIMATE, s.status_code).astype(jnp.int32)
-        s = _replace(s, lower=lower, upper=upper, status_code=status)
+        lost = (s.status_code == Status.CERTIFIED.value) & (lower == 0)
+        status = jnp.where(lost, Status.ESTIMATE.value, s.status_code).astype(jnp.int32)
+        s = dataclasses.replace(s, lower=lower, upper=upper, status_code=status)
     return s, right, top
 
 
-def _replace(s: SigmaMin, **fields: Any) -> SigmaMin:
-    return SigmaMin(**{**s.__dict__, **fields})
+def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:
+    """Return the result with derivatives: value, lower and upper are those of one pair, σ_max has its own.
 
-
-def _attach(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:
-    """Return the result with derivatives: value, lower and upper are those of one pair, σ_max has its own."""
-    smallest, follow = (s.value, s.vector, right), functools.partial(derivatives.follow, J)
-    return _replace(
-        s,
-        value=follow(s.value, *smallest),
-        lower=follow(s.lower, *smallest),
-        upper=follow(s.upper, *smallest),
-        sigma_max=follow(s.sigma_max, s.sigma_max, *top),
-        vector=derivatives.vectors(J, *smallest)[0],
+    Of more rows than columns all three are 0 whatever the entries.
+    """
+    follow = functools.partial(derivatives.follow, J)
+    pair = (s.value, s.vector, right)
+    wide = J.shape[0] <= J.shape[1]
+    moved: dict[str, Any] = (
+        {name: follow(getattr(s, name), *pair) for name in ("value", "lower", "upper")} if wide else {}
     )
-
-
-def _by_shape(J: Jacobian) -> SigmaMin:
-    """More rows than columns: σ_min over the rows is 0, whatever the entries."""
-    lasting = jnp.zeros((), float).dtype if traced(J) else jnp.dtype("float64")
-    s, right, top = _deficient(lasting)(J)
-    if not traced(J):
-        return jax.tree.map(np.asarray, s)
-    return _replace(
+    return dataclasses.replace(
         s,
-        sigma_max=derivatives.follow(J, s.sigma_max, s.sigma_max, *top),
-        vector=derivatives.vectors(J, s.value, s.vector, right)[0],
+        **moved,
+        sigma_max=follow(s.sigma_max, s.sigma_max, *top),
+        vector=derivatives.vectors(J, *pair)[0],
     )
 
 
 @functools.cache
 def _deficient(lasting: Any) -> Any:
+    """Return J ↦ (result, right vector, vectors of σ_max) for more rows than columns: σ_min over the rows is 0."""
+
     def run(J: Jacobian) -> Any:
-        j = J.evaluate("float64")
-        lower = jnp.tril(j.gram(device).matrix)
-        values, vectors = jnp.linalg.eigh(lower + jnp.tril(lower, -1).T)
+        j = J.evaluate()
+        values, vectors = jnp.linalg.eigh(symmetric(j.gram(DEVICE).matrix))
         zero, u_max = jnp.zeros(()), vectors[:, -1]
-        sigma_max = jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent)
-        codes = jnp.asarray(result.SHAPE, jnp.int32), jnp.asarray(result.BY_SHAPE, jnp.int32)
-        s = SigmaMin(zero, zero, zero, sigma_max, vectors[:, 0], *codes, J.encloses)
+        s = SigmaMin(
+            value=zero,
+            lower=zero,
+            upper=zero,
+            sigma_max=jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent),
+            vector=vectors[:, 0],
+            status_code=jnp.asarray(Status.RANK_DEFICIENT_BY_SHAPE.value, jnp.int32),
+            method_code=jnp.asarray(Method.SHAPE.value, jnp.int32),
+            encloses=J.encloses,
+        )
         out = s, jnp.zeros(j.shape[1]), (u_max, _partner(j, u_max))
         return jax.tree.map(lambda leaf: leaf.astype(lasting) if leaf.dtype == jnp.float64 else leaf, out)
 

@@ -1,11 +1,40 @@
-"""Programs in float64 whatever the setting outside, through every transformation."""
+"""Where work runs and in which precision: float64 whatever the setting outside; traced or not; on the host or not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+from narrow_jax import _checks
+
+T = TypeVar("T")
+
+
+def traced(*trees: object) -> bool:
+    """Return whether any leaf is traced."""
+    return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves(trees))
+
+
+def on_cpu(tree: object) -> bool:
+    """Return whether all arrays live on the host; NumPy's do where JAX would put them there."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    platforms = {device.platform for leaf in arrays for device in leaf.devices()}
+    return (platforms or {jax.default_backend()}) == {"cpu"}
+
+
+def ambient() -> np.dtype:
+    """Return the dtype of floats outside of any float64 context: what results are cast to in traced code."""
+    return jnp.zeros((), float).dtype
+
+
+def as_numpy(run: Callable[[], T]) -> T:
+    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are."""
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, run())
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:

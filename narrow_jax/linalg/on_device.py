@@ -1,0 +1,131 @@
+"""Linear algebra in JAX, for traced arrays and for accelerators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax.linalg import lanczos
+from narrow_jax.linalg import rounding as fl
+from narrow_jax.linalg.algebra import Scalar, T, Truth
+from narrow_jax.linalg.rounding import symmetric
+
+
+class Device:
+    """The contract of ``Algebra``."""
+
+    outer = staticmethod(fl.outer)
+    total = staticmethod(fl.total)
+    matmul = staticmethod(fl.matmul)
+    lower_norm = staticmethod(fl.lower_norm)
+
+    def cond(self, predicate: Truth, yes: Callable[[], T], no: Callable[[], T]) -> T:
+        """Return yes() or no(), chosen while running unless known before."""
+        if isinstance(predicate, bool):
+            return yes() if predicate else no()
+        return jax.lax.cond(predicate, yes, no)
+
+    def while_loop(self, going: Callable[[T], Truth], body: Callable[[T], T], state: T) -> T:
+        """Return the state after body as often as it is ``going``."""
+        return jax.lax.while_loop(going, body, state)
+
+    def unknown(self, factor: Float[HostArray, "n n"]) -> lanczos.Ritz:
+        """Return a pair that has not converged."""
+        one = jnp.ones((), factor.dtype)
+        return lanczos.Ritz(_start(factor), one, one, jnp.array(False))
+
+    def shifted(
+        self, k: Float[HostArray, "n n"], c: Scalar, u: Float[HostArray, " n"], beta: Scalar
+    ) -> Float[Array, "n n"]:
+        """Return K + c uuᵀ − βI: two roundings an entry for the update, one more on the diagonal."""
+        return jnp.asarray(k) + c * (u[:, None] * u[None, :]) - beta * jnp.eye(k.shape[0], dtype=k.dtype)
+
+    def complement(self, t: Float[HostArray, "n n"], mu: Scalar) -> Float[Array, "n n"]:
+        """Return μI − T."""
+        return jnp.asarray(mu) * jnp.eye(t.shape[0], dtype=t.dtype) - jnp.asarray(t)
+
+    def diagonal(self, a: Float[HostArray, "n n"]) -> Float[Array, " n"]:
+        """Return the diagonal."""
+        return jnp.diagonal(a)
+
+    def cholesky(self, a: Float[HostArray, "n n"], overwrite: bool = False) -> tuple[Array, Array]:
+        """Return L and whether the factorisation completed; XLA itself knows whether L may lie in A."""
+        factor = jax.lax.linalg.cholesky(symmetric(a), symmetrize_input=False)
+        ok = jnp.all(jnp.isfinite(factor))
+        return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
+
+    def cholesky_defect(
+        self, a: Float[HostArray, "n n"], factor: Float[HostArray, "n n"], trace: Scalar
+    ) -> Array:
+        """Return a bound of ‖A − LLᵀ‖₂ by computing it: an accelerator's Cholesky need not be a conventional one."""
+        rows = a.shape[0]
+        lower = jnp.tril(factor)
+        residual = fl.lower_norm(a - fl.outer(lower))
+        return residual + fl.gamma(rows + 2) * fl.up(fl.norm_up(lower) ** 2 + trace)
+
+    def solve(self, factor: Float[HostArray, "n n"], v: Float[HostArray, " n"]) -> Float[Array, " n"]:
+        """Return (LLᵀ)⁻¹v."""
+        half = jax.lax.linalg.triangular_solve(factor, v[:, None], left_side=True, lower=True)
+        return jax.lax.linalg.triangular_solve(factor, half, left_side=True, lower=True, transpose_a=True)[
+            :, 0
+        ]
+
+    def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> lanczos.Ritz:
+        """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
+        ritz = lanczos.device(lambda v: self.solve(factor, v), _start(factor), tolerance)
+        vector = self.solve(factor, ritz.vector)
+        return ritz._replace(vector=vector / jnp.linalg.norm(vector))
+
+    def largest(self, a: Float[HostArray, "n n"], tolerance: float) -> lanczos.Ritz:
+        """Return the largest eigenpair of a symmetric matrix."""
+        full = symmetric(a)
+        return lanczos.device(
+            lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), _start(a), tolerance
+        )
+
+    def largest_eigenvalue(self, a: Float[HostArray, "n n"]) -> Array:
+        """Return the largest eigenvalue to rounding; from all of them: one more Lanczos takes a second to compile."""
+        return jnp.linalg.eigvalsh(symmetric(a), symmetrize_input=False)[-1]
+
+    def triangle(
+        self, block: Callable[..., Float[HostArray, "n b"]], count: int, rows: int
+    ) -> tuple[Array, Array]:
+        """Return L = Rᵀ of the QR factorisation of Jᵀ, by column blocks of J, and whether R is invertible."""
+
+        def step(r: Array, index: Array) -> tuple[Array, None]:
+            stacked = jnp.concatenate([r, block(index).T])
+            return jnp.linalg.qr(stacked, mode="r")[:rows], None
+
+        dtype = jax.eval_shape(lambda: block(0)).dtype
+        r, _ = jax.lax.scan(step, jnp.zeros((rows, rows), dtype), jnp.arange(count, dtype=jnp.int32))
+        pivots = jnp.abs(jnp.diag(r))
+        return r.T, jnp.min(pivots) > 2.0**-60 * jnp.max(pivots)
+
+    def singular(self, factor: Float[HostArray, "n p"]) -> lanczos.Ritz:
+        """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""
+        vectors, values = self.decompose(factor)
+        inverse = 1 / jnp.maximum(values, 2.0**-300) ** 2
+        second = inverse[-2] if values.size > 1 else jnp.zeros((), factor.dtype)
+        return lanczos.Ritz(vectors[:, -1], inverse[-1], second, jnp.array(True))
+
+    def invert(self, factor: Float[HostArray, "n n"]) -> Float[Array, "n n"]:
+        """Return fl(L⁻¹), lower triangular; any error in it is measured afterwards."""
+        eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
+        return jnp.tril(jax.lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True))
+
+    def decompose(self, factor: Float[HostArray, "n n"]) -> tuple[Array, Array]:
+        """Return the left singular vectors and all singular values, descending, by the QR iteration."""
+        vectors, values, _ = jax.lax.linalg.svd(
+            factor, full_matrices=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR
+        )
+        return vectors, values
+
+
+DEVICE = Device()
+
+
+def _start(a: HostArray) -> Array:
+    return jnp.asarray(lanczos.start_vector(a.shape[0]), a.dtype)
