@@ -43,6 +43,9 @@ ApplyFn = Callable[[Params, Any], Any]
 HostArray = np.ndarray | jax.Array
 """Data as users hold them: NumPy or JAX arrays."""
 
+Samples = Any
+"""Samples or targets as users hand them over: arrays, or what ``numpy.asarray`` makes one of."""
+
 Scalar = Float[Array, ""]
 """One floating number as JAX computes it: a norm, a loss, a bound of the last update."""
 
@@ -74,6 +77,7 @@ __all__ = [
     "KeyPath",
     "Leaf",
     "Params",
+    "Samples",
     "Scalar",
     "Shaped",
     "Tree",

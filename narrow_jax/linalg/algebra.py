@@ -109,6 +109,6 @@ class Algebra(Products, Protocol):
         """Return fl(L⁻¹), zeros above; any error in it is measured afterwards."""
 
     def decompose(
-        self, factor: Float[HostArray, "n n"]
+        self, factor: Float[HostArray, "n p"]
     ) -> tuple[Float[HostArray, "n n"], Float[HostArray, " n"]]:
         """Return the left singular vectors, as columns, and all singular values, descending, by the QR iteration."""

@@ -116,7 +116,7 @@ class Device:
         eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
         return jnp.tril(jax.lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True))
 
-    def decompose(self, factor: Float[HostArray, "n n"]) -> tuple[Array, Array]:
+    def decompose(self, factor: Float[HostArray, "n p"]) -> tuple[Array, Array]:
         """Return the left singular vectors and all singular values, descending, by the QR iteration."""
         vectors, values, _ = jax.lax.linalg.svd(
             factor, full_matrices=False, algorithm=jax.lax.linalg.SvdAlgorithm.QR

@@ -138,7 +138,7 @@ class Host:
         """Return fl(L⁻¹), lower triangular; any error in it is measured afterwards."""
         return np.tril(lapack.dtrtri(factor, lower=1)[0])
 
-    def decompose(self, factor: Float[HostArray, "n n"]) -> tuple[np.ndarray, np.ndarray]:
+    def decompose(self, factor: Float[HostArray, "n p"]) -> tuple[np.ndarray, np.ndarray]:
         """Return the left singular vectors and all singular values, descending, by the QR iteration."""
         vectors, values, _ = linalg.svd(factor, lapack_driver="gesvd")
         return vectors, values

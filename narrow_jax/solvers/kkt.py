@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _progress, activations, initializers
-from narrow_jax._typing import Array, HostArray, Key
+from narrow_jax._typing import Array, Key, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.solvers.descent import Descent
@@ -49,8 +49,8 @@ class KKTSolution(NamedTuple):
 
 def solve_kkt(
     key: Key[Array, ""],
-    x: HostArray,
-    y: HostArray,
+    x: Samples,
+    y: Samples,
     width: int,
     radius: float,
     *,

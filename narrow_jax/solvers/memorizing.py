@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, activations, certificates, initializers, jacobian
-from narrow_jax._typing import Array, Float, HostArray, Key
+from narrow_jax._typing import Array, Float, Key, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import distinct_samples
 from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Slopes, residual
@@ -70,8 +70,8 @@ class Memorized(NamedTuple):
 
 def memorize(
     key: Key[Array, ""],
-    x: HostArray,
-    y: HostArray,
+    x: Samples,
+    y: Samples,
     width: int | None = None,
     radius: float | None = None,
     *,

@@ -63,7 +63,7 @@ def sweep(
         over the records of the run with the i-th value of the first axis and the j-th of the second.
 
     Example:
-        >>> import narrow_jax as nj
+        >>> import jax.numpy as jnp, narrow_jax as nj
         >>> x, y = jnp.eye(4), jnp.array([[1.0], [-1.0], [1.0], [-1.0]])
         >>> def setup(radius, seed):
         ...     params = nj.initializers.mirrored_lecun(jax.random.key(seed), inputs=4, width=4)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from narrow_jax import _checks, activations, jacobian
-from narrow_jax._typing import HostArray, Params
+from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
@@ -53,8 +53,8 @@ class Memorization(NamedTuple):
 def memorization(
     params: Params,
     center: Params | HostArray,
-    x: HostArray,
-    y: HostArray,
+    x: Samples,
+    y: Samples,
     radius: float = math.inf,
     activation: str | Activation = "tanh",
 ) -> Memorization:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from narrow_jax import _checks, activations, jacobian
-from narrow_jax._typing import HostArray, Params
+from narrow_jax._typing import Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
@@ -40,7 +40,7 @@ class NiceRegion(NamedTuple):
 
 
 def nice_region(
-    center: Params, x: HostArray, activation: str | Activation = "tanh", *, y: HostArray | None = None
+    center: Params, x: Samples, activation: str | Activation = "tanh", *, y: Samples | None = None
 ) -> NiceRegion:
     """Theorem 1 (ii): the radius ε₀ of the region without local minima and saddle points.
 
@@ -63,7 +63,7 @@ def nice_region(
         TypeError: arrays that are not real floating numbers.
 
     Example:
-        >>> import narrow_jax as nj
+        >>> import jax, narrow_jax as nj
         >>> center = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=4)
         >>> nice_region(center, np.random.default_rng(0).normal(size=(6, 4))).holds
         True

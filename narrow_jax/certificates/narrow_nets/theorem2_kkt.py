@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from narrow_jax import activations, jacobian, projections
-from narrow_jax._typing import HostArray, Params
+from narrow_jax._typing import Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
@@ -51,8 +51,8 @@ class KKT(NamedTuple):
 def natural_residual(
     params: Params,
     center: Params,
-    x: HostArray,
-    y: HostArray,
+    x: Samples,
+    y: Samples,
     radius: float,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
@@ -102,8 +102,8 @@ def _measure(problem: Constrained, params: Params) -> tuple[float, float]:
 def kkt(
     params: Params,
     center: Params,
-    x: HostArray,
-    y: HostArray,
+    x: Samples,
+    y: Samples,
     radius: float,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
