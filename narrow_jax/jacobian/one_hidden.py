@@ -175,8 +175,8 @@ def _evaluate(
 
 
 def _slope_error(
-    activation: Activation, z: Float[Array, "n m"], z_error: Float[Array, "n m"], slope: Float[Array, "n m"]
-) -> Float[Array, "n m"]:
+    activation: Activation, z: Float[Array, ...], z_error: Float[Array, ...], slope: Float[Array, ...]
+) -> Float[Array, ...]:
     """Return a bound of |σ'(z) − computed σ'(ẑ)|: S₂ e_z, or relative where (log σ')' is bounded, and c·u|σ'|."""
     if activation.derivative_error is None:
         return jnp.full_like(z, jnp.inf)

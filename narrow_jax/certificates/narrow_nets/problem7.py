@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, jacobian, projections
-from narrow_jax._typing import Array, ArrayLike, Float, HostArray, Params
+from narrow_jax._typing import Array, ArrayLike, Float, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets.constants import check_outputs
 from narrow_jax.jacobian import weights
@@ -161,8 +161,8 @@ def _difference(activation: Activation, z: Array, gap: Array) -> Array:
 
 def constrained(
     center: Params,
-    x: HostArray,
-    y: HostArray,
+    x: Samples,
+    y: Samples,
     radius: float,
     zeta: float | None,
     kappa: float,
