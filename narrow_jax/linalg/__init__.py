@@ -6,6 +6,7 @@ from narrow_jax.linalg import lanczos as lanczos
 from narrow_jax.linalg import rounding as rounding
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products
+from narrow_jax.linalg.algebra import Ritz as Ritz
 from narrow_jax.linalg.algebra import Scalar as Scalar
 from narrow_jax.linalg.algebra import Truth as Truth
 from narrow_jax.linalg.context import isolated as isolated
@@ -13,7 +14,6 @@ from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound
 from narrow_jax.linalg.extreme_values import extremes as extremes
 from narrow_jax.linalg.jacobian import Jacobian as Jacobian
-from narrow_jax.linalg.lanczos import Ritz as Ritz
 from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
@@ -32,5 +32,3 @@ from narrow_jax.linalg.rank import numerical_rank as numerical_rank
 from narrow_jax.linalg.rounding import UNIT as UNIT
 from narrow_jax.linalg.rounding import collatz_wielandt as collatz_wielandt
 from narrow_jax.linalg.rounding import symmetric as symmetric
-
-host = HOST

@@ -8,12 +8,13 @@ Entries of size one or below are assumed: no product over- or underflows to any 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.linalg.lanczos import Ritz
+from narrow_jax.linalg.rounding import TINY
 
 T = TypeVar("T")
 
@@ -22,6 +23,19 @@ Scalar = float | HostArray
 
 Truth = bool | np.bool_ | Array
 """A truth value, known or traced."""
+
+
+class Ritz(NamedTuple):
+    """A unit vector, its Ritz value, the next one (0 where there is none), and whether the residual is small."""
+
+    vector: Float[HostArray, " n"]
+    first: Scalar
+    second: Scalar
+    converged: Truth
+
+    def of_inverse(self) -> tuple[Array, Array]:
+        """Return the two smallest eigenvalues of K where this is the largest pair of K⁻¹."""
+        return 1 / jnp.asarray(self.first), 1 / jnp.maximum(self.second, TINY)
 
 
 @runtime_checkable

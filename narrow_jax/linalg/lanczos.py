@@ -19,26 +19,13 @@ import numpy as np
 from scipy.linalg import blas, eigh_tridiagonal
 
 from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.linalg import rounding as fl
+from narrow_jax.linalg.algebra import Ritz
 
 MAX_STEPS = 120
 CHECK_EVERY = 4
 _BREAKDOWN = 2.0**-46
 _DISTINCT = 1 - 2.0**-40
 """Ritz values closer than this are copies of one eigenvalue, found after a breakdown."""
-
-
-class Ritz(NamedTuple):
-    """A unit vector, its Ritz value, the next one (0 where there is none), and whether the residual is small."""
-
-    vector: Float[HostArray, " n"]
-    first: float | HostArray
-    second: float | HostArray
-    converged: bool | Array
-
-    def of_inverse(self) -> tuple[Array, Array]:
-        """Return the two smallest eigenvalues of K where this is the largest pair of K⁻¹."""
-        return 1 / jnp.asarray(self.first), 1 / jnp.maximum(self.second, fl.TINY)
 
 
 def start_vector(rows: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import lanczos
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Scalar, T, Truth
+from narrow_jax.linalg.algebra import Ritz, Scalar, T, Truth
 from narrow_jax.linalg.rounding import symmetric
 
 
@@ -32,10 +32,10 @@ class Device:
         """Return the state after body as often as it is ``going``."""
         return jax.lax.while_loop(going, body, state)
 
-    def unknown(self, factor: Float[HostArray, "n n"]) -> lanczos.Ritz:
+    def unknown(self, factor: Float[HostArray, "n n"]) -> Ritz:
         """Return a pair that has not converged."""
         one = jnp.ones((), factor.dtype)
-        return lanczos.Ritz(_start(factor), one, one, jnp.array(False))
+        return Ritz(_start(factor), one, one, jnp.array(False))
 
     def shifted(
         self, k: Float[HostArray, "n n"], c: Scalar, u: Float[HostArray, " n"], beta: Scalar
@@ -73,13 +73,13 @@ class Device:
             :, 0
         ]
 
-    def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> lanczos.Ritz:
+    def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> Ritz:
         """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
         ritz = lanczos.device(lambda v: self.solve(factor, v), _start(factor), tolerance)
         vector = self.solve(factor, ritz.vector)
         return ritz._replace(vector=vector / jnp.linalg.norm(vector))
 
-    def largest(self, a: Float[HostArray, "n n"], tolerance: float) -> lanczos.Ritz:
+    def largest(self, a: Float[HostArray, "n n"], tolerance: float) -> Ritz:
         """Return the largest eigenpair of a symmetric matrix."""
         full = symmetric(a)
         return lanczos.device(
@@ -104,12 +104,12 @@ class Device:
         pivots = jnp.abs(jnp.diag(r))
         return r.T, jnp.min(pivots) > 2.0**-60 * jnp.max(pivots)
 
-    def singular(self, factor: Float[HostArray, "n p"]) -> lanczos.Ritz:
+    def singular(self, factor: Float[HostArray, "n p"]) -> Ritz:
         """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""
         vectors, values = self.decompose(factor)
         inverse = 1 / jnp.maximum(values, 2.0**-300) ** 2
         second = inverse[-2] if values.size > 1 else jnp.zeros((), factor.dtype)
-        return lanczos.Ritz(vectors[:, -1], inverse[-1], second, jnp.array(True))
+        return Ritz(vectors[:, -1], inverse[-1], second, jnp.array(True))
 
     def invert(self, factor: Float[HostArray, "n n"]) -> Float[Array, "n n"]:
         """Return fl(L⁻¹), lower triangular; any error in it is measured afterwards."""

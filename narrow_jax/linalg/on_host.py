@@ -15,7 +15,7 @@ from scipy.linalg import blas, lapack
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.linalg import lanczos
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Scalar, T, Truth
+from narrow_jax.linalg.algebra import Ritz, Scalar, T, Truth
 
 
 def householder(slabs: Iterable[Float[HostArray, "n b"]], size: int) -> Float[np.ndarray, "n n"]:
@@ -41,9 +41,9 @@ class Host:
             state = body(state)
         return state
 
-    def unknown(self, factor: Float[HostArray, "n n"]) -> lanczos.Ritz:
+    def unknown(self, factor: Float[HostArray, "n n"]) -> Ritz:
         """Return a pair that has not converged."""
-        return lanczos.Ritz(lanczos.start_vector(factor.shape[0]), 1.0, 1.0, False)
+        return Ritz(lanczos.start_vector(factor.shape[0]), 1.0, 1.0, False)
 
     def total(self, term: Callable[..., Float[HostArray, "a a"]], count: int) -> np.ndarray:
         """Return Σ term(i)."""
@@ -104,13 +104,13 @@ class Host:
         """Return (LLᵀ)⁻¹v."""
         return blas.dtrsv(factor, blas.dtrsv(factor, np.asarray(v), lower=1), lower=1, trans=1)
 
-    def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> lanczos.Ritz:
+    def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> Ritz:
         """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
         ritz = lanczos.host(lambda v: self.solve(factor, v), lanczos.start_vector(factor.shape[0]), tolerance)
         vector = self.solve(factor, ritz.vector)
         return ritz._replace(vector=vector / blas.dnrm2(vector))
 
-    def largest(self, a: Float[HostArray, "n n"], tolerance: float) -> lanczos.Ritz:
+    def largest(self, a: Float[HostArray, "n n"], tolerance: float) -> Ritz:
         """Return the largest eigenpair of a symmetric matrix."""
         return lanczos.host(
             lambda v: blas.dsymv(1.0, a, v, lower=1), lanczos.start_vector(a.shape[0]), tolerance
@@ -128,11 +128,11 @@ class Host:
         pivots = np.abs(np.diag(r))
         return np.asfortranarray(r.T), bool(np.min(pivots) > 2.0**-60 * np.max(pivots))
 
-    def singular(self, factor: Float[HostArray, "n p"]) -> lanczos.Ritz:
+    def singular(self, factor: Float[HostArray, "n p"]) -> Ritz:
         """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""
         vectors, values, _ = linalg.svd(np.asarray(factor), full_matrices=False, lapack_driver="gesvd")
         first, *second = (1 / max(float(value), 2.0**-300) ** 2 for value in values[:-3:-1])
-        return lanczos.Ritz(vectors[:, -1], first, second[0] if second else 0.0, True)
+        return Ritz(vectors[:, -1], first, second[0] if second else 0.0, True)
 
     def invert(self, factor: Float[HostArray, "n n"]) -> np.ndarray:
         """Return fl(L⁻¹), lower triangular; any error in it is measured afterwards."""

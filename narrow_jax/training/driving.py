@@ -1,17 +1,18 @@
-"""The host's side of a run: chunk after chunk, the history, and whoever is told what happened."""
+"""The host's side of a run: chunk after chunk, the history, and who is told: a file of records, a progress bar."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
-from narrow_jax.training.loop import Span
-from narrow_jax.training.problem import State, Values
+from narrow_jax import _checks, _progress
+from narrow_jax.training.loop import Span, State, Values
 
 History = dict[str, np.ndarray]
 """Records by name: "step" and what was measured, along the first axis."""
@@ -81,3 +82,40 @@ def last_finite(run: Run, state: State, steps: int, every: int) -> State:
         if not state.alive:
             break
     return state
+
+
+def record_file(path: str | Path, resume: object) -> Path:
+    """Return the file of the records, a new one unless the run goes on with its checkpoints.
+
+    Raises:
+        FileExistsError: it holds records, which would be lost.
+    """
+    path = Path(path).expanduser()
+    if not resume and path.is_file() and path.stat().st_size:
+        raise FileExistsError(
+            f"record {path} holds another run's records already: choose another file, or remove it"
+        )
+    return path
+
+
+@contextmanager
+def written(path: Path, history: History) -> Iterator[Callable[[Told], None]]:
+    """Write one JSON line a record into a file, those of the history first."""
+    with path.open("w") as file:
+
+        def write(records: History) -> None:
+            names = sorted(records, key=lambda name: name != "step")
+            for values in zip(*(records[name].tolist() for name in names), strict=True):
+                plain = (value if np.isfinite(value) else None for value in values)  # JSON has no NaN
+                file.write(json.dumps(dict(zip(names, plain, strict=True))) + "\n")
+            file.flush()
+
+        write(history)
+        yield lambda told: write(told.records)
+
+
+@contextmanager
+def bar(steps: int, show: bool | None) -> Iterator[Callable[[Told], None]]:
+    """Show the steps done and the loss, of many runs its mean."""
+    with _progress.bar(steps, show) as advance:
+        yield lambda told: advance(told.step, float(np.mean(told.records["loss"][-1])))

@@ -23,10 +23,10 @@ from narrow_jax.data import Stream
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 from narrow_jax.training import devices as placing
-from narrow_jax.training import driving, loop, observers, preparing, resuming
+from narrow_jax.training import driving, loop, preparing, resuming
+from narrow_jax.training.loop import Augment
 from narrow_jax.training.model import Start, model, params_tree
 from narrow_jax.training.preparing import Count, Data, RandomKey, Settings
-from narrow_jax.training.problem import Augment
 from narrow_jax.training.streaming import Streamed
 
 
@@ -167,7 +167,7 @@ def fit(
     """
     steps, every = driving.counts(steps, every)
     saver = resuming.saver(checkpoint, save_every, resume, config or {})
-    file = None if record is None else observers.record_file(record, resume)
+    file = None if record is None else driving.record_file(record, resume)
     devices = placing.holding(data) if devices is None else devices
     start = placing.on_one_device(Start(params_tree(params), model_state, opt_state))
     settings = Settings(loss, batch_size, key, augment, evaluation, monitors, metrics or {})
@@ -181,13 +181,13 @@ def fit(
     run = partial(chunk, inputs=inputs)
 
     history: driving.History = {}
-    watching: list[driving.Observer] = [observers.bar(steps, progress)]
+    watching: list[driving.Observer] = [driving.bar(steps, progress)]
     if saver is not None:
         depends_on = resuming.describe(problem, start, inputs, stream, steps=steps, every=every)
         state, history, saving = saver.begin(state, depends_on, steps)
         watching = [*watching, saving]
     if file is not None:
-        watching = [observers.written(file, history), *watching]
+        watching = [driving.written(file, history), *watching]
     done = len(history.get("step", ()))
     chunks = driving.spans(steps, every, done, saver.every if saver else 0)
     state, history = driving.drive(run, state, history, chunks, watching)

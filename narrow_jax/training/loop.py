@@ -1,16 +1,206 @@
-"""The compiled loop: a chunk of blocks of steps, each block ending in a record."""
+"""The compiled loop: what a run is, its steps, and a chunk of blocks of steps, each block ending in a record."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from narrow_jax._typing import Array, Int, Key
-from narrow_jax.training.problem import Batch, Inputs, Number, Optimizer, Problem, State, Values
+from narrow_jax import _checks, constraints
+from narrow_jax._typing import Array, HostArray, Int, Key, Params
+from narrow_jax.constraints import accepted
+from narrow_jax.data import epoch_order
+from narrow_jax.labels import completed
+from narrow_jax.losses import Loss
+from narrow_jax.monitors import Monitor
+from narrow_jax.training.model import Model, Start
+
+Batch = tuple[Array, Array]
+Augment = Callable[[Key[Array, ""], Array], Array]
+Number = np.integer | HostArray
+"""A number of steps: traced, or NumPy's on the host."""
+Values = dict[str, Array]
+"""What is measured at a record, by its name in the history."""
+_AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
+# at once: unlike a gradient, a measurement does not keep the activations of every layer
+_BATCHES_MEASURED = 4
+
+
+class Inputs(NamedTuple):
+    """The arrays that a run reads: its data, of a stream the sample, those of ``evaluation``, and the random key."""
+
+    data: Batch
+    evaluation: Batch | None
+    key: Key[Array, "*runs"] | None
+
+
+class State(NamedTuple):
+    """The moving half: everything that a step or a block changes."""
+
+    params: Params
+    model_state: Params
+    opt_state: optax.OptState
+    monitors: tuple[Any, ...]
+    order: Array | None
+    steps_taken: Array
+    alive: Array
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation, and the names of what its update gets beside gradients, state and params."""
+
+    tx: optax.GradientTransformation
+    extra: tuple[str, ...]
+
+    def update(
+        self,
+        objective: Callable[[Params], Array],
+        value: Array,
+        grads: Params,
+        params: Params,
+        opt_state: optax.OptState,
+    ) -> tuple[Params, optax.OptState]:
+        """Return params and optimizer state after one update."""
+
+        def value_fn(chosen: Params) -> Array:
+            return objective(completed(chosen, params))  # what optax masked keeps its value
+
+        extra = {
+            "value": value,
+            "grad": grads,
+            "value_fn": value_fn,
+            "obj_fn": value_fn,
+            "grad_fn": lambda chosen, _: jax.grad(value_fn)(chosen),
+        }
+        tx = optax.with_extra_args_support(self.tx)
+        given = accepted(tx.update, {name: extra[name] for name in self.extra})
+        updates, opt_state = tx.update(grads, opt_state, params, **given)
+        return optax.apply_updates(params, updates), opt_state
+
+
+class Problem(NamedTuple):
+    """The static half of a run: pure functions, the batch size, the devices that share a batch.
+
+    ``metrics`` are measured beside the loss, ``test_metrics`` on the data of ``evaluation``.
+    """
+
+    model: Model
+    loss: Loss
+    metrics: tuple[tuple[str, Loss], ...]
+    test_metrics: tuple[tuple[str, Loss], ...]
+    monitors: tuple[Monitor, ...]
+    batch_size: int | None
+    augment: Augment | None
+    devices: jax.sharding.NamedSharding | None
+
+    def init(self, tx: optax.GradientTransformation, start: Start, x: Array) -> State:
+        """Return the state at step 0."""
+        params, model_state, opt_state = start
+        if opt_state is None:
+            opt_state = tx.init(params)
+        else:  # one from elsewhere, in the structure that ``init`` gives
+            structure = jax.tree.structure(jax.eval_shape(tx.init, params))
+            opt_state = jax.tree.unflatten(structure, jax.tree.leaves(opt_state))
+        return State(
+            params,
+            model_state,
+            opt_state,
+            tuple(monitor.init(params, x) for monitor in self.monitors),
+            None if self.batch_size is None else jnp.arange(x.shape[0]),
+            jnp.zeros((), jnp.int32),
+            jnp.ones((), bool),
+        )
+
+    def draw(self, inputs: Inputs, step: Array, order: Array | None) -> tuple[Array | None, Batch]:
+        """Return the order of this epoch and this step's samples, a function of key and step alone."""
+        (x, y), key, size = inputs.data, inputs.key, self.batch_size
+        if size is None or key is None:
+            return order, (x, y)
+        n = x.shape[0]
+        epoch, position = jnp.divmod(step, n // size)
+        order = jax.lax.cond(
+            position == 0,
+            lambda order: epoch_order(key, epoch, n).astype(order.dtype),
+            lambda order: order,
+            order,
+        )
+        chosen = jax.lax.dynamic_slice_in_dim(order, position * size, size)
+        return order, (x[chosen], y[chosen])
+
+    def step(
+        self, optimizer: Optimizer, state: State, batch: Batch, key: Key[Array, ""] | None, step: Number
+    ) -> State:
+        """Return the state after one update on a batch."""
+        x, y = self._shared(batch)
+        if self.augment is not None and key is not None:
+            x = self.augment(jax.random.fold_in(jax.random.fold_in(key, _AUGMENT_STREAM), step), x)
+
+        def objective(params: Params) -> tuple[Array, Params]:
+            outputs, model_state = self.model(params, state.model_state, x, train=True)
+            return self.loss(outputs, y), model_state
+
+        (value, model_state), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        params, opt_state = optimizer.update(
+            lambda params: objective(params)[0], value, grads, state.params, state.opt_state
+        )
+        return state._replace(params=params, model_state=model_state, opt_state=opt_state)
+
+    def measure(self, inputs: Inputs, state: State) -> tuple[State, Values]:
+        """Return what the history records of a state, and the state with its monitors moved on."""
+        values = self._scores(self.metrics, inputs.data, state)
+        if inputs.evaluation is not None:
+            scores = self._scores(self.test_metrics, inputs.evaluation, state)
+            values |= {f"test_{name}": value for name, value in scores.items()}
+        values |= constraints.report(state.opt_state, state.params)
+        states = []
+        for monitor, monitor_state in zip(self.monitors, state.monitors, strict=True):
+            monitor_state, value = monitor.update(monitor_state, state.params, inputs.data[0])
+            values[monitor.name] = _one_number(f"the monitor {monitor.name!r}", value)
+            states.append(monitor_state)
+        return state._replace(monitors=tuple(states)), values
+
+    def _scores(self, metrics: tuple[tuple[str, Loss], ...], data: Batch, state: State) -> Values:
+        x, y = data
+        outputs = self._predict(state, x)
+        return {name: jnp.asarray(score(outputs, y)) for name, score in (("loss", self.loss), *metrics)}
+
+    def _predict(self, state: State, x: Array) -> Any:
+        """Return the outputs for all samples, some batches at a time where training goes by batches."""
+
+        def outputs(block: Array) -> Any:
+            return self.model(state.params, state.model_state, self._shared(block), train=False)[0]
+
+        n, size = x.shape[0], self.batch_size and _BATCHES_MEASURED * self.batch_size
+        if size is None or size >= n:
+            return outputs(x)
+        starts = jnp.arange(n // size) * size  # sliced one by one: x as blocks would be a copy of x
+        blocks = jax.lax.map(lambda start: outputs(jax.lax.dynamic_slice_in_dim(x, start, size)), starts)
+        joined = jax.tree.map(lambda block: block.reshape(-1, *block.shape[2:]), blocks)
+        if n % size == 0:
+            return joined
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), joined, outputs(x[-(n % size) :]))
+
+    def _shared(self, batch: Any) -> Any:
+        """Give each device its part of the samples, where there are several devices and the samples divide."""
+        if self.devices is None or len(jax.tree.leaves(batch)[0]) % self.devices.mesh.size:
+            return batch
+        return jax.lax.with_sharding_constraint(batch, self.devices)
+
+
+def _one_number(what: str, value: Any) -> Array:
+    value = jnp.asarray(_checks.array(what, value) if not isinstance(value, bool | int | float) else value)
+    if value.ndim or jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{what} is {value.dtype}{list(value.shape)}; expected one real number a record: take its norm or mean, or "
+            "return each entry by a monitor of its own"
+        )
+    return value
 
 
 @jax.tree_util.register_dataclass

@@ -18,8 +18,8 @@ from narrow_jax.data import Stream, arrays
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 from narrow_jax.training.devices import on_one_device, shared_by
+from narrow_jax.training.loop import Augment, Inputs, Optimizer, Problem
 from narrow_jax.training.model import Model, Start
-from narrow_jax.training.problem import Augment, Inputs, Optimizer, Problem
 
 Count = Any
 """An integer, of Python, NumPy or JAX."""

@@ -20,8 +20,8 @@ from narrow_jax import _checks, _progress, checkpoints
 from narrow_jax.checkpoints import CheckpointError
 from narrow_jax.data import Stream
 from narrow_jax.training.driving import History, Observer, Told
+from narrow_jax.training.loop import Batch, Inputs, Problem, State
 from narrow_jax.training.model import Start
-from narrow_jax.training.problem import Batch, Inputs, Problem, State
 
 
 class Saver(NamedTuple):

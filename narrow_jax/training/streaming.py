@@ -13,8 +13,7 @@ import numpy as np
 from narrow_jax._typing import Array
 from narrow_jax.data import Batch, Stream
 from narrow_jax.training import loop
-from narrow_jax.training.loop import Span
-from narrow_jax.training.problem import Inputs, Number, Optimizer, Problem, State, Values
+from narrow_jax.training.loop import Inputs, Number, Optimizer, Problem, Span, State, Values
 
 _IN_FLIGHT = 2
 

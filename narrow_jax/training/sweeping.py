@@ -16,12 +16,11 @@ from narrow_jax.constraints import transformation
 from narrow_jax.data import Stream, arrays
 from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
-from narrow_jax.training import driving, loop, observers, preparing
+from narrow_jax.training import driving, loop, preparing
 from narrow_jax.training.fitting import FitResult
-from narrow_jax.training.loop import Span
+from narrow_jax.training.loop import Augment, Inputs, Optimizer, Problem, Span, State, Values
 from narrow_jax.training.model import Start, model, params_tree
 from narrow_jax.training.preparing import Count, Data, RandomKey, Settings
-from narrow_jax.training.problem import Augment, Inputs, Optimizer, Problem, State, Values
 
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
@@ -89,7 +88,7 @@ def sweep(
     if inputs.key is not None:
         inputs = inputs._replace(key=jax.random.split(inputs.key, int(np.prod(shape))))
     run, state = partial(_run_chunk, runs, points, inputs=inputs), _init(runs, points, inputs)
-    watching = [observers.bar(steps, progress)]
+    watching = [driving.bar(steps, progress)]
     state, history = driving.drive(run, state, {}, driving.spans(steps, every), watching)
 
     def unravel(leaf: AnyArray) -> AnyArray:

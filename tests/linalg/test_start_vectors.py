@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax.linalg import HOST, lanczos
+from narrow_jax.linalg import HOST, Ritz, lanczos
 from narrow_jax.spectra import tracking
 
 
@@ -75,7 +75,7 @@ def test_a_wrong_vector_is_replaced_where_bounds_are_asked_for(monkeypatch):
     left, values, _ = np.linalg.svd(matrix)
 
     def second(factor, tolerance):
-        return lanczos.Ritz(left[:, -2], 1 / values[-2] ** 2, 0.5 / values[-2] ** 2, True)
+        return Ritz(left[:, -2], 1 / values[-2] ** 2, 0.5 / values[-2] ** 2, True)
 
     monkeypatch.setattr(HOST, "smallest", second)
     for method in ("auto", "qr"):

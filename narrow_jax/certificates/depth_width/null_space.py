@@ -18,7 +18,7 @@ from scipy.linalg import lapack
 
 from narrow_jax._typing import Float
 from narrow_jax.certificates.depth_width.tangent import Tangent
-from narrow_jax.linalg import UNIT, column_exponents, has_gap, host
+from narrow_jax.linalg import HOST, UNIT, column_exponents, has_gap
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Columns of D, and matrices A and B: the rows of A ⊗ B are vectors there."""
@@ -83,7 +83,7 @@ def _exchanges(
     into, out = _columns(d, layer, inputs, units), _columns(d, layer + 1, units, outputs)
     (r, unfed, sure_of_r), (c, unread, sure_of_c) = _spaces(w_in), _spaces(w_out.T)
     if r.size and c.size:
-        parts = (into, c, host.matmul(r, w_in.T)), (out, -host.matmul(c, w_out), r)
+        parts = (into, c, HOST.matmul(r, w_in.T)), (out, -HOST.matmul(c, w_out), r)
         yield _Block(parts, sure_of_r and sure_of_c)
     if unread.size:
         yield _Block(((into, unread, np.eye(len(inputs))),), sure_of_c)

@@ -35,7 +35,7 @@ from narrow_jax.certificates.depth_width.cutoffs import (
 )
 from narrow_jax.certificates.depth_width.null_space import NullSpace
 from narrow_jax.certificates.depth_width.tangent import SLAB, Tangent, restored
-from narrow_jax.linalg import column_exponents, has_gap, host, lanczos
+from narrow_jax.linalg import HOST, column_exponents, has_gap, lanczos
 
 _PASSES = 3
 ORTHOGONAL = 1e-2
@@ -353,7 +353,7 @@ def _ends(r: np.ndarray, rank: int) -> tuple[float, float]:
     if rank < len(r) or not _regular(r):
         return _at(linalg.svdvals(r), rank)
     largest = lanczos.host(lambda v: _normal(r, v), lanczos.start_vector(rank), 1e-12).first
-    smallest = host.smallest(np.asfortranarray(r.T), 1e-12).first
+    smallest = HOST.smallest(np.asfortranarray(r.T), 1e-12).first
     return float(np.sqrt(largest)), float(1 / np.sqrt(smallest))
 
 

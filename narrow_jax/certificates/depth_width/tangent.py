@@ -22,7 +22,7 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import column_exponents, host
+from narrow_jax.linalg import HOST, column_exponents
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 
 SLAB = 2**22
@@ -89,14 +89,14 @@ class Tangent(NamedTuple):
         total = np.zeros(self.outputs.shape)
         for w, phi, g, start in zip(*self._layers(), strict=True):
             step = v[start : start + w.size].reshape(w.T.shape)
-            total += np.einsum("icb,ib->ic", g, host.matmul(phi, step.T))
+            total += np.einsum("icb,ib->ic", g, HOST.matmul(phi, step.T))
         return total.ravel()
 
     def rmv(self, u: Float[np.ndarray, " r"]) -> Float[np.ndarray, " p"]:
         """Return Dᵀu."""
         u = u.reshape(self.outputs.shape)
         parts = (
-            host.matmul(np.einsum("icb,ic->ib", g, u).T, phi).ravel()
+            HOST.matmul(np.einsum("icb,ic->ib", g, u).T, phi).ravel()
             for _, phi, g, _ in zip(*self._layers(), strict=True)
         )
         return np.concatenate(list(parts))
@@ -134,7 +134,7 @@ class Tangent(NamedTuple):
         n, k = self.outputs.shape
         total = np.zeros((n, k, n, k))
         for phi, g in zip(self.features, self.sensitivities, strict=True):
-            samples, units = (host.outer(a) for a in (phi, g.reshape(self.rows, -1)))
+            samples, units = (HOST.outer(a) for a in (phi, g.reshape(self.rows, -1)))
             # lower triangles in Fortran's order; within a sample the outputs need both
             units = np.tril(units) + np.tril(units, -1).T
             samples = np.tril(samples) + np.tril(samples, -1).T
@@ -160,7 +160,7 @@ class Tangent(NamedTuple):
     def column_norms(self) -> Float[np.ndarray, " p"]:
         """Return the length of each column of D: 0 for what dead units and dead inputs touch."""
         squares = (
-            host.matmul((g**2).sum(axis=1).T, phi**2)
+            HOST.matmul((g**2).sum(axis=1).T, phi**2)
             for phi, g in zip(self.features, self.sensitivities, strict=True)
         )
         return np.sqrt(np.concatenate([layer.ravel() for layer in squares]))
@@ -258,7 +258,7 @@ def _product(
     """Return what A diag(2^e) W is but for powers of two that are taken off its columns, and those."""
     sizes = np.where(w == 0, -(2**30), np.frexp(w)[1] + exponents[:, None])
     taken = np.where((w != 0).any(axis=0), sizes.max(axis=0), 0)
-    return host.matmul(a, np.ldexp(w, exponents[:, None] - taken)), taken
+    return HOST.matmul(a, np.ldexp(w, exponents[:, None] - taken)), taken
 
 
 def restored(d: Tangent, t: int) -> Tangent:

@@ -14,7 +14,7 @@ import numpy as np
 
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import host
+from narrow_jax.linalg import HOST
 from narrow_jax.linalg import rounding as fl
 
 
@@ -28,14 +28,14 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
         return 0.0
     rows = np.sqrt(np.sum(x * x, axis=1, keepdims=True)) * x
     a = rows if x.shape[0] <= x.shape[1] else rows.T
-    square = host.outer(a)
-    size = float(host.largest(square, 1e-14).first)
+    square = HOST.outer(a)
+    size = float(HOST.largest(square, 1e-14).first)
     frobenius = float(np.sum(rows * rows)) * (1 + fl.gamma(rows.size + 8))
     # fl(AAᵀ) is off by γ_inner ‖A‖_F², each entry of A itself by γ_{d+2} relatively: twice that in the square
     forming = fl.gamma(a.shape[1] + 2 * x.shape[1] + 8) * frobenius
     mu = size * (1 + 1e-9) + forming
-    factor, completed = host.cholesky(host.complement(square, mu))
-    defect = host.cholesky_defect(square, factor, a.shape[0] * mu)
+    factor, completed = HOST.cholesky(HOST.complement(square, mu))
+    defect = HOST.cholesky_defect(square, factor, a.shape[0] * mu)
     bound = mu + defect + forming + 4 * fl.UNIT * mu if completed else frobenius
     return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
 

@@ -13,7 +13,7 @@ import numpy as np
 from narrow_jax import _checks, losses, models
 from narrow_jax._typing import Array, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import Extremes, extremes, host
+from narrow_jax.linalg import HOST, Extremes, extremes
 from narrow_jax.linalg import rounding as fl
 
 EVALUATION = 64
@@ -59,7 +59,7 @@ class StartNorms(NamedTuple):
             smallest=tuple(bound.smallest for bound in bounds),
             features=tuple(s.largest + error for s, error in zip(spectra, errors, strict=False)),
             lambda_f=max(0.0, spectra[1].smallest - errors[1]),
-            x_frobenius=host.norm_up(x),
+            x_frobenius=HOST.norm_up(x),
             residual=_residual(layers[-1], errors[-1], y),
         )
 
@@ -100,7 +100,7 @@ def _residual(output: np.ndarray, error: float, y: np.ndarray) -> float:
     """Return an upper bound of √(2Φ) = ‖F_L − Y‖_F from the computed F_L and its error; it may be infinite."""
     with np.errstate(over="ignore"):
         gap = output - y
-    return (fl.product_up(host.norm_up(gap), 1 + 2 * fl.UNIT) + error) * (1 + fl.SLACK)
+    return (fl.product_up(HOST.norm_up(gap), 1 + 2 * fl.UNIT) + error) * (1 + fl.SLACK)
 
 
 def forward(
@@ -114,10 +114,10 @@ def forward(
     up = fl.product_up  # infinite for a product that is not finite
     layers, errors = [x], [0.0]
     for index, (w, norm) in enumerate(zip(weights, norms, strict=True), start=1):
-        product = host.matmul(layers[-1], w)
-        error = up(errors[-1], norm) + up(fl.gamma(len(w)), host.norm_up(layers[-1]), host.norm_up(w))
+        product = HOST.matmul(layers[-1], w)
+        error = up(errors[-1], norm) + up(fl.gamma(len(w)), HOST.norm_up(layers[-1]), HOST.norm_up(w))
         if index < len(weights):
-            error += up(EVALUATION * fl.UNIT, host.norm_up(product))
+            error += up(EVALUATION * fl.UNIT, HOST.norm_up(product))
             product = evaluate(product, activation)
         layers.append(product)
         errors.append(error * (1 + fl.SLACK))

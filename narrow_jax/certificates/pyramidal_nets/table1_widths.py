@@ -16,7 +16,7 @@ from narrow_jax.certificates.pyramidal_nets.constants import Constants
 from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import check_sphere, lambda_star
 from narrow_jax.certificates.pyramidal_nets.guarantee import log10
 from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms, in_float64
-from narrow_jax.linalg import extremes, host
+from narrow_jax.linalg import HOST, extremes
 
 
 class WidthRequirement(NamedTuple):
@@ -139,7 +139,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
     samples, inputs = x.shape
     norm = extremes(x).largest
     smallest = lambda_star(x, sigma).value
-    residual = host.norm_up(y) + host.norm_up(x) * math.sqrt(above[-1] / inputs)
+    residual = HOST.norm_up(y) + HOST.norm_up(x) * math.sqrt(above[-1] / inputs)
 
     def margin(width: float) -> float:
         sizes = (float(inputs), width, *map(float, above))
@@ -151,7 +151,7 @@ def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: st
             smallest=tuple(max(0.0, 1 - ratio) for ratio in ratios),
             features=(norm,),
             lambda_f=math.sqrt(width * smallest),
-            x_frobenius=host.norm_up(x),
+            x_frobenius=HOST.norm_up(x),
             residual=residual,
         )
         constants = Constants.of(start, sigma)
