@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _progress
-from narrow_jax.training.loop import Span, State, Values
+from narrow_jax.training.loop import History, Observer, Span, State, Told, Values
 
-History = dict[str, np.ndarray]
-"""Records by name: "step" and what was measured, along the first axis."""
 Run = Callable[[State, Span], tuple[State, Values]]
-
-
-class Told(NamedTuple):
-    """What observers are told after a chunk: the state, the records of this chunk, and all records so far."""
-
-    state: State
-    records: History
-    history: History
-
-    @property
-    def step(self) -> int:
-        """Return the number of steps done."""
-        return int(self.records["step"][-1])
-
-
-Observer = AbstractContextManager[Callable[[Told], None]]
-"""What is entered for the time of a run, and gives the function to be called after each chunk."""
 
 
 def counts(steps: object, every: object) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from narrow_jax.losses import Loss
 from narrow_jax.monitors import Monitor
 from narrow_jax.training import devices as placing
 from narrow_jax.training import driving, loop, preparing, resuming
-from narrow_jax.training.loop import Augment
+from narrow_jax.training.loop import Augment, History, Observer
 from narrow_jax.training.model import Start, model, params_tree
 from narrow_jax.training.preparing import Count, Data, RandomKey, Settings
 from narrow_jax.training.streaming import Streamed
@@ -180,8 +180,8 @@ def fit(
     chunk = Streamed(problem, optimizer, stream) if stream else partial(loop.run_chunk, problem, optimizer)
     run = partial(chunk, inputs=inputs)
 
-    history: driving.History = {}
-    watching: list[driving.Observer] = [driving.bar(steps, progress)]
+    history: History = {}
+    watching: list[Observer] = [driving.bar(steps, progress)]
     if saver is not None:
         depends_on = resuming.describe(problem, start, inputs, stream, steps=steps, every=every)
         state, history, saving = saver.begin(state, depends_on, steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ Number = np.integer | HostArray
 """A number of steps: traced, or NumPy's on the host."""
 Values = dict[str, Array]
 """What is measured at a record, by its name in the history."""
+History = dict[str, np.ndarray]
+"""Records by name: "step" and what was measured, along the first axis."""
 _AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
 # at once: unlike a gradient, a measurement does not keep the activations of every layer
 _BATCHES_MEASURED = 4
@@ -271,3 +274,20 @@ def run_step(
 
 
 close_block = jax.jit(_close, static_argnames=("problem",), donate_argnames=("after",))
+
+
+class Told(NamedTuple):
+    """What observers are told after a chunk: the state, the records of this chunk, and all records so far."""
+
+    state: State
+    records: History
+    history: History
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps done."""
+        return int(self.records["step"][-1])
+
+
+Observer = AbstractContextManager[Callable[[Told], None]]
+"""What is entered for the time of a run, and gives the function to be called after each chunk."""

@@ -19,8 +19,7 @@ import numpy as np
 from narrow_jax import _checks, _progress, checkpoints
 from narrow_jax.checkpoints import CheckpointError
 from narrow_jax.data import Stream
-from narrow_jax.training.driving import History, Observer, Told
-from narrow_jax.training.loop import Batch, Inputs, Problem, State
+from narrow_jax.training.loop import Batch, History, Inputs, Observer, Problem, State, Told
 from narrow_jax.training.model import Start
 
 
