@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -179,27 +180,37 @@ def _body(function: ast.FunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def measured(folder: Path) -> dict[str, str]:
-    """Return the numbers in words."""
+class Measures(NamedTuple):
+    """What the numbers are called is what they count; sizes as median, 90th percentile and largest."""
+
+    entries_at_the_top: int
+    chain_to_definitions: list[str]
+    chain_through_doors: list[str]
+    names_needed: dict[str, int]
+    lines_of_a_body: tuple[float, float, int]
+    parameters: tuple[float, float, int]
+    share_of_bare_any: float
+    lines: int
+
+
+def measured(folder: Path) -> Measures:
+    """Return the numbers of the package below a folder; a circle of imports is a RecursionError."""
     house = House(folder)
-    bodies = [size for function in house.functions if (size := _body(function))]
-    parameters = [len(_arguments(function)) for function in house.functions]
     annotations = list(house.annotations())
-    anything = [one for one in annotations if isinstance(one, ast.Name) and one.id == "Any"]
-    doors = longest({module: house.through_doors(module) for module in house.modules})
-    definitions = longest({module: house.to_definitions(module) for module in house.modules})
-    lines = sum(len(path.read_text().splitlines()) for path in house.root.rglob("*.py"))
-    entries = [path for path in house.root.iterdir() if path.name not in ("__init__.py", "__pycache__")]
-    return {
-        "entries at the top, without __init__": str(len(entries)),
-        "import chain, file of use to file of definition": f"{len(definitions)}: {' > '.join(definitions)}",
-        "import chain, every __init__ counted": str(len(doors)),
-        **{f"names needed for {name}": str(len(house.needed(name))) for name in FUNCTIONS},
-        "lines of a body: median, p90, most": "{:.0f}, {:.0f}, {}".format(*_quantiles(bodies)),
-        "parameters: median, p90, most": "{:.0f}, {:.0f}, {}".format(*_quantiles(parameters)),
-        "annotations": f"{len(annotations)}, {len(anything) / len(annotations):.1%} of them a bare Any",
-        "lines of the package": f"{lines:,}",
-    }
+    return Measures(
+        entries_at_the_top=len([path for path in house.root.iterdir() if not path.name.startswith("__")]),
+        chain_to_definitions=longest({module: house.to_definitions(module) for module in house.modules}),
+        chain_through_doors=longest({module: house.through_doors(module) for module in house.modules}),
+        names_needed={name: len(house.needed(name)) for name in FUNCTIONS},
+        lines_of_a_body=_quantiles([size for function in house.functions if (size := _body(function))]),
+        parameters=_quantiles([len(_arguments(function)) for function in house.functions]),
+        share_of_bare_any=sum(_is_any(one) for one in annotations) / len(annotations),
+        lines=sum(len(path.read_text().splitlines()) for path in house.root.rglob("*.py")),
+    )
+
+
+def _is_any(annotation: ast.expr) -> bool:
+    return isinstance(annotation, ast.Name) and annotation.id == "Any"
 
 
 def _quantiles(values: list[int]) -> tuple[float, float, int]:
@@ -207,5 +218,6 @@ def _quantiles(values: list[int]) -> tuple[float, float, int]:
 
 
 if __name__ == "__main__":
-    for what, number in measured(Path(sys.argv[1] if sys.argv[1:] else ".")).items():
-        print(f"{what:48} {number}")
+    for what, number in measured(Path(sys.argv[1] if sys.argv[1:] else "."))._asdict().items():
+        shown = f"{len(number)}: {' > '.join(number)}" if isinstance(number, list) else number
+        print(f"{what.replace('_', ' '):24} {shown}")
