@@ -6,6 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import NotImplementedType
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,11 @@ class Jacobian(ABC):
     on, and in the default precision elsewhere. They are differentiable in the operator's arrays and in the vectors; the
     bounds are not.
     """
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool | NotImplementedType:
+        """Count every class with the methods as one: a user's own operator need not inherit."""
+        return (cls is Jacobian and all(hasattr(other, name) for name in _METHODS)) or NotImplemented
 
     @property
     @abstractmethod
@@ -87,6 +93,19 @@ class Jacobian(ABC):
                 block = exact.block(index, min(left, width))
             left -= block.shape[1]
             yield block
+
+
+_METHODS = (
+    "evaluate",
+    "bilinear",
+    "mv",
+    "rmv",
+    "gram",
+    "dense",
+    "column_blocks",
+    "perturbation",
+    "gram_error",
+)
 
 
 def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Array:

@@ -319,3 +319,27 @@ class TestWidth:
     def test_data_of_zeros(self):
         with pytest.raises(ValueError, match="x is 0 everywhere"):
             jacobian.admissible_width(np.zeros((4, 3)))
+
+
+METHODS = (
+    "evaluate",
+    "bilinear",
+    "mv",
+    "rmv",
+    "gram",
+    "dense",
+    "column_blocks",
+    "perturbation",
+    "gram_error",
+)
+
+
+def test_an_operator_of_ones_own_is_taken():
+    """It has the methods and inherits nothing."""
+    inner = nj.jacobian.explicit(np.diag([3.0, 2.0]))
+    own = {name: lambda self, *args, name=name: getattr(inner, name)(*args) for name in METHODS}
+    plain = {name: getattr(inner, name) for name in ("shape", "dtype", "encloses")}
+    assert nj.sigma_min(type("Own", (), own | plain)()).value == nj.sigma_min(inner).value
+    del own["bilinear"]
+    with pytest.raises(TypeError, match="J is a Own; expected a Jacobian operator"):
+        nj.sigma_min(type("Own", (), own | plain)())
