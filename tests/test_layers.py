@@ -92,6 +92,12 @@ def test_imports_go_down(path):
         assert not name.startswith("jax.core")
 
 
+@pytest.mark.parametrize("page", sorted(README.parent.glob("docs/*.md")), ids=lambda page: page.name)
+def test_files_that_the_docs_name_are_there(page):
+    named = re.findall(r"`([a-z]+/\w+)[`.]", page.read_text())
+    assert [name for name in named if not (PACKAGE / f"{name}.py").exists()] == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_is_hidden_by_a_function_of_its_name(package):
     rooms = {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}
