@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import NotImplementedType
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,20 @@ from narrow_jax.linalg.context import isolated
 from narrow_jax.linalg.operators import EvaluatedJacobian
 
 
-class Jacobian(ABC):
+class _Structural(ABCMeta):
+    def __instancecheck__(cls, J: object) -> bool:
+        """Count whatever has the public members as an operator: a user's own need not inherit, and may delegate."""
+        members = (name for name in vars(Jacobian) if not name.startswith("_"))
+        return super().__instancecheck__(J) or (cls is Jacobian and all(hasattr(J, name) for name in members))
+
+
+class Jacobian(metaclass=_Structural):
     """What ``sigma_min`` takes: a pytree of the parameters and data as given.
 
     A subclass says how to ``evaluate`` its matrix, and its ``bilinear`` form. The products work in float64 where x64 is
     on, and in the default precision elsewhere. They are differentiable in the operator's arrays and in the vectors; the
     bounds are not.
     """
-
-    @classmethod
-    def __subclasshook__(cls, other: type) -> bool | NotImplementedType:
-        """Count every class with the methods as one: a user's own operator need not inherit."""
-        return (cls is Jacobian and all(hasattr(other, name) for name in _METHODS)) or NotImplemented
 
     @property
     @abstractmethod
@@ -93,19 +94,6 @@ class Jacobian(ABC):
                 block = exact.block(index, min(left, width))
             left -= block.shape[1]
             yield block
-
-
-_METHODS = (
-    "evaluate",
-    "bilinear",
-    "mv",
-    "rmv",
-    "gram",
-    "dense",
-    "column_blocks",
-    "perturbation",
-    "gram_error",
-)
 
 
 def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Array:

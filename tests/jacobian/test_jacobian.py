@@ -1,6 +1,7 @@
 """Jacobian operators: every product against the matrix that JAX's own jacfwd and jacrev give, and what is refused."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -321,7 +322,7 @@ class TestWidth:
             jacobian.admissible_width(np.zeros((4, 3)))
 
 
-METHODS = (
+MEMBERS = (
     "evaluate",
     "bilinear",
     "mv",
@@ -331,15 +332,35 @@ METHODS = (
     "column_blocks",
     "perturbation",
     "gram_error",
+    "shape",
+    "dtype",
+    "encloses",
 )
 
 
-def test_an_operator_of_ones_own_is_taken():
-    """It has the methods and inherits nothing."""
+class TestOperatorOfOnesOwn:
+    """It has the members and inherits nothing."""
+
     inner = nj.jacobian.explicit(np.diag([3.0, 2.0]))
-    own = {name: lambda self, *args, name=name: getattr(inner, name)(*args) for name in METHODS}
-    plain = {name: getattr(inner, name) for name in ("shape", "dtype", "encloses")}
-    assert nj.sigma_min(type("Own", (), own | plain)()).value == nj.sigma_min(inner).value
-    del own["bilinear"]
-    with pytest.raises(TypeError, match="J is a Own; expected a Jacobian operator"):
-        nj.sigma_min(type("Own", (), own | plain)())
+
+    def members(self):
+        return {name: getattr(self.inner, name) for name in MEMBERS}
+
+    def test_members_of_the_class(self):
+        own = {n: staticmethod(m) if callable(m) else m for n, m in self.members().items()}
+        assert nj.sigma_min(type("Own", (), own)()).value == nj.sigma_min(self.inner).value
+
+    def test_members_of_the_object(self):
+        own = types.SimpleNamespace(**self.members())
+        assert nj.sigma_min(own).value == nj.sigma_min(self.inner).value
+
+    def test_members_of_another_operator(self):
+        own = type("Own", (), {"__getattr__": lambda _, name: getattr(self.inner, name)})()
+        assert nj.singular_values(own).values[-1] == nj.singular_values(self.inner).values[-1]
+
+    @pytest.mark.parametrize("gone", MEMBERS)
+    def test_a_member_is_missing(self, gone):
+        own = self.members()
+        del own[gone]
+        with pytest.raises(TypeError, match="J is a SimpleNamespace; expected a Jacobian operator"):
+            nj.sigma_min(types.SimpleNamespace(**own))
