@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import narrow_jax as nj
-from narrow_jax import _taking
+from narrow_jax.data import arrays
 
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -35,17 +35,17 @@ def test_what_does_not_fit_is_named(dtype):
     with pytest.raises(
         ValueError, match=rf"y is {dtype} and 1 of its entries do not fit into {into}.*\(1, 0\)"
     ):
-        _taking.narrowed("y", array)
-    _taking.narrowed("y", array[:1])
+        arrays.narrowed("y", array)
+    arrays.narrowed("y", array[:1])
     with jax.enable_x64(True):
-        _taking.narrowed("y", array)
+        arrays.narrowed("y", array)
 
 
 @pytest.mark.parametrize(
     "value", [-(2**31), 2**31 - 1, np.iinfo(np.int32).max], ids=["least", "greatest", "greatest by name"]
 )
 def test_the_ends_of_the_range_fit(value):
-    _taking.narrowed("y", np.array([value]))
+    arrays.narrowed("y", np.array([value]))
 
 
 ROWS = {
