@@ -16,12 +16,12 @@
 ``THEOREMS``              every numbered statement of the three papers, and where its code is; print it
 """
 
-from narrow_jax.certificates.depth_width.cutoffs import CUTOFFS as CUTOFFS
 from narrow_jax.certificates.depth_width.definitions1_2_linear_units import (
     LinearUnits,
     linear_units,
     separated_params,
 )
+from narrow_jax.certificates.depth_width.factorizations import CUTOFFS as CUTOFFS
 from narrow_jax.certificates.depth_width.proposition2_white_noise import WhiteNoiseLoss, white_noise_loss
 from narrow_jax.certificates.depth_width.theorem1_stationary_value import METHODS as METHODS
 from narrow_jax.certificates.depth_width.theorem1_stationary_value import StationaryValue, stationary_value

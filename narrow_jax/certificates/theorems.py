@@ -99,7 +99,7 @@ THEOREMS = Theorems(
         (DEPTH_WIDTH, "Lemma 3", _DEPTH_WIDTH + "theorem1_stationary_value.improvements"),
         (DEPTH_WIDTH, "Lemma 5", _DEPTH_WIDTH + "proposition2_white_noise.loss_and_rank"),
         (DEPTH_WIDTH, "Lemma 6", "certificates.white_noise_loss"),
-        (DEPTH_WIDTH, "Appendix C", _DEPTH_WIDTH + "cutoffs.cutoffs"),
+        (DEPTH_WIDTH, "Appendix C", _DEPTH_WIDTH + "factorizations.Cutoffs"),
     )
 )
 """Print it for the table: ``print(nj.certificates.THEOREMS)``."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import narrow_jax as nj
 from narrow_jax.activations import leaky_relu
 from narrow_jax.certificates import stationary_value
-from narrow_jax.certificates.depth_width import null_space, ranges
+from narrow_jax.certificates.depth_width import ranges
 from narrow_jax.certificates.depth_width.tangent import tangent
 from narrow_jax.certificates.depth_width.theorem1_stationary_value import Status
 from narrow_jax.linalg.rank import numerical_rank
@@ -223,7 +223,7 @@ def test_known_null_space_is_that_of_the_function(name, seed):
     spaces = []
     for weights in (params, rescaled(params, unit_scales(params, seed))):
         d = tangent(weights, x, activation)
-        null = null_space.directions(d)
+        null = ranges.null_directions(d)
         products = np.stack([d.mv(v) for v in null.T], axis=1)
         assert np.abs(products).max() <= 1e-12
         spaces.append(null)

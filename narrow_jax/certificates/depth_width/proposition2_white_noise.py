@@ -11,7 +11,7 @@ from scipy import linalg
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, HostArray, Key
-from narrow_jax.certificates.depth_width.ranges import orthonormal
+from narrow_jax.certificates.depth_width.factorizations import orthonormal
 from narrow_jax.linalg import numerical_rank
 
 

@@ -7,14 +7,17 @@
 
 D comes with its columns normalised (``tangent``), which does not change its range: one cutoff would drop
 whole blocks of it otherwise. The long side is the samples or, for a wide D, the weights; known null directions are
-taken off a tall D first.
-SciPy's BLAS only: NumPy's has a pool of threads of its own, and two pools spin against each other.
+taken off a tall D first: the weights of a positively homogeneous net may move so without moving the outputs.
+Units with the same slopes at every sample act by Ẇ_in W_out + W_in Ẇ_out only, W_in the weights into them and W_out
+those out of them. This is 0 for Ẇ_in = W_in A with Ẇ_out = −A W_out (for one unit: its scaling), for any Ẇ_in with
+Ẇ_in W_out = 0, and for any Ẇ_out with W_in Ẇ_out = 0, and for sums of these only. And a unit that fewer samples reach
+than it has inputs has directions that none of them sees.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,34 +25,26 @@ from scipy import linalg
 from scipy.linalg import blas, lapack
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from narrow_jax.certificates.depth_width.cutoffs import (
-    CUTOFFS,
-    EPS,
+from narrow_jax._typing import Float
+from narrow_jax.certificates.depth_width.factorizations import (
+    Core,
+    Cutoffs,
+    Slabs,
     Spectrum,
-    as_certain_as,
-    cutoffs,
-    is_tall,
-    judged,
-    numerical_recipes,
-    structural_rank,
+    ends,
+    inner,
+    triangle_ends,
+    without,
 )
-from narrow_jax.certificates.depth_width.null_space import NullSpace
 from narrow_jax.certificates.depth_width.tangent import SLAB, Tangent, restored
-from narrow_jax.linalg import HOST, column_exponents, has_gap, lanczos
+from narrow_jax.linalg import HOST, UNIT, column_exponents, has_gap
 
-_PASSES = 3
-ORTHOGONAL = 1e-2
-"""Reciprocal condition number of the last Gram matrix that makes Q orthonormal to rounding, for contributions."""
-REFINABLE = 1e-10
-"""The same where refinement does the rest: each step then gains a factor of 1e-6 and more."""
-_REGULAR = 1e-9
-"""Reciprocal condition number of R (in the 1-norm) above which no cutoff can reach its smallest singular value."""
 _REFINEMENTS = 20
 _STEPS = 4000
 
-
-Slabs = Callable[[], Iterable[np.ndarray]]
 Triangle = Callable[[Slabs, int], np.ndarray]
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Columns of D, and matrices A and B: the rows of A ⊗ B are vectors there."""
 
 
 @runtime_checkable
@@ -80,7 +75,7 @@ class Dense:
         left, values, right = linalg.svd(matrix, full_matrices=False)
         del matrix
         null = NullSpace(d) if is_tall(d) else None
-        self.spectrum = as_certain_as(judged(d, values, cutoff, structural_rank(d, null)), null)
+        self.spectrum = _as_certain_as(cutoffs(d).spectrum(values, cutoff, _structural_rank(d, null)), null)
         rank = self.spectrum.ranks[cutoff]
         self._d, self._left = d, np.asfortranarray(left[:, :rank])
         self._core = np.asfortranarray(values[:rank, None] * right[:rank])
@@ -101,7 +96,7 @@ class Dense:
         """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
         matrix = np.concatenate(list(self._d.column_slabs()), axis=1)
         np.ldexp(matrix, (self._d.exponents - t)[None, :], out=matrix)
-        return _at(linalg.svdvals(matrix, overwrite_a=True), len(self._core))
+        return ends(linalg.svdvals(matrix, overwrite_a=True), len(self._core))
 
 
 class Tall:
@@ -112,8 +107,8 @@ class Tall:
         self._d, self._null, self._triangle = d, NullSpace(d), triangle
         size = self._null.size
         r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
-        self._core = _core(d, r, cutoff, structural_rank(d, self._null))
-        self.spectrum = as_certain_as(self._core.spectrum, self._null)
+        self._core = Core.of(r, cutoffs(d), cutoff, _structural_rank(d, self._null))
+        self.spectrum = _as_certain_as(self._core.spectrum, self._null)
 
     def residual(self, u: np.ndarray) -> np.ndarray:
         """Return (I − P)u, refined until what is left inside the range is rounding."""
@@ -145,7 +140,7 @@ class Tall:
         step = max(1, SLAB // max(rank, 1))
         parts = [slice(first, first + step) for first in range(0, columns.shape[1], step)]
         r = self._triangle(lambda: (np.array(columns[:, part], order="F") for part in parts), rank)
-        return _ends(r, rank)
+        return triangle_ends(r, rank)
 
     def _reduced(self, u: np.ndarray) -> np.ndarray:
         return self._null.reduced(self._d.rmv(u)[:, None])[:, 0]
@@ -161,7 +156,7 @@ class Wide:
     def __init__(self, d: Tangent, cutoff: str, triangle: Callable[[Tangent], np.ndarray]) -> None:
         """Factorise Dᵀ."""
         self._d, self._triangle = d, triangle
-        core = _core(d, triangle(d), cutoff, structural_rank(d, None))
+        core = Core.of(triangle(d), cutoffs(d), cutoff, _structural_rank(d, None))
         self.spectrum = core.spectrum
         self._basis = None if core.kept is None else np.asfortranarray(core.kept[1].T)
 
@@ -181,7 +176,7 @@ class Wide:
     def extremes(self, t: int) -> tuple[float, float]:
         """Return the largest singular value and the rank-th of D/2^t, its columns as they were."""
         rank = self._d.rows if self._basis is None else self._basis.shape[1]
-        return _ends(self._triangle(restored(self._d, t)), rank)
+        return triangle_ends(self._triangle(restored(self._d, t)), rank)
 
 
 class Iterative:
@@ -204,31 +199,27 @@ class Iterative:
         return u - self._operator.matvec(v)
 
 
-def inner(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return Qᵀu, also for an empty basis, which BLAS refuses."""
-    return blas.dgemv(1.0, basis, u, trans=1) if basis.shape[1] else np.zeros(0)
+def is_tall(d: Tangent) -> bool:
+    """Whether the columns, less one null direction a hidden unit, are no more than the rows."""
+    return d.columns - sum(w.shape[1] for w in d.weights[:-1]) <= d.rows
 
 
-def without(basis: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return (I − QQᵀ)u for a matrix u, twice for orthogonality to rounding."""
-    if basis.shape[1]:
-        for _ in range(2):
-            u = blas.dgemm(-1.0, basis, blas.dgemm(1.0, basis, u, trans_a=1), beta=1.0, c=u)
-    return u
+def cutoffs(d: Tangent) -> Cutoffs:
+    """Return what the cutoffs need to know of D."""
+    lengths = np.concatenate([d.row_norms(), d.column_norms()])
+    shortest = float(np.min(lengths, where=lengths > 0, initial=np.inf))
+    return Cutoffs(d.rows, d.columns, d.row_sum_norm(), shortest)
 
 
-def orthonormal(columns: np.ndarray) -> np.ndarray:
-    """Return an orthonormal basis of the range, by the SVD of the columns normalised, with the cutoff "nr"."""
-    left, values, _ = linalg.svd(np.ldexp(columns, -column_exponents(columns)), full_matrices=False)
-    bound = numerical_recipes(values.max(initial=0.0), *columns.shape)
-    return np.asfortranarray(left[:, values > bound])
+def _structural_rank(d: Tangent, null: NullSpace | None) -> int:
+    """Return the rank that is left by rows of zeros and known null directions."""
+    rows = int(np.sum(d.row_norms() > 0))
+    return min(rows, d.columns if null is None else null.size)
 
 
-def new_directions(basis: np.ndarray, block: np.ndarray, threshold: float) -> np.ndarray:
-    """Return an orthonormal basis of what the block adds to the basis, singular values up to a threshold left out."""
-    left, values, _ = linalg.svd(without(basis, block), full_matrices=False)
-    left = np.asfortranarray(left[:, values > threshold][:, : len(basis) - basis.shape[1]])
-    return linalg.qr(without(basis, left), mode="economic")[0] if left.shape[1] else left
+def _as_certain_as(spectrum: Spectrum, null: NullSpace | None) -> Spectrum:
+    """Return the spectrum, unresolved where the known null directions rest on a rank that no gap shows."""
+    return spectrum._replace(resolved=spectrum.resolved and (null is None or null.certain))
 
 
 def _span(d: Tangent, layer: int, units: slice) -> slice:
@@ -236,131 +227,146 @@ def _span(d: Tangent, layer: int, units: slice) -> slice:
     return slice(d.starts[layer] + units.start * inputs, d.starts[layer] + units.stop * inputs)
 
 
-def householder(slabs: Slabs, size: int) -> np.ndarray:
-    """Return R of the QR factorisation of A, from slabs of Aᵀ."""
-    r = np.zeros((0, size))
-    for slab in slabs():
-        stacked = np.asfortranarray(np.concatenate([r, slab.T]))
-        work = int(lapack.dgeqrf_lwork(*stacked.shape)[0])
-        r = np.triu(lapack.dgeqrf(stacked, lwork=work, overwrite_a=1)[0][:size])
-    return np.asfortranarray(np.pad(r, ((0, size - len(r)), (0, 0))))
+class _Block(NamedTuple):
+    """Null vectors by the parts that they consist of, and whether a gap shows the ranks that they rest on."""
+
+    parts: tuple[Part, ...]
+    certain: bool
 
 
-def cholesky_qr(
-    slabs: Slabs, size: int, enough: float, first: Callable[[], np.ndarray] | None = None
-) -> np.ndarray:
-    """Return R of A = QR by shifted CholeskyQR: Cholesky of the Gram matrix of AR⁻¹, two or three times.
+class _Spaces(NamedTuple):
+    """Orthonormal rows that span the row space of a matrix and its null space, and whether a gap tells them apart."""
 
-    Args:
-        slabs: of Aᵀ.
-        size: columns of A.
-        enough: reciprocal condition number of the last Gram matrix: Q is orthonormal to about eps/enough.
-        first: () ↦ the upper triangle of AᵀA, where there is a shorter way than by slabs.
-
-    Reference:
-        Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, "Shifted Cholesky QR for computing the QR
-        factorization of ill-conditioned matrices", 2020.
-    """
-    r = None
-    for _ in range(_PASSES):
-        gram = _gram(slabs, size, r) if r is not None or first is None else first()
-        factor, condition = _shifted_cholesky(gram)
-        r = factor if r is None else np.asfortranarray(np.triu(blas.dtrmm(1.0, factor, r)))
-        if condition > enough:
-            break
-    assert r is not None
-    return r
+    row: np.ndarray
+    null: np.ndarray
+    certain: bool
 
 
-def _gram(slabs: Slabs, size: int, r: np.ndarray | None) -> np.ndarray:
-    """Return the upper triangle of R⁻ᵀAᵀAR⁻¹."""
-    gram = np.zeros((size, size), order="F")
-    for slab in slabs():
-        part = slab if r is None else blas.dtrsm(1.0, r, slab, trans_a=1, overwrite_b=1)
-        gram = blas.dsyrk(1.0, part, beta=1.0, c=gram, overwrite_c=1)
-    return gram
+def null_count(d: Tangent) -> int:
+    """Return the number of ``null_directions`` without making them."""
+    return sum(len(a) * len(b) for (((_, a, b), *_), _) in _blocks(d))
 
 
-def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the upper Cholesky factor and the reciprocal condition number, 0 where a shift was needed."""
-    norm = _one_norm(gram)
-    if norm == 0:
-        return gram, np.inf  # R = 0 is exact: no pass could improve it
-    factor, info = lapack.dpotrf(gram, clean=1)
-    condition = float(lapack.dpocon(factor, norm)[0]) if info == 0 else 0.0
-    if condition > REFINABLE:
-        return factor, condition
-    gram[np.diag_indices_from(gram)] += 10 * len(gram) * EPS * norm
-    return lapack.dpotrf(gram, clean=1, overwrite_a=1)[0], 0.0
+def null_directions(d: Tangent) -> Float[np.ndarray, "p q"]:
+    """Return null vectors of D, of length 1, but those of dead units, whose columns of D are 0."""
+    blocks = [np.zeros((0, d.columns))]
+    for parts, _ in _blocks(d):
+        vectors = np.zeros((len(parts[0][1]) * len(parts[0][2]), d.columns))
+        for columns, a, b in parts:
+            vectors[:, columns] = np.kron(a, b)
+        vectors /= np.sqrt(np.einsum("qp,qp->q", vectors, vectors))[:, None]
+        blocks.append(vectors)
+    return np.concatenate(blocks).T
 
 
-def _one_norm(upper: np.ndarray) -> float:
-    """Return ‖A‖₁ of a symmetric matrix from its upper triangle."""
-    magnitude = np.triu(upper)
-    np.abs(magnitude, out=magnitude)
-    return float(np.max(magnitude.sum(axis=0) + magnitude.sum(axis=1) - np.diag(magnitude), initial=0.0))
+def _blocks(d: Tangent) -> Iterator[_Block]:
+    """Yield independent null vectors."""
+    for layer, slopes in enumerate(d.slopes):
+        inputs = np.flatnonzero(d.features[layer].any(axis=0))
+        outputs = np.flatnonzero(d.sensitivities[layer + 1].any(axis=(0, 1)))
+        if inputs.size and outputs.size:
+            for units in _equal_columns(slopes):
+                yield from _exchanges(d, layer, inputs, units, outputs)
+            yield from _unseen(d, layer, inputs)
 
 
-class _Core(NamedTuple):
-    """R and its spectrum; where its numerical rank is below its size, the kept values and right vectors."""
+def _equal_columns(slopes: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the units of each pattern of slopes but that of dead units."""
+    live = np.flatnonzero(slopes.any(axis=0))
+    _, pattern = np.unique(slopes[:, live], axis=1, return_inverse=True)
+    for index in range(int(np.max(pattern, initial=-1)) + 1):
+        yield live[pattern.ravel() == index]
 
-    spectrum: Spectrum
-    r: np.ndarray
-    kept: tuple[np.ndarray, np.ndarray] | None
+
+def _exchanges(
+    d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray, outputs: np.ndarray
+) -> Iterator[_Block]:
+    """Yield independent null vectors of units with equal slopes; A runs over rᵀc, rows r of W_in and c of W_outᵀ."""
+    w_in, w_out = _into(d, layer, inputs, units), _out_of(d, layer, units, outputs)
+    into, out = _columns(d, layer, inputs, units), _columns(d, layer + 1, units, outputs)
+    (r, unfed, sure_of_r), (c, unread, sure_of_c) = _spaces(w_in), _spaces(w_out.T)
+    if r.size and c.size:
+        parts = (into, c, HOST.matmul(r, w_in.T)), (out, -HOST.matmul(c, w_out), r)
+        yield _Block(parts, sure_of_r and sure_of_c)
+    if unread.size:
+        yield _Block(((into, unread, np.eye(len(inputs))),), sure_of_c)
+    if unfed.size:
+        yield _Block(((out, np.eye(len(outputs)), unfed),), sure_of_r)
+
+
+def _into(d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Return the weights that take the features below, as they are scaled in d, to those of the units."""
+    here, below = d.feature_exponents[layer + 1][units], d.feature_exponents[layer][inputs]
+    return np.ldexp(d.weights[layer][np.ix_(inputs, units)], below[:, None] - here[None, :])
+
+
+def _out_of(d: Tangent, layer: int, units: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Return the weights that take the sensitivities above, as they are scaled in d, to those of the units."""
+    here, above = d.sensitivity_exponents[layer][units], d.sensitivity_exponents[layer + 1][outputs]
+    return np.ldexp(d.weights[layer + 1][np.ix_(units, outputs)], above[None, :] - here[:, None])
+
+
+def _unseen(d: Tangent, layer: int, inputs: np.ndarray) -> Iterator[_Block]:
+    """Yield what the samples that reach a unit do not see of its inputs."""
+    for unit, reached in enumerate((d.sensitivities[layer] != 0).any(axis=1).T):
+        if 0 < reached.sum() < len(inputs):
+            _, unseen, sure = _spaces(d.features[layer][np.ix_(reached, inputs)])
+            columns = _columns(d, layer, inputs, np.array([unit]))
+            yield _Block(((columns, np.ones((1, 1)), unseen),), sure)
+
+
+def _columns(d: Tangent, layer: int, inputs: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Return the columns of D for the weights from these inputs into these units, by unit, then by input."""
+    return d.starts[layer] + np.add.outer(units * len(d.weights[layer]), inputs).ravel()
+
+
+def _spaces(a: np.ndarray) -> _Spaces:
+    """Return row and null space; neither changes with the scale of a row, so each is brought to length about one."""
+    a = np.ldexp(a, -column_exponents(a.T)[:, None])
+    _, values, right = linalg.svd(a, full_matrices=a.shape[0] < a.shape[1])
+    cutoff = values[0] * max(a.shape) * 2 * UNIT
+    rank = int(np.sum(values > cutoff))
+    return _Spaces(right[:rank], right[rank:], has_gap(values, cutoff))
+
+
+class NullSpace:
+    """The directions of the weights that are known not to move the outputs, and what is left of D without them."""
+
+    def __init__(self, d: Tangent) -> None:
+        """Find columns that are 0, and an orthogonal H whose first columns span the null vectors of the others."""
+        self.used = d.column_norms() > 0
+        vectors = np.asfortranarray(null_directions(d)[self.used])
+        self.count = 0
+        if vectors.size:  # no column is left of a dead net
+            self._reflectors, _, self._tau, _, _ = lapack.dgeqp3(vectors, overwrite_a=1)
+            pivots = np.abs(np.diag(self._reflectors))
+            self.count = int(np.sum(pivots > 1e-8 * pivots.max()))
+        self.certain = all(block.certain for block in _blocks(d))
 
     @property
     def size(self) -> int:
-        """Return the rank."""
-        return len(self.r) if self.kept is None else len(self.kept[0])
+        """Return the columns that are left."""
+        return int(self.used.sum()) - self.count
 
-    def coordinates(self, g: np.ndarray) -> np.ndarray:
-        """Return R⁺ᵀg."""
-        if self.kept is None:
-            return blas.dtrsv(self.r, g, trans=1)
-        values, right = self.kept
-        return blas.dgemv(1.0, right.T, g, trans=1) / values
+    def reduced(self, slab: np.ndarray) -> np.ndarray:
+        """Return the part of Hᵀ(Dᵀ) that is not known to be 0, for a slab of Dᵀ."""
+        slab = np.asfortranarray(slab[self.used]) if not self.used.all() else slab
+        return np.asfortranarray(self._apply(slab, "T")[self.count :])
 
-    def weights(self, z: np.ndarray) -> np.ndarray:
-        """Return R⁺z."""
-        if self.kept is None:
-            return blas.dtrsv(self.r, z)
-        values, right = self.kept
-        return blas.dgemv(1.0, right.T, z / values)
+    def expanded(self, v: np.ndarray) -> np.ndarray:
+        """Return the weights H(0, v): of a vector, or of the columns of a matrix."""
+        padded = np.zeros((int(self.used.sum()), *v.shape[1:]), order="F")
+        padded[self.count :] = v
+        moved = self._apply(padded.reshape(len(padded), -1, order="F"), "N").reshape(padded.shape)
+        if self.used.all():
+            return moved
+        weights = np.zeros((self.used.size, *v.shape[1:]), order="F")
+        weights[self.used] = moved
+        return weights
 
-    def matrix(self) -> np.ndarray:
-        """Return R in the coordinates of its kept range."""
-        return self.r if self.kept is None else self.kept[0][:, None] * self.kept[1]
-
-
-def _core(d: Tangent, r: np.ndarray, cutoff: str, most: int) -> _Core:
-    size = len(r)
-    if _regular(r):  # every singular value is far above every cutoff
-        largest, smallest = _ends(r, size)
-        resolved = has_gap(np.array([largest, smallest]), max(cutoffs(d, largest).values()))
-        return _Core(Spectrum(largest, smallest, dict.fromkeys(CUTOFFS, size), resolved), r, None)
-    _, values, right = linalg.svd(r)
-    spectrum = judged(d, values, cutoff, most)
-    rank = spectrum.ranks[cutoff]
-    return _Core(spectrum, r, (values[:rank], right[:rank]))
-
-
-def _regular(r: np.ndarray) -> bool:
-    return bool(len(r) and lapack.dtrcon(r)[0] > _REGULAR)
-
-
-def _ends(r: np.ndarray, rank: int) -> tuple[float, float]:
-    """Return the largest and the rank-th singular value of a triangle."""
-    if rank < len(r) or not _regular(r):
-        return _at(linalg.svdvals(r), rank)
-    largest = lanczos.host(lambda v: _normal(r, v), lanczos.start_vector(rank), 1e-12).first
-    smallest = HOST.smallest(np.asfortranarray(r.T), 1e-12).first
-    return float(np.sqrt(largest)), float(1 / np.sqrt(smallest))
-
-
-def _at(values: np.ndarray, rank: int) -> tuple[float, float]:
-    return (float(values[0]), float(values[rank - 1])) if rank else (0.0, 0.0)
-
-
-def _normal(r: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return RᵀRv."""
-    return blas.dtrmv(r, blas.dtrmv(r, v), trans=1)
+    def _apply(self, c: np.ndarray, trans: str) -> np.ndarray:
+        if not self.count:
+            return c
+        a, tau = self._reflectors[:, : self.count], self._tau[: self.count]
+        work = int(lapack.dormqr("L", trans, a, tau, c, -1)[1][0])
+        return lapack.dormqr("L", trans, a, tau, c, work, overwrite_c=1)[0]

@@ -22,7 +22,7 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import HOST, column_exponents
+from narrow_jax.linalg import HOST, column_exponents, symmetric
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 
 SLAB = 2**22
@@ -136,9 +136,7 @@ class Tangent(NamedTuple):
         for phi, g in zip(self.features, self.sensitivities, strict=True):
             samples, units = (HOST.outer(a) for a in (phi, g.reshape(self.rows, -1)))
             # lower triangles in Fortran's order; within a sample the outputs need both
-            units = np.tril(units) + np.tril(units, -1).T
-            samples = np.tril(samples) + np.tril(samples, -1).T
-            total += units.reshape(n, k, n, k) * samples[:, None, :, None]
+            total += symmetric(units).reshape(n, k, n, k) * symmetric(samples)[:, None, :, None]
         return np.asfortranarray(total.reshape(self.rows, self.rows))
 
     def row_sum_norm(self) -> float:

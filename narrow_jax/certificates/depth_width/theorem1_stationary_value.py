@@ -12,10 +12,11 @@ from scipy.linalg import blas
 
 from narrow_jax import _checks
 from narrow_jax._typing import Float, HostArray, Params
-from narrow_jax.certificates.depth_width import null_space, ranges
-from narrow_jax.certificates.depth_width.cutoffs import CUTOFFS, Spectrum, is_tall
-from narrow_jax.certificates.depth_width.ranges import Range
+from narrow_jax.certificates.depth_width import factorizations, ranges
+from narrow_jax.certificates.depth_width.factorizations import CUTOFFS, Spectrum
+from narrow_jax.certificates.depth_width.ranges import Range, is_tall
 from narrow_jax.certificates.depth_width.tangent import SLAB, Tangent, error, tangent, targets
+from narrow_jax.linalg import householder
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 
@@ -221,8 +222,8 @@ def plan(d: Tangent) -> dict[str, int]:
     vectors = 8 * (d.rows + d.columns)
     slab = 3 * max(min(SLAB, entries), d.columns * d.outputs.shape[1], d.rows)
     square = size * size
-    # NullSpace holds them twice while it picks the independent ones
-    null = 2 * null_space.count(d) * d.columns if is_tall(d) else 0
+    # ranges.NullSpace holds them twice while it picks the independent ones
+    null = 2 * ranges.null_count(d) * d.columns if is_tall(d) else 0
     return {
         "dense": 8 * (net + 3 * entries + 3 * square + vectors),
         "qr": 8 * (net + 2 * slab + 9 * square + null + vectors),
@@ -248,19 +249,22 @@ def _range(d: Tangent, cutoff: str, method: str, contributions: bool) -> Range |
     if method == "dense":
         return ranges.Dense(d, cutoff)
     if is_tall(d):
-        enough = ranges.ORTHOGONAL if contributions else ranges.REFINABLE
-        return ranges.Tall(
-            d, cutoff, ranges.householder if method == "qr" else partial(ranges.cholesky_qr, enough=enough)
-        )
+        enough = factorizations.ORTHOGONAL if contributions else factorizations.REFINABLE
+        cholesky = partial(factorizations.cholesky_qr, enough=enough)
+        return ranges.Tall(d, cutoff, _householder_of_slabs if method == "qr" else cholesky)
     return ranges.Wide(d, cutoff, _householder_of_rows if method == "qr" else _cholesky_of_rows)
 
 
+def _householder_of_slabs(slabs: factorizations.Slabs, size: int) -> np.ndarray:
+    return householder(slabs(), size)
+
+
 def _householder_of_rows(d: Tangent) -> np.ndarray:
-    return ranges.householder(d.column_slabs, d.rows)
+    return householder(d.column_slabs(), d.rows)
 
 
 def _cholesky_of_rows(d: Tangent) -> np.ndarray:
-    return ranges.cholesky_qr(d.column_slabs, d.rows, ranges.REFINABLE, first=d.row_gram)
+    return factorizations.cholesky_qr(d.column_slabs, d.rows, factorizations.REFINABLE, first=d.row_gram)
 
 
 def improvements(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -280,7 +284,7 @@ def improvements(d: Tangent, kept: Range, target: np.ndarray) -> tuple[np.ndarra
             if count == z.size:
                 break
             units = slice(unit, unit + 1) if layer < len(widths) else slice(0, d.weights[-1].shape[1])
-            new = ranges.new_directions(basis[:, :count], kept.columns(layer, units), threshold)
+            new = factorizations.new_directions(basis[:, :count], kept.columns(layer, units), threshold)
             basis[:, count : count + new.shape[1]] = new
             count += new.shape[1]
             terms[unit] = np.sum((new.T @ z) ** 2) / 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax._typing import HostArray, Params
-from narrow_jax.certificates.depth_width import ranges
+from narrow_jax.certificates.depth_width import factorizations
 from narrow_jax.certificates.depth_width.definitions1_2_linear_units import (
     LinearUnits,
     check_layer,
@@ -175,7 +175,7 @@ def _each_output(features: np.ndarray, outputs: int) -> np.ndarray:
 
 def _unexplained(basis: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return (I − P[M])Y."""
-    return ranges.without(ranges.orthonormal(basis), np.asfortranarray(y))
+    return factorizations.without(factorizations.orthonormal(basis), np.asfortranarray(y))
 
 
 def _fixed_edges(d: Tangent, units: LinearUnits) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import HOST
+from narrow_jax.linalg import HOST, eigenvalue_bound
 from narrow_jax.linalg import rounding as fl
 
 
@@ -34,9 +34,8 @@ def input_norm(x: Float[np.ndarray, "n d"]) -> float:
     # fl(AAᵀ) is off by γ_inner ‖A‖_F², each entry of A itself by γ_{d+2} relatively: twice that in the square
     forming = fl.gamma(a.shape[1] + 2 * x.shape[1] + 8) * frobenius
     mu = size * (1 + 1e-9) + forming
-    factor, completed = HOST.cholesky(HOST.complement(square, mu))
-    defect = HOST.cholesky_defect(square, factor, a.shape[0] * mu)
-    bound = mu + defect + forming + 4 * fl.UNIT * mu if completed else frobenius
+    bound, proven = eigenvalue_bound(HOST, square, mu, forming)
+    bound = float(bound) if proven else frobenius
     return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
 
 
