@@ -17,7 +17,7 @@ from narrow_jax.solvers.search import Trial
 INNER, CORRECTIONS, STALE = 60, 12, 3
 """For one quadratic subproblem: accelerated gradient steps; Newton steps at most, and in a row that do not halve Φ.
 
-15 and 240 gradient steps: 1,309 and 1,305 steps; 3 and 48 Newton steps: 1,324 and 1,288; 1 stale: 1,338, 12: no other.
+15 and 240 gradient steps: 1,309 and 1,305 steps; 3 and 48 Newton steps: 1,324 and 1,288; 1 stale: 1,338, 12: 1,266.
 """
 
 SOLVED = 1e-13
@@ -27,8 +27,10 @@ ON_SPHERE = 1e-12
 """What rounding may leave, relatively, between a projected point and the sphere. 1e-15 and 1e-9: the same steps."""
 
 DEFINITE, LARGEST_MU = 8, 1
-"""μ grows by this factor until the matrix is definite, or μ at least this. Factor 2: 1,225 steps, 32: 1,584, each with
-one failure."""
+"""μ grows by this factor until the matrix is definite, or μ at least this.
+
+Factor 2: 1,225 steps, 32: 1,584, each with one failure; at least 0.01: 1,264 steps, 100: 1,342.
+"""
 
 BATCH = 64
 """Hessian products at once: memory, not the result, depends on it."""
