@@ -13,7 +13,7 @@ import jax
 
 from narrow_jax import _checks, solvers
 from narrow_jax.checkpoints import runs
-from narrow_jax.cli.certify_memorization import constants
+from narrow_jax.cli.certify import constants
 from narrow_jax.cli.command import Answer, Command, option, overwrite, path
 from narrow_jax.cli.config import FIELDS, TrainConfig, claim, load_data, options_of, write_run
 from narrow_jax.data import Dataset

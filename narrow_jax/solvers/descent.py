@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float
 from narrow_jax.certificates import Constrained, Point, natural
-from narrow_jax.solvers.search import Trial
 
 # Measured by ``python -m benchmarks.kkt_constants`` over 30 problems: 1,288 steps in all, and all converge.
 
@@ -34,6 +33,14 @@ Factor 2: 1,225 steps, 32: 1,584, each with one failure; at least 0.01: 1,264 st
 
 BATCH = 64
 """Hessian products at once: memory, not the result, depends on it."""
+
+
+class Trial(NamedTuple):
+    """A point that a descent offers, the decrease of the loss that its model predicts, and the damping it took."""
+
+    point: Point
+    predicted: Array
+    damping: Array
 
 
 class Quadratic(NamedTuple):
