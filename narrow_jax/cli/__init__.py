@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a theorem on a net and its data. Exit status 1 if it does not hold.",
     )
     kinds = theorems.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind in certify.KINDS:
+    for kind in (memorize.MEMORIZATION, *certify.KINDS):
         kind.add(kinds)
     return parser
