@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from benchmarks import _timing
-from narrow_jax.solvers import descent, kkt, search, solve_kkt
+from narrow_jax.solvers import descent, kkt, solve_kkt
 
 VARIANTS: dict[str, tuple[Any, ...]] = {  # 4 times smaller and larger where nothing else is given
     "SLOW": (0.6, 0.975),  # 1 − SLOW 4 times larger and smaller
@@ -73,7 +73,7 @@ def problems() -> Iterator[dict[str, Any]]:
 
 def measured(name: str, value: Any) -> dict[str, Any]:
     """Return the record of all problems with one constant changed."""
-    owners = [module for module in (descent, kkt, search) if hasattr(module, name)]
+    owners = [module for module in (descent, kkt) if hasattr(module, name)]
     with contextlib.ExitStack() as stack:
         for module in owners:
             stack.enter_context(mock.patch.object(module, name, value))

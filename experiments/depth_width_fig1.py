@@ -132,10 +132,8 @@ def cell(data: nj.data.Dataset, s: Settings, depth: int, width: int) -> list[Rec
             one = jax.tree.map(lambda leaf: np.asarray(leaf[seed]), params)  # noqa: B023
             value = nj.certificates.stationary_value(one, data.x, data.y, contributions=False)
             record[when] = {name: getattr(value, name) for name in VALUES}
-        record |= {
-            "diverged": bool(np.asarray(result.diverged)[seed]),
-            "seconds_of_training": round(trained_in, 2),
-        }
+        record["diverged"] = bool(np.asarray(result.diverged)[seed])
+        record["seconds_of_training"] = round(trained_in, 2)
         record["seconds"] = round(time.perf_counter() - started, 2)
         records.append(record)
     return records

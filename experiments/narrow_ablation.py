@@ -82,12 +82,11 @@ def table(records: list[Record]) -> list[str]:
     """Return the records as lines of text."""
     lines = ["start     head      ball     m    loss      shortest step"]
     for r in records:
-        mirrored = "mirrored" if r["mirrored"] else "plain"
-        head = "pairwise" if r["pairwise"] else "standard"
-        ball = f"{r['radius']:g}" if r["ball"] else "none"
-        lines.append(
-            f"{mirrored:9} {head:9} {ball:6} {r['width']:4}    {r['loss']:.1e}   {r['shortest_step']:.2g}"
+        names = (
+            f"{'mirrored' if r['mirrored'] else 'plain':9} {'pairwise' if r['pairwise'] else 'standard':9}"
         )
+        ball = f"{r['radius']:g}" if r["ball"] else "none"
+        lines.append(f"{names} {ball:6} {r['width']:4}    {r['loss']:.1e}   {r['shortest_step']:.2g}")
     return lines
 
 

@@ -43,8 +43,7 @@ from experiments._run import Figure, Findings, Record, canvas, experiment, say
 N, D = 200, 20
 WIDTHS, RADII = (4, 8, 12, 20, 40), (0.1, 0.3, 1.0, 10.0, 1000.0)
 QUICK_N, QUICK_D, QUICK_WIDTHS, QUICK_RADII = 40, 8, (8,), (0.1, 1000.0)
-PGD_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 SEEDS = (0, 1, 2)
 NETS = ("pairwise", "standard")
 METHODS = ("PGD", "PGD in ball coordinates", "KKT solver")
@@ -62,11 +61,7 @@ def first_order(
             return params, net.regime(adam, radius)
         return params, optax.chain(optax.sgd(rate), nj.constraints.project(radius, **net.cone))
 
-    grid: Record = {
-        "radius": list(radii),
-        "rate": list(ADAM_RATES if scaled else PGD_RATES),
-        "seed": list(SEEDS),
-    }
+    grid: Record = {"radius": list(radii), "rate": list(RATES), "seed": list(SEEDS)}
     result = nj.sweep(net.apply_fn, setup, (x, y), grid=grid, steps=steps, every=steps, progress=False)
     loss = np.where(result.diverged, np.inf, result.history["loss"][..., -1])
     records = []
@@ -75,7 +70,7 @@ def first_order(
         seed = int(np.argsort(loss[i, best])[len(SEEDS) // 2])
         params = {name: np.asarray(leaf[i, best, seed]) for name, leaf in result.params.items()}
         records.append(cell(net, width, radius, float(np.median(loss[i, best])), params, x))
-        records[-1] |= {"method": METHODS[int(scaled)], "rate": grid["rate"][best]}
+        records[-1] |= {"method": METHODS[int(scaled)], "rate": RATES[best]}
     return records
 
 
@@ -105,12 +100,8 @@ def figure(records: list[Record]) -> Figure:
     limits = {"loss": LogNorm(1e-20, 1e2, clip=True), "sigma_min": LogNorm(1e-4, 1e2, clip=True)}
     for axes_row, (quantity, net) in zip(fig.subplots(4, 3), rows, strict=True):
         for axes, method in zip(axes_row, METHODS, strict=True):
-            shown = heat_map(
-                axes,
-                [r for r in records if (r["net"], r["method"]) == (net, method)],
-                quantity,
-                limits[quantity],
-            )
+            cells = [r for r in records if (r["net"], r["method"]) == (net, method)]
+            shown = heat_map(axes, cells, quantity, limits[quantity])
             net_name = "pairwise regime" if net == "pairwise" else "standard net + ball"
             axes.set_title(f"{net_name}, {method}", fontsize=9)
         fig.colorbar(shown, ax=axes_row, label="loss" if quantity == "loss" else "σ_min(J)")

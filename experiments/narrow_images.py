@@ -106,6 +106,7 @@ def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> list[Re
     result = train(data, s, width, method)
     last = {name: np.asarray(values[..., -1], float) for name, values in result.history.items()}
     held_out = np.nan_to_num(last["test_accuracy"]).mean(axis=1)
+    by_rate = dict(zip(map(str, RATES), held_out.round(4).tolist(), strict=True))
     best = int(held_out.argmax())
     assert data.x_test is not None and data.labels_test is not None  # noqa: PT018
     params = jax.tree.map(lambda leaf: leaf[best], result.params)
@@ -114,9 +115,7 @@ def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> list[Re
         "width": width,
         "method": method,
         "learning_rate": round(RATES[best] / data.x.shape[1], 5),
-        "held_out_accuracy_of_rates_times_d": dict(
-            zip(map(str, RATES), held_out.round(4).tolist(), strict=True)
-        ),
+        "held_out_accuracy_of_rates_times_d": by_rate,
         "test_accuracy": test.round(4).tolist(),
         "train_accuracy": last["accuracy"][best].round(4).tolist(),
         "diverged": int(np.sum(result.diverged)),
@@ -177,9 +176,8 @@ def main(args: argparse.Namespace) -> Findings:
     args.out = args.out or Path(FOLDER, s.dataset)
     axes = {"width": s.widths, "method": METHODS}
     records = cells(args.out, asdict(s), axes, partial(cell, load(s), s), told, machine=machine())
-    return Findings(
-        None, partial(figure, records, s), [f"{sum(r['seconds'] for r in records):.0f} s in all."]
-    )
+    seconds = sum(r["seconds"] for r in records)
+    return Findings(None, partial(figure, records, s), [f"{seconds:.0f} s in all."])
 
 
 if __name__ == "__main__":

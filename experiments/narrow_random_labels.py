@@ -110,11 +110,8 @@ def main(args: argparse.Namespace) -> Findings:
     for name in args.datasets or sets:
         samples, width, steps = (sets[name][field] for field in ("samples", "width", "steps"))
         data = nj.data.load(name, labels="random", samples=samples, normalize="scale", raw_dir=args.raw_dir)
-        for record in (
-            newton(data, width),
-            first_order(data, width, steps, regime=True),
-            first_order(data, width, steps, regime=False),
-        ):
+        runs = (newton(data, width), *(first_order(data, width, steps, regime) for regime in (True, False)))
+        for record in runs:
             records.append({"dataset": name, "samples": samples, "width": width, **record})
             say(f"{name}, {record['method']}: loss {record['loss'][-1]:.2g} in {record['seconds'][-1]:.1f} s")
     return Findings(records, partial(figure, records), [])

@@ -84,9 +84,8 @@ def descend(case: Case, params: Params, certificate: PyramidalCertificate, steps
     second = run(monitors=[distance_to(first.params)], progress=False)
     bounds = np.array([guarantee.loss_bound(k) for k in range(steps + 1)])
     distances = second.history["distance to the end"]
-    allowed = np.array([guarantee.distance_bound(k) for k in range(steps + 1)]) + guarantee.distance_bound(
-        steps
-    )
+    allowed = np.array([guarantee.distance_bound(k) for k in range(steps + 1)])
+    allowed = allowed + guarantee.distance_bound(steps)
     broken = watch.first_broken(first.history)
     return {
         "loss": first.history["loss"],
@@ -104,12 +103,6 @@ def distance_to(end: Params) -> nj.monitors.Monitor:
         return target, optax.tree.norm(jax.tree.map(jnp.subtract, params, target))
 
     return nj.monitors.Monitor("distance to the end", lambda params, x: end, update)
-
-
-def sharper_losses(case: Case, params: Params, guarantee: Guarantee, steps: int) -> np.ndarray:
-    """Return the losses of descent with the larger step that the sharper constants prove."""
-    tx = optax.sgd(guarantee.learning_rate)
-    return nj.fit(APPLY, params, tx, (case.x, case.y), steps=steps, every=1, progress=True).history["loss"]
 
 
 def practical(case: Case, params: Params, guarantee: Guarantee) -> tuple[float, float]:
@@ -150,7 +143,9 @@ def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
     )
     c = found.certificate
     paper = descend(case, found.params, c, steps)
-    own = sharper_losses(case, found.params, c.sharper, steps)
+    tx = optax.sgd(c.sharper.learning_rate)  # the larger step
+    sharper = nj.fit(APPLY, found.params, tx, (case.x, case.y), steps=steps, every=1, progress=True)
+    own = sharper.history["loss"]
     own_bound = np.array([c.sharper.loss_bound(k) for k in range(steps + 1)])
     step, rate = practical(case, found.params, c.sharper)
     target = c.initial_loss / 1e4
@@ -178,13 +173,8 @@ def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
         "practical": {"learning_rate": step, "rate": rate},
         "seconds": round(time.perf_counter() - started, 1),
     }
-    curves = {
-        "paper": paper["loss"],
-        "paper bound": paper["bound"],
-        "sharper": own,
-        "sharper bound": own_bound,
-    }
-    return record, curves
+    curves = {"paper": paper["loss"], "paper bound": paper["bound"]}
+    return record, curves | {"sharper": own, "sharper bound": own_bound}
 
 
 def summary(records: list[Record]) -> Table:

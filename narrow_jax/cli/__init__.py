@@ -13,17 +13,7 @@ from functools import partial
 from importlib import metadata
 
 from narrow_jax.checkpoints import strict_json
-from narrow_jax.cli import (
-    certify_memorization,
-    certify_pyramidal,
-    certify_stationary_value,
-    memorize,
-    spectrum,
-    train,
-)
-
-_COMMANDS = (train, spectrum, memorize)
-_THEOREMS = (certify_memorization, certify_pyramidal, certify_stationary_value)
+from narrow_jax.cli import certify, memorize, spectrum, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,14 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"narrow-jax {metadata.version('narrow_jax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in _COMMANDS:
-        module.COMMAND.add(commands)
-    certify = commands.add_parser(
+    for command in (train.COMMAND, spectrum.COMMAND, memorize.COMMAND):
+        command.add(commands)
+    theorems = commands.add_parser(
         "certify",
         help="check a theorem on a net and its data",
         description="Check a theorem on a net and its data. Exit status 1 if it does not hold.",
     )
-    kinds = certify.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for theorem in _THEOREMS:
-        theorem.COMMAND.add(kinds)
+    kinds = theorems.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for kind in (memorize.MEMORIZATION, *certify.KINDS):
+        kind.add(kinds)
     return parser

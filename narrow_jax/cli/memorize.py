@@ -1,4 +1,4 @@
-"""``narrow-jax memorize``."""
+"""``narrow-jax memorize`` and ``narrow-jax certify memorization``: Theorem 1."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from pathlib import Path
 
 import jax
 
-from narrow_jax import _checks, solvers
+from narrow_jax import _checks, certificates, solvers
 from narrow_jax.checkpoints import runs
-from narrow_jax.cli.certify_memorization import constants
 from narrow_jax.cli.command import Answer, Command, option, overwrite, path
-from narrow_jax.cli.config import FIELDS, TrainConfig, claim, load_data, options_of, write_run
-from narrow_jax.data import Dataset
+from narrow_jax.cli.config import (
+    FIELDS,
+    TrainConfig,
+    build,
+    claim,
+    load_data,
+    options_of,
+    read_run,
+    write_run,
+)
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
 
@@ -50,17 +57,12 @@ def run(args: argparse.Namespace) -> Answer:
     if kept:
         warnings.warn(f"nothing is proven and nothing written: the run in {folder} stays", stacklevel=2)
     else:
-        _write(folder, found, config, data)
+        radius = math.inf if math.isnan(found.radius_used) else found.radius_used
+        config = replace(config, width=found.params["w"].shape[1], radius=radius)
+        arrays = {**found.params, "center": found.center}
+        write_run(folder, arrays, config.to_json() | {"scale": found.scale}, data)
     written = None if kept else folder
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
-
-
-def _write(folder: Path, found: solvers.Memorized, config: TrainConfig, data: Dataset) -> None:
-    """Write the run with the width, radius and scale that were found."""
-    radius = math.inf if math.isnan(found.radius_used) else found.radius_used
-    config = replace(config, width=found.params["w"].shape[1], radius=radius)
-    arrays = {**found.params, "center": found.center}
-    write_run(folder, arrays, config.to_json() | {"scale": found.scale}, data)
 
 
 def _record(found: solvers.Memorized, folder: Path | None, seconds: float) -> dict[str, object]:
@@ -86,8 +88,45 @@ def _lines(found: solvers.Memorized, folder: Path | None, seconds: float) -> lis
     return [
         f"{found.status}: {found.message}",
         f"  net       {width} hidden units, {n} samples, {k} outputs, v = {found.scale:g} · v⁰",
-        *([] if found.certificate is None else constants(found.certificate)),
+        *([] if found.certificate is None else _constants(found.certificate)),
         f"  written   {folder or 'nowhere'} in {seconds:.2f} s",
+    ]
+
+
+def _certify(args: argparse.Namespace) -> Answer:
+    """Judge the net of a run; its start is the one saved, or the one that `train` drew."""
+    config, params, center = read_run(args.folder)
+    if config.model != "pairwise":
+        raise ValueError(f"the run is of a {config.model} net: Theorem 1 speaks of pairwise nets")
+    data = load_data(config, args.raw_dir, args.data_dir)
+    center = center or jax.tree.map(jax.device_get, build(config, data).params)
+    found = certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
+    region = certificates.nice_region(center, data.x, config.activation, y=data.y)
+    audit = certificates.assumptions(data.x, data.y, config.width, config.activation)
+    record = {
+        "memorization": found._asdict(),
+        "nice_region": region._asdict(),
+        "assumptions": audit._asdict() | {"checks": [check._asdict() for check in audit.checks]},
+    }
+    lines = [
+        f"{'proven' if found.holds else 'not proven'}: {found.reason}",
+        *_constants(found),
+        f"{'proven' if region.holds else 'not proven'}: {region.reason}",
+        "assumptions of the paper",
+        *(f"  {check.verdict:17} {check.assumption}: {check.evidence}" for check in audit.checks),
+    ]
+    return Answer(found.holds, record, lines)
+
+
+def _constants(found: certificates.Memorization) -> list[str]:
+    """Return the constants of a memorization certificate, one a line."""
+    return [
+        f"  ρ         {found.rho:.6g}",
+        f"  ‖w − w⁰‖  {found.distance:.6g}, ε = {found.radius:.6g}",
+        f"  η̄         {found.eta:.6g} (residual {found.residual:.3g}, its rounding {found.rounding:.3g})",
+        f"  σ_min     ≥ {found.sigma:.6g}",
+        f"  L         {found.lipschitz:.6g}",
+        f"  g         {found.g:.6g} (≤ ½ is needed)",
     ]
 
 
@@ -106,4 +145,14 @@ COMMAND = Command(
         overwrite(),
     ],
     run=run,
+)
+
+MEMORIZATION = Command(
+    "memorization",
+    help="an exact zero-loss net is near the net of a run (Theorem 1)",
+    description="Prove that an exact zero-loss net lies near the net of a run and inside its ball, print the "
+    "region without local minima around its start, and audit the assumptions. Exit status 1 if nothing is proven.",
+    example="certify memorization --run runs/digits-memorize-0",
+    options=[option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)],
+    run=_certify,
 )

@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> Answer:
     folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     _claim(args, config, folder)
     data = load_data(config, args.raw_dir, args.data_dir)
-    targets = _targets(config, data)
+    targets = data.labels if config.loss == "cross_entropy" else data.y
+    if targets is None:
+        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
     built = build(config, data, strict=args.strict)
     if config.batch_size is not None:
         _checks.batch_size(config.batch_size, len(data.x))
@@ -38,14 +40,16 @@ def run(args: argparse.Namespace) -> Answer:
     with runs.made(folder):
         (folder / _LIVE).unlink(missing_ok=True)  # of a run that was killed
         result = _fit(args, config, built, (data.x, targets), folder)
-    summary = summarize(config, result, time.perf_counter() - started)
+    summary = _summary(config, result, time.perf_counter() - started)
     summary |= _test_accuracy(built, result, data, config)
     failure = _failure(result)
     kept = bool(failure and set(runs.occupied(folder)) - {"checkpoints"})
     if kept:  # one that failed does not replace another
         (folder / _LIVE).unlink()
     else:
-        _write(folder, result, config, data, summary)
+        text = strict_json.dumps(summary, indent=2) + "\n"
+        more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
+        write_run(folder, result.params, config.to_json(), data, more)
     place = {"failure": failure or None, "folder": None if kept else str(folder)}
     record = {"config": config.to_json(), "summary": summary, **place}
     where = "not written: the run that was in the folder stays" if kept else f"written to {folder}"
@@ -69,13 +73,6 @@ def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
     )
     if not (there and own):
         claim(folder, args.overwrite)
-
-
-def _targets(config: TrainConfig, data: Dataset) -> np.ndarray:
-    targets = data.labels if config.loss == "cross_entropy" else data.y
-    if targets is None:
-        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
-    return targets
 
 
 def _fit(
@@ -118,16 +115,7 @@ def _failure(result: training.FitResult) -> str:
     return ""
 
 
-def _write(
-    folder: Path, result: training.FitResult, config: TrainConfig, data: Dataset, summary: dict[str, Any]
-) -> None:
-    text = strict_json.dumps(summary, indent=2) + "\n"
-    more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
-    write_run(folder, result.params, config.to_json(), data, more)
-
-
-def summarize(config: TrainConfig, result: training.FitResult, seconds: float) -> dict[str, Any]:
-    """Return the last record of a run as plain numbers."""
+def _summary(config: TrainConfig, result: training.FitResult, seconds: float) -> dict[str, Any]:
     last = {name: values[-1].item() for name, values in result.history.items() if len(values)}
     return {
         "diverged": result.diverged,

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float
 from narrow_jax.certificates import Constrained, Point, natural
-from narrow_jax.solvers.search import Trial
 
 # Measured by ``python -m benchmarks.kkt_constants`` over 30 problems: 1,288 steps in all, and all converge.
 
 INNER, CORRECTIONS, STALE = 60, 12, 3
 """For one quadratic subproblem: accelerated gradient steps; Newton steps at most, and in a row that do not halve Φ.
 
-15 and 240 gradient steps: 1,309 and 1,305 steps; 3 and 48 Newton steps: 1,324 and 1,288; 1 stale: 1,338, 12: no other.
+15 and 240 gradient steps: 1,309 and 1,305 steps; 3 and 48 Newton steps: 1,324 and 1,288; 1 stale: 1,338, 12: 1,266.
 """
 
 SOLVED = 1e-13
@@ -27,11 +26,21 @@ ON_SPHERE = 1e-12
 """What rounding may leave, relatively, between a projected point and the sphere. 1e-15 and 1e-9: the same steps."""
 
 DEFINITE, LARGEST_MU = 8, 1
-"""μ grows by this factor until the matrix is definite, or μ at least this. Factor 2: 1,225 steps, 32: 1,584, each with
-one failure."""
+"""μ grows by this factor until the matrix is definite, or μ at least this.
+
+Factor 2: 1,225 steps, 32: 1,584, each with one failure; at least 0.01: 1,264 steps, 100: 1,342.
+"""
 
 BATCH = 64
 """Hessian products at once: memory, not the result, depends on it."""
+
+
+class Trial(NamedTuple):
+    """A point that a descent offers, the decrease of the loss that its model predicts, and the damping it took."""
+
+    point: Point
+    predicted: Array
+    damping: Array
 
 
 class Quadratic(NamedTuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -13,18 +15,62 @@ from narrow_jax import _checks, _progress, activations, initializers
 from narrow_jax._typing import Array, Key, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
-from narrow_jax.solvers.descent import Descent
-from narrow_jax.solvers.search import FLOOR, Iterate, Search
+from narrow_jax.solvers.descent import Descent, Trial
 
 WEIGHTS = 8000
 """Most hidden weights: Newton's matrix is dense, 8·p² bytes."""
+
+# Measured by ``python -m benchmarks.kkt_constants`` over 30 problems: 1,288 steps in all, and all converge.
 
 SLOW, NEAR = 0.9, 100
 """Newton's method, which is drawn to any KKT point, starts where a step leaves more than this of the loss, or where the
 residual is at most so many tolerances.
 
-``python -m benchmarks.kkt_constants``, 1,288 steps: 0.6: 1,509 and one failure; 0.975: 1,280; 25 and 400: no other.
+0.6: 1,509 steps and one failure; 0.975: 1,280; 25 and 400: no other.
 """
+
+ENOUGH = 0.1
+"""The share of the predicted decrease that has to come true. 0.025: 1,326 steps; 0.4: 1,332, and higher losses."""
+
+HALF = 0.5
+"""What Newton's step may leave of the residual. 0.9: 1,325 steps; 0.125: 1,322 and one failure."""
+
+FIRST_MU, LEAST_MU = 1e-3, 1e-15
+"""Dampings. First 2.5e-4: 1,209 steps, 4e-3: 1,127, and higher losses; 1e-6: 1,419, 1: 1,943 and 3 failures.
+
+Least 1e-18 and 1e-12: the same steps; 1e-6: 1,999 and 3 failures.
+"""
+
+GOOD, SHRINK = 0.5, 4
+"""Above this share of the predicted decrease μ shrinks by this factor.
+
+0.125: 1,256 steps, 0.9: 1,348; by 2: 1,735, by 16: 1,133.
+"""
+
+GROW, TRIALS = 6, 12
+"""After a failure μ grows by this factor, so often. 2: 1,263 steps, 24: 1,141; 3 times: 1,221, 48 times: 1,300."""
+
+SHIFTS = (1e-14, 1e-11, 1e-8, 1e-4)
+"""Multiples of residual·‖H‖ that are added to the Hessian: large ones hold still what the loss hardly depends on.
+
+The first alone: 1,704 steps and 2 failures, the last alone: 2,957 and 7; without the last: 1,436, without the first:
+1,316; all times 4: 1,344.
+"""
+
+LARGEST_SHIFT = 1e-2
+"""The residual's part in the shift, at most. 0.0025: 1,223 steps; 0.04: 1,289; 1: 1,301."""
+
+LEVEL, FLOOR = 1e-9, 1e-25
+"""What the loss may rise, relatively and over the first gradient, where the residual halves.
+
+0 to 1e-6, and 0 to 1e-22: the same steps.
+"""
+
+RESOLVED = 1e-12
+"""A relative change of the loss below that is rounding. 1e-15 and 1e-9: the same steps."""
+
+LONGEST_PAUSE = 8
+"""Steps without Newton's method after failures in a row, at most. 2: 1,256 steps; 32: 1,334."""
 
 
 class KKTSolution(NamedTuple):
@@ -155,3 +201,96 @@ def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | No
                 break
             path.append(found)
     return path
+
+
+class Iterate(NamedTuple):
+    """A feasible point with its loss and its relative residual, and whether Newton's method led to it."""
+
+    point: Point
+    loss: float
+    residual: float
+    newton: bool = False
+
+
+Damped = Callable[[float, bool], Trial]
+"""Of μ: the minimiser of the exact model (True), or of that with JᵀJ, damped by μ or by as much as it takes."""
+
+Newton = Callable[[float], Trial]
+"""Of the shift: the point of Newton's method for a Hessian that is shifted by this much, relatively."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Keeps what lowers the loss as predicted, and what halves the residual.
+
+    Args:
+        measured: gives loss and residual of a point.
+        floor: a loss that is rounding.
+        mu: the dampings with which the exact model and that with JᵀJ are tried first.
+        pause: so many steps go without Newton's method after it failed the last time.
+        waiting: how many of them are left.
+    """
+
+    measured: Callable[[Array], Iterate]
+    floor: float
+    mu: tuple[float, float] = field(default_factory=lambda: (FIRST_MU, FIRST_MU))
+    pause: int = 1
+    waiting: int = 0
+
+    def step(
+        self, damped: Damped, newton: Newton, here: Iterate, slow: bool
+    ) -> tuple[Iterate | None, Search]:
+        """Return Newton's point if it halves the residual, else the lower of it and the damped one; the next search.
+
+        Newton's method, which is drawn to any KKT point, is tried first where progress is slow, and last where
+        rounding hides what the loss would lose. None: nothing helps.
+        """
+        tried = slow and not self.waiting
+        solved = self.newton(newton, here) if tried else None
+        pause = 1 if solved else min(2 * self.pause, LONGEST_PAUSE) if tried else self.pause
+        waiting = max(self.waiting - 1, 0) if not tried else 0 if solved else pause
+        following = replace(self, pause=pause, waiting=waiting)
+        if solved and solved.residual <= HALF * here.residual:
+            return solved, following
+        lower, mu = self.damped(damped, here)
+        if lower and (solved is None or lower.loss < solved.loss):
+            return lower, replace(following, mu=mu)
+        return solved or (None if tried else self.newton(newton, here)), following
+
+    def newton(self, offer: Newton, here: Iterate) -> Iterate | None:
+        """Return Newton's point of least residual if that is at most half, else one that lowers the loss.
+
+        The second kind moves along a valley, which the first kind keeps to.
+        """
+        best, lower = None, None
+        for shift in SHIFTS:
+            trial = offer(shift * min(here.residual, LARGEST_SHIFT))
+            found, predicted = self.measured(trial.point)._replace(newton=True), float(trial.predicted)
+            level = found.loss <= here.loss * (1 + LEVEL) + self.floor
+            if level and found.residual <= HALF * (best or here).residual:
+                best = found
+            drop = here.loss - found.loss
+            if lower is None and drop > max(ENOUGH * predicted, RESOLVED * here.loss) and predicted > 0:
+                lower = found
+        return best or lower
+
+    def damped(self, offer: Damped, here: Iterate) -> tuple[Iterate | None, tuple[float, float]]:
+        """Return the lower of the points of both models, that of the exact one if it needs no more μ; the next μ."""
+        exact, mu = self._decrease(lambda mu: offer(mu, True), here, self.mu[0])
+        if exact and mu <= self.mu[0]:
+            return exact, (mu, self.mu[1])
+        gauss, gauss_mu = self._decrease(lambda mu: offer(mu, False), here, self.mu[1])
+        found = [point for point in (exact, gauss) if point]
+        return min(found, key=lambda point: point.loss, default=None), (mu, gauss_mu)
+
+    def _decrease(self, offer: Newton, here: Iterate, first: float) -> tuple[Iterate | None, float]:
+        """Return the first point, over growing μ, whose decrease is ENOUGH of the predicted one, and the next μ."""
+        mu = first
+        for _ in range(TRIALS):
+            trial = offer(mu)
+            found, predicted, mu = self.measured(trial.point), float(trial.predicted), float(trial.damping)
+            decrease = here.loss - found.loss
+            if predicted > 0 and decrease > ENOUGH * predicted:
+                return found, max(mu / SHRINK, LEAST_MU) if decrease > GOOD * predicted else mu
+            mu = GROW * mu
+        return None, first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
 from functools import partial
 from typing import NamedTuple
 
@@ -17,27 +16,6 @@ from narrow_jax.activations import Activation
 from narrow_jax.certificates import distinct_samples
 from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Slopes, residual
 from narrow_jax.spectra import sigma_min
-
-CHOLESKY_ROWS = 30_000
-"""Up to this many equations n·k "auto" factorises JJᵀ: 7 GB in float64."""
-
-WIDTHS = 12
-"""Widths that are tried where none is given."""
-
-
-class Status(Enum):
-    """What became of a search: its name is the status, its value the message."""
-
-    solved = "loss {loss:.3g} after {steps} Newton steps{proof}"
-    not_converged = (
-        "the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale "
-        "x and y to entries of size one, where w is near w⁰ with enough digits"
-    )
-    rank_deficient = (
-        "the Jacobian at the start has no full row rank at width {width} (σ_min {smallest:.3g}, σ_max {largest:.3g}): "
-        "samples {samples} depend on each other. Remove one of them if they are parallel, "
-        "scale x to entries of size one, or try width {wider}"
-    )
 
 
 class Memorized(NamedTuple):
@@ -137,8 +115,8 @@ def memorize(
     rows, labels = x[samples.kept], y[samples.kept]
     if not len(rows):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 for every pairwise net")
-    if method == "auto":
-        method = "cholesky" if labels.size <= CHOLESKY_ROWS else "cg"
+    if method == "auto":  # a factor of JJᵀ of 30,000 equations n·k is 7 GB in float64
+        method = "cholesky" if labels.size <= 30_000 else "cg"
     preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of
     draw = {"inputs": x.shape[1], "outputs": y.shape[1], "zeta": zeta, "kappa": kappa, "dtype": jnp.float64}
     with jax.enable_x64(True):
@@ -174,12 +152,12 @@ def _check_options(radius: float | None, tolerance: float, steps: int, method: s
 
 
 def _widths(x: np.ndarray, width: int | None, outputs: int) -> range:
-    """Return the widths to try: the given one, or WIDTHS of them from the smallest that counts admit."""
+    """Return the widths to try: the given one, or twelve from the smallest that counts admit."""
     if width is not None:
         jacobian.check_width(x, width, outputs, strict=True)
         return range(width, width + 1)
     smallest = jacobian.admissible_width(x, outputs)
-    return range(smallest, smallest + 2 * WIDTHS, 2)
+    return range(smallest, smallest + 2 * 12, 2)
 
 
 def _nice_radius(center: dict[str, Array], x: np.ndarray, sigma: Activation) -> float:
@@ -200,8 +178,15 @@ def _concluded(problem: Interpolation, path: Path, x: np.ndarray, y: np.ndarray,
     certificate = None
     if certify and path.solved:
         certificate = certificates.memorization(params, center, x, y, problem.radius, sigma)
-    status = Status.solved if path.solved else Status.not_converged
-    proof = "" if certificate is None else f"; {certificate.reason}"
+    steps = len(path.history["loss"]) - 1
+    if path.solved:
+        proof = "" if certificate is None else f"; {certificate.reason}"
+        message = f"loss {loss:.3g} after {steps} Newton steps{proof}"
+    else:
+        message = (
+            f"the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale "
+            "x and y to entries of size one, where w is near w⁰ with enough digits"
+        )
     return Memorized(
         params=params,
         center=center,
@@ -211,8 +196,8 @@ def _concluded(problem: Interpolation, path: Path, x: np.ndarray, y: np.ndarray,
         radius_used=problem.radius,
         history=path.history,
         certificate=certificate,
-        status=status.name,
-        message=status.value.format(loss=loss, steps=len(path.history["loss"]) - 1, proof=proof),
+        status="solved" if path.solved else "not_converged",
+        message=message,
     )
 
 
@@ -224,7 +209,8 @@ def _deficient(
     s = sigma_min(jacobian.pairwise(start, x[kept], sigma), certify=False)
     weight = np.abs(np.asarray(s.vector)).reshape(len(kept), -1).max(axis=1)
     order = np.argsort(-weight)[:10]
-    width, loss, status = start["w"].shape[1], float(np.sum(y**2) / 2), Status.rank_deficient
+    samples = sorted(int(kept[i]) for i in order if weight[i] > 0.3 * weight.max())
+    width, loss = start["w"].shape[1], float(np.sum(y**2) / 2)
     record = {"loss": loss, "scale": 1.0, "damping": 0.0, "distance": 0.0}
     return Memorized(
         params=start,
@@ -235,12 +221,8 @@ def _deficient(
         radius_used=math.nan,
         history={name: np.array([value]) for name, value in record.items()},
         certificate=None,
-        status=status.name,
-        message=status.value.format(
-            width=width,
-            smallest=float(s.value),
-            largest=float(s.sigma_max),
-            samples=sorted(int(kept[i]) for i in order if weight[i] > 0.3 * weight.max()),
-            wider=width + 2,
-        ),
+        status="rank_deficient",
+        message=f"the Jacobian at the start has no full row rank at width {width} (σ_min {float(s.value):.3g}, "
+        f"σ_max {float(s.sigma_max):.3g}): samples {samples} depend on each other. Remove one of them if they are "
+        f"parallel, scale x to entries of size one, or try width {width + 2}",
     )

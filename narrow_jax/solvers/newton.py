@@ -29,14 +29,6 @@ from narrow_jax.projections import l2_norm
 TOLERANCE = 1e-8
 """Relative residual of the linear solve: each Newton step gains at most its square in the loss."""
 
-SHIFT = 1e-6
-"""What a float32 factor adds to each entry of the diagonal, relatively: rounding there costs definiteness."""
-
-DAMPINGS = (1.0, 0.5, 0.25, 0.125)
-
-ROUNDING_FLOOR = 1e-7
-"""‖y − f‖/‖y‖ below which a step that does not reduce it is rounding, not curvature."""
-
 
 class Slopes(NamedTuple):
     """J at one point: row (i, c), column (a, j) is x_ia d_icj.
@@ -86,8 +78,8 @@ class Factor:
         inputs = fl.matmul(x, x.T)[:, None, :, None]
         gram = (inputs * fl.matmul(d, d.T).reshape(n, k, n, k)).reshape(n * k, n * k)
         diagonal = jnp.diag(gram)
-        if dtype == "float32":
-            gram = gram + jnp.diag(SHIFT * diagonal)
+        if dtype == "float32":  # rounding there costs definiteness
+            gram = gram + jnp.diag(1e-6 * diagonal)
         lower = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
         return Factor(lower, jnp.min(jnp.square(jnp.diag(lower)) / diagonal))
 
@@ -194,7 +186,7 @@ class Interpolation:
     def solve(self, first: Factor | LowRank, tolerance: float, steps: int, show: bool | None) -> Path:
         """Return the path: solved where ½‖y − f‖² fell to the tolerance, or to rounding."""
         size, largest = float(l2_norm(self.y)), float(np.max(np.abs(self.y)))
-        goal, floor = math.sqrt(tolerance) * size, ROUNDING_FLOOR * size
+        goal, floor = math.sqrt(tolerance) * size, 1e-7 * size
         delta, point = self._start(first)
         history = [self._record(point, 0.0)]
         with _progress.bar(steps, show) as advance:
@@ -205,15 +197,13 @@ class Interpolation:
                 if step:
                     delta, point = self._step(point)
                 better, damping = self._damped(point, delta)
-                if better is None and point.misfit <= floor:
+                if better is None and point.misfit <= floor:  # the step met rounding, not curvature
                     break
                 point = self._rescaled(point) if better is None else better
                 history.append(self._record(point, damping))
         columns = {name: np.array([record[name] for record in history]) for name in history[0]}
         solved = point.misfit <= (goal if len(history) > steps else max(goal, floor))
-        resolved = (
-            largest == 0 or largest / point.scale >= CARRIED
-        )  # y/s that is flushed to 0 leaves no residual
+        resolved = largest == 0 or largest / point.scale >= CARRIED  # y/s flushed to 0 leaves no residual
         return Path(point.w, point.scale, columns, bool(solved and resolved))
 
     def _start(self, preconditioner: Factor | LowRank) -> tuple[Array, Point]:
@@ -236,7 +226,7 @@ class Interpolation:
     def _damped(self, point: Point, delta: Array) -> tuple[Point | None, float]:
         """Return the first damped step that stays in the ball and reduces the residual, or None; its damping."""
         before = float(l2_norm(point.r))
-        for damping in DAMPINGS:
+        for damping in (1.0, 0.5, 0.25, 0.125):
             w = point.w + damping * delta
             if float(l2_norm(w - self.center["w"])) > self.radius:
                 break

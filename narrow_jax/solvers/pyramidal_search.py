@@ -15,7 +15,6 @@ from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import Constants, PyramidalCertificate, StartNorms, check_start
 
-VARIANTS = ("identity", "gaussian")
 ROOM = 1.1
 """The scale found is at most that factor above the smallest: the room in which ν can be positive."""
 
@@ -83,7 +82,7 @@ def pyramidal_start(
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", section 3.1.
     """
-    _checks.choice("variant", variant, VARIANTS)
+    _checks.choice("variant", variant, ("identity", "gaussian"))
     sigma = activations.get(activation)
     x = _checks.real_matrix("x", x)
     drawn = initializers.pyramidal(
@@ -97,7 +96,8 @@ def pyramidal_start(
     def margin(scale: float, variance: float) -> float:
         return _margin(StartNorms.of(make(scale, variance), x, y, sigma), sigma)
 
-    if len(widths) == 2:
+    shallow = len(widths) == 2
+    if shallow:
         scale = _smallest_scale(lambda value: margin(value, 0.0) >= MARGIN)
     else:
         base = StartNorms.of(make(1.0, 0.0), x, y, sigma)
@@ -106,7 +106,6 @@ def pyramidal_start(
     if margin(scale, 0.0) >= MARGIN:
         variance = _largest_variance(lambda value: margin(scale, value) >= MARGIN)
     params = make(scale, variance)
-    shallow = len(widths) == 2
     return PyramidalStart(
         params=params,
         certificate=certificates.pyramidal(params, x, y, sigma),

@@ -7,9 +7,9 @@ import pytest
 
 import narrow_jax as nj
 from narrow_jax.certificates.narrow_nets import problem7
-from narrow_jax.solvers import search
-from narrow_jax.solvers.descent import Descent, _Subproblem
-from narrow_jax.solvers.search import Iterate, Search, Trial
+from narrow_jax.solvers import kkt
+from narrow_jax.solvers.descent import Descent, Trial, _Subproblem
+from narrow_jax.solvers.kkt import Iterate, Search
 
 N, D, WIDTH = 20, 4, 4
 
@@ -125,7 +125,7 @@ def test_damping_shrinks_where_half_of_the_prediction_comes_true():
     assert found.loss == 0.4
     assert mus == (1e-3 / 4, 1e-3)
     _, mus = searching({1.0: (0.4, 1.0)}, mu=(1e-15, 1.0)).damped(lambda mu, exact: trial(1.0, 1.0, mu), HERE)
-    assert mus == (search.LEAST_MU, 1.0)
+    assert mus == (kkt.LEAST_MU, 1.0)
 
 
 @pytest.mark.parametrize(("loss", "predicted"), [(1.1, 1.0), (0.5, -1.0), (np.nan, 1.0), (0.5, np.nan)])
@@ -136,8 +136,8 @@ def test_no_damping_helps(loss, predicted):
         asked.append(exact)
         return trial(1.0, predicted, mu)
 
-    assert searching({1.0: (loss, 1.0)}).damped(damped, HERE) == (None, (search.FIRST_MU, search.FIRST_MU))
-    assert asked == [True] * search.TRIALS + [False] * search.TRIALS
+    assert searching({1.0: (loss, 1.0)}).damped(damped, HERE) == (None, (kkt.FIRST_MU, kkt.FIRST_MU))
+    assert asked == [True] * kkt.TRIALS + [False] * kkt.TRIALS
 
 
 def test_the_lower_of_both_models_is_kept():
@@ -175,7 +175,7 @@ def test_newton_of_least_residual_before_one_that_lowers_the_loss():
         return trial(next(points), 0.5)
 
     assert searching(table).newton(offer, HERE).residual == 0.1  # 0.06 is not half of it
-    assert shifts == [shift * search.LARGEST_SHIFT for shift in search.SHIFTS]
+    assert shifts == [shift * kkt.LARGEST_SHIFT for shift in kkt.SHIFTS]
 
 
 def test_order_of_the_descents():

@@ -1,0 +1,208 @@
+"""``narrow-jax certify``: theorems on a net and its data; ``memorization`` is beside ``narrow-jax memorize``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from narrow_jax import _checks, activations, certificates, initializers, solvers
+from narrow_jax.checkpoints import runs
+from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, path, switch
+from narrow_jax.cli.config import TrainConfig, load_data, options_of, read_run
+
+_OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
+_STARTS = ("search", *initializers.PYRAMIDS)
+
+
+def _stationary_value(args: argparse.Namespace) -> Answer:
+    """Judge the loss of a run by the stationary value."""
+    _checks.choice("cutoff", args.cutoff, certificates.CUTOFFS)
+    _checks.choice("method", args.method, certificates.METHODS)
+    budget = memory_budget(args.memory_budget)
+    config, params, _ = read_run(args.folder)
+    params = _deep(params, config)
+    data = load_data(config, args.raw_dir, args.data_dir)
+    started = time.perf_counter()
+    s = certificates.stationary_value(
+        params,
+        data.x,
+        data.y,
+        config.activation,
+        args.cutoff,
+        args.method,
+        memory_budget=budget,
+        tolerance=args.tolerance,
+    )
+    result = s._asdict() | {
+        "layers": None if s.layers is None else s.layers.tolist(),
+        "units": None if s.units is None else [unit.tolist() for unit in s.units],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    return Answer(s.holds, {"config": config.to_json(), "result": result}, _gap(result))
+
+
+def _deep(params: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Return the params as a deep net has them: those of a standard net are w1 and w2."""
+    if config.loss == "cross_entropy":
+        raise ValueError("the run was trained on cross-entropy; the theorem speaks of the squared loss")
+    if set(params) != {"w", "v"}:
+        return params
+    if config.model != "standard":
+        raise ValueError(
+            "the pairs of a pairwise net share output weights; the theorem needs --model standard"
+        )
+    return {"w1": params["w"], "w2": params["v"]}
+
+
+def _gap(r: dict[str, Any]) -> list[str]:
+    bound = "" if r["gap_bound"] is None else f" <= {r['gap_bound']:.6g}"
+    lines = [
+        f"{'yes' if r['holds'] else 'no'}: {r['reason']}",
+        f"  loss        {r['loss']:.10g}",
+        f"  value       {r['value']:.10g}, {r['status']}",
+        f"  gap         {r['gap']:.6g}{bound}",
+        f"  ½‖Y‖²       {r['baseline']:.10g}",
+    ]
+    if r["layers"] is not None:
+        lines.append(f"  layers      {', '.join(f'{term:.6g}' for term in r['layers'])}")
+    lines.append(f"  ‖∇L‖        {r['gradient_norm']:.6g}")
+    if r["ranks"] is not None:
+        lines.append(f"  σ           {r['sigma_r']:.6g} to {r['sigma_max']:.6g}")
+        lines.append(f"  rank        {', '.join(f'{rank} ({name})' for name, rank in r['ranks'].items())}")
+    return [
+        *lines,
+        f"  zeros       {r['zeros']} pre-activations, {r['kinks']} at a kink",
+        f"  matrix      {r['shape'][0]} × {r['shape'][1]}, method {r['method']}, {r['seconds']} s",
+    ]
+
+
+def _pyramidal(args: argparse.Namespace) -> Answer:
+    """Judge gradient descent from a start that is searched, drawn or given."""
+    sigma = (
+        activations.smooth_leaky_relu(args.gamma, args.beta)
+        if args.activation is None
+        else activations.get(args.activation)
+    )
+    for name in ("learning_rate", "target_loss"):
+        if (value := getattr(args, name)) is not None:
+            _checks.positive(name.replace("_", " "), value)
+    for layer, width in enumerate(args.widths, start=1):
+        _checks.count(f"width n_{layer}", width)
+    given = None if args.params is None else runs.read_npz(args.params)
+    data = load_data(TrainConfig.of(args, _OPTIONS), args.raw_dir, args.data_dir)
+    x, y = data.x, data.y * np.float32(args.targets_scale)
+    if args.sphere:
+        x = _on_sphere(x)
+    params = _start(args, x, y, sigma) if given is None else given
+    certificate = certificates.pyramidal(params, x, y, sigma, args.learning_rate)
+    target = certificate.initial_loss / 1e4 if args.target_loss is None else args.target_loss
+    options = {name: getattr(args, name) for name in (*_OPTIONS, "sphere", "targets_scale")}
+    record = {"data": options} | _plain(certificate, target)
+    return Answer(certificate.holds, record, _guarantees(certificate, target))
+
+
+def _on_sphere(x: np.ndarray) -> np.ndarray:
+    """Return the rows scaled to norm √d; a zero row has no direction."""
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError(f"sample {int(np.argmin(norms))} is zero and has no direction: leave --sphere out")
+    return x * (np.sqrt(x.shape[1]) / norms).astype(x.dtype)
+
+
+def _start(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, sigma: activations.Activation) -> Any:
+    key, widths = jax.random.key(args.seed), (*args.widths, y.shape[1])
+    if args.start == "search":
+        return solvers.pyramidal_start(key, x, y, widths, sigma).params
+    return initializers.pyramidal(key, inputs=x.shape[1], widths=widths, variant=args.start)
+
+
+def _plain(certificate: certificates.PyramidalCertificate, target: float) -> dict[str, Any]:
+    result: dict[str, Any] = certificate._asdict()
+    for name in ("paper", "sharper"):
+        guarantee = result[name]
+        result[name] = guarantee._asdict() | {
+            "log10_rate": guarantee.log10_rate,
+            "steps": guarantee.steps_to(target),
+        }
+    return result | {"target_loss": target}
+
+
+def _guarantees(c: certificates.PyramidalCertificate, target: float) -> list[str]:
+    lines = [
+        f"{'holds' if c.holds else 'does not hold'}: {c.reason}",
+        f"  condition (4)   {c.condition4:+.4g} in log10, to be ≥ 0",
+        f"  condition (5)   {c.condition5:+.4g}",
+        f"  λ_F             {c.lambda_f:.6g}",
+        f"  λ_l             {', '.join(f'{value:.4g}' for value in c.lambdas)}",
+        f"  λ̄_l             {', '.join(f'{value:.4g}' for value in c.lambda_bars)}",
+        f"  ‖X‖₂, ‖X‖_F     {c.x_norm:.6g}, {c.x_frobenius:.6g}",
+        f"  Φ(θ_0)          {c.initial_loss:.6g}",
+        f"  γ, β            {c.gamma:g}, {c.beta:g}",
+        f"  weights that the first step leaves, below rounding: {100 * c.unmoved:.1f} %",
+    ]
+    for name, g in (("paper", c.paper), ("sharper", c.sharper)):
+        lines += [
+            f"{name}: {g.reason}",
+            f"  log10 α, Q, D   {g.log10_alpha:.4f}, {g.log10_q:.4f}, {g.log10_distance:.4f}",
+            f"  step η          {g.learning_rate:.4g}, at most 10^{g.log10_max_learning_rate:.4f}",
+            f"  rate ηα         10^{g.log10_rate:.4f} a step",
+            f"  steps to Φ = {target:.3g}: {g.steps_to(target):.4g}",
+        ]
+    return lines
+
+
+KINDS = (
+    Command(
+        "pyramidal",
+        help="does gradient descent on a deep pyramidal net provably converge, and how fast",
+        description="Check Theorem 3.2 of Nguyen and Mondelli (one wide layer, then a pyramid) for a start on a data "
+        "set: one found by search, a draw, or given weights. Exit status 1 if the theorem does not hold.",
+        example="certify pyramidal --dataset digits --samples 20 --sphere --widths 100 10",
+        options=[
+            *options_of(_OPTIONS),
+            switch("--sphere", "scale each sample to norm √d"),
+            option("--targets-scale", "factor of the targets", type=float, default=1.0),
+            option(
+                "--widths",
+                "hidden widths n_1 … n_{L−1}; n_L comes from the data",
+                type=int,
+                nargs="+",
+                default=[100],
+            ),
+            option(
+                "--start",
+                "search (section 3.1), or a draw of that variant",
+                choices=_STARTS,
+                default="search",
+            ),
+            option("--params", "npz file with the weights w1, w2, … instead of a start", type=path),
+            option("--gamma", "γ of activation (2), its smallest slope", type=float, default=0.5),
+            option("--beta", "β of activation (2), the bound of σ''", type=float, default=1.0),
+            option("--activation", f"instead of activation (2): {', '.join(activations.names())}"),
+            option("--learning-rate", "step to judge (default: the largest certified)", type=float),
+            option("--target-loss", "count the steps to it (default: Φ(θ_0)/10⁴)", type=float),
+        ],
+        run=_pyramidal,
+    ),
+    Command(
+        "stationary-value",
+        help="the loss that a deep net must have at every differentiable stationary point",
+        description="Print how far the squared loss of a run is from the value that it must have at a "
+        "differentiable stationary point, and what each layer contributes. For nets without biases whose "
+        "activations are ReLU, leaky ReLUs or the absolute value. Exit status 1 if the loss is not that value.",
+        example="train --model standard --activation relu --radius inf --out runs/relu; "
+        "narrow-jax certify stationary-value --run runs/relu",
+        options=[
+            option("--run", "folder of a run: params and data", dest="folder", type=path, required=True),
+            option("--cutoff", "singular values that count as 0: nr, golub-van-loan, lapack", default="nr"),
+            option("--method", "auto, dense, qr, cholesky or lsmr", default="auto"),
+            option("--tolerance", "largest gap, as a fraction of ½‖Y‖²", type=float, default=1e-6),
+            MEMORY_BUDGET,
+        ],
+        run=_stationary_value,
+    ),
+)
