@@ -28,10 +28,6 @@ Data = Any
 RandomKey = Any
 """A key of ``jax.random``."""
 
-_EXTRA = (("value", "grad", "value_fn"), ("grad_fn",), ("obj_fn",))
-"""What optax hands to some updates: line searches and plateaus, SAM, Sophia; none of them takes all."""
-_RECORDED = ("step", "distance", "relative_distance", "ball_active", "cone_active")
-
 
 class Settings(NamedTuple):
     """The arguments that ``fit`` and ``sweep`` have in common, as users give them."""
@@ -162,7 +158,8 @@ def _check_measures(monitors: object, metrics: object) -> None:
 def _check_names(metrics: Sequence[str], monitors: Sequence[Monitor]) -> None:
     """Require one entry of the history for each name."""
     scores = ["loss", *metrics]
-    recorded = [*_RECORDED, *scores, *(f"test_{name}" for name in scores)]
+    recorded = ["step", "distance", "relative_distance", "ball_active", "cone_active"]
+    recorded += [*scores, *(f"test_{name}" for name in scores)]
     recorded += sorted({"accuracy", "test_accuracy"} - set(recorded))
     names = Counter([*recorded, *(monitor.name for monitor in monitors)])
     if twice := [name for name, times in names.items() if times > 1]:
@@ -182,7 +179,16 @@ def optimizer(tx: Transformation, start: Start) -> Optimizer:
     """
     tx, params = transformation(tx), start.params
     fresh = jax.eval_shape(tx.init, params)
-    _refuse_lookahead(fresh)
+
+    def is_lookahead(node: object) -> bool:
+        return isinstance(node, optax.LookaheadState)
+
+    if any(map(is_lookahead, jax.tree.leaves(fresh, is_leaf=is_lookahead))):
+        raise TypeError(
+            "tx holds optax.lookahead, whose params are pairs (fast, slow), and training moves one tree: pass its fast "
+            "optimizer alone, or for an average of iterates optax.contrib.schedule_free, evaluated by "
+            "nj.constraints.eval_params"
+        )
     if start.opt_state is not None and (other := labels.difference(fresh, start.opt_state)):
         raise ValueError(
             f"opt_state does not fit tx and params: at {other}; expected what tx.init(params) makes: pass "
@@ -198,24 +204,14 @@ def optimizer(tx: Transformation, start: Start) -> Optimizer:
     return optimizer
 
 
-def _refuse_lookahead(opt_state: optax.OptState) -> None:
-    def is_lookahead(node: object) -> bool:
-        return isinstance(node, optax.LookaheadState)
-
-    if any(map(is_lookahead, jax.tree.leaves(opt_state, is_leaf=is_lookahead))):
-        raise TypeError(
-            "tx holds optax.lookahead, whose params are pairs (fast, slow), and training moves one tree: pass its fast "
-            "optimizer alone, or for an average of iterates optax.contrib.schedule_free, evaluated by "
-            "nj.constraints.eval_params"
-        )
-
-
 def _tried(
     tx: optax.GradientTransformation, params: Params, opt_state: optax.OptState
 ) -> tuple[Optimizer, tuple[Params, optax.OptState]]:
     """Return the optimizer with the first arguments with which an update runs, and the shapes after it."""
     value, errors = jax.ShapeDtypeStruct((), jnp.result_type(float)), []
-    for optimizer in (Optimizer(tx, extra) for extra in _EXTRA):
+    # what optax hands to line searches and plateaus, to SAM, to Sophia: none of them takes all
+    extras = (("value", "grad", "value_fn"), ("grad_fn",), ("obj_fn",))
+    for optimizer in (Optimizer(tx, extra) for extra in extras):
 
         def update(
             value: Array, params: Params, opt_state: optax.OptState, own: Optimizer = optimizer
