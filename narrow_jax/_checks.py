@@ -392,15 +392,3 @@ def one_hidden(params: Any, what: str = "params") -> None:
     if not isinstance(params, Mapping) or not {"w", "v"} <= set(params):
         found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         raise ValueError(f"{what} is {found}; expected a dict with the leaves 'w' (d, m) and 'v'")
-
-
-def one_hidden_shapes(params: Any, x: Any, paired: bool) -> None:
-    """Require data and the leaves of a one-hidden-layer net that fit together, with two units a row of v if paired."""
-    one_hidden(params)
-    x, w, v = (array(name, leaf) for name, leaf in (("x", x), ("w", params["w"]), ("v", params["v"])))
-    matrices = x.ndim == w.ndim == v.ndim == 2
-    if not matrices or w.shape != (x.shape[1], (1 + paired) * v.shape[0]):
-        net = "pairwise net: w (d, 2h), v (h, k)" if paired else "standard net: w (d, m), v (m, k)"
-        raise ValueError(
-            f"x has shape {x.shape}, w {w.shape}, v {v.shape}; expected x (n, d) and, for the {net}"
-        )

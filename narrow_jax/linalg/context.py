@@ -1,4 +1,4 @@
-"""Where work runs and in which precision: float64 whatever the setting outside; traced or not; on the host or not."""
+"""Where work runs and in which precision: float64 whatever the setting outside; on the host or not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
-
 T = TypeVar("T")
-
-
-def traced(*trees: object) -> bool:
-    """Return whether any leaf is traced."""
-    return any(_checks.concrete(leaf) is None for leaf in jax.tree.leaves(trees))
 
 
 def on_cpu(tree: object) -> bool:

@@ -30,7 +30,7 @@ def standard_apply(
         "When Expressivity Meets Trainability", equation (1).
     """
     sigma = activations.get(activation)
-    _checks.one_hidden_shapes(params, x, paired=False)
+    _check_shapes(params, x, paired=False)
     return _outputs(params["w"], params["v"], x, lambda z, _: sigma(z))
 
 
@@ -51,7 +51,7 @@ def pairwise_apply(
         "When Expressivity Meets Trainability", equation (6).
     """
     sigma = activations.get(activation)
-    _checks.one_hidden_shapes(params, x, paired=True)
+    _check_shapes(params, x, paired=True)
     plus, minus = jnp.split(params["w"], 2, axis=1)
     # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near it
     columns = jnp.concatenate([plus, minus - plus], axis=1)
@@ -61,6 +61,18 @@ def pairwise_apply(
         return sigma(z) - sigma(z + gap)
 
     return _outputs(columns, params["v"], x, difference)
+
+
+def _check_shapes(params: Params, x: HostArray, paired: bool) -> None:
+    """Require data and the leaves of a one-hidden-layer net that fit together, with two units a row of v if paired."""
+    _checks.one_hidden(params)
+    x, w, v = (_checks.array(name, leaf) for name, leaf in (("x", x), ("w", params["w"]), ("v", params["v"])))
+    matrices = x.ndim == w.ndim == v.ndim == 2
+    if not matrices or w.shape != (x.shape[1], (1 + paired) * v.shape[0]):
+        net = "pairwise net: w (d, 2h), v (h, k)" if paired else "standard net: w (d, m), v (m, k)"
+        raise ValueError(
+            f"x has shape {x.shape}, w {w.shape}, v {v.shape}; expected x (n, d) and, for the {net}"
+        )
 
 
 def _outputs(w: HostArray, v: HostArray, x: HostArray, hidden: Callable[[Array, int], Array]) -> Array:

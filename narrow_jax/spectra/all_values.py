@@ -99,7 +99,7 @@ def condition_number(J: Any) -> Any:
         1.5
     """
     s = smallest_value.sigma_min(J, certify=False)
-    if context.traced(J):
+    if _checks.traced(J):
         return _ratio(s)
     with jax.enable_x64(True):
         return np.float64(_ratio(s))
@@ -132,7 +132,7 @@ def effective_rank(J: Any) -> Any:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007).
     """
     s, zero = _found(J)
-    if context.traced(J):
+    if _checks.traced(J):
         return _entropic(s.values, zero)
     with jax.enable_x64(True):
         return np.float64(_entropic(jnp.asarray(s.values), zero))
@@ -149,7 +149,7 @@ def _entropic(values: Array, zero: Any) -> Array:
 
 def _found(J: Any) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
-    if not context.traced(J):
+    if not _checks.traced(J):
         if context.on_cpu(J):
             return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
