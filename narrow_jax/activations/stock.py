@@ -34,9 +34,12 @@ def leaky_relu(slope: float) -> Activation:
 
 @functools.cache
 def _leaky_relu(slope: float) -> Activation:
+    def fn(z: Array) -> Array:
+        return jnp.where(z > 0, z, slope * z)
+
     return Activation(
         "relu" if slope == 0 else "abs" if slope == -1 else f"leaky_relu({slope})",
-        lambda z: jnp.where(z > 0, z, slope * z),
+        fn,
         lambda z: jnp.where(z > 0, jnp.ones_like(z), jnp.full_like(z, slope)),
         lipschitz=1.0,
         min_derivative=slope,
@@ -45,6 +48,8 @@ def _leaky_relu(slope: float) -> Activation:
         zero_only_at_zero=slope != 0,
         homogeneous=True,
         smoothing=0.0,
+        value=fn,
+        value_error=0.0 if slope in (0, -1) else 1.0,
     )
 
 

@@ -1,6 +1,7 @@
 """Jacobian operators: what ``sigma_min`` and ``singular_values`` take.
 
 ``pairwise``, ``standard``  one-hidden-layer nets, from X and D; the matrix itself never exists
+``mlp``, ``pairwise_mlp``   deep nets, from what enters each layer and how the outputs depend on it
 ``autodiff``                any function, by forward or reverse mode, in chunks
 ``explicit``                a matrix as it is
 ``admissible_width``, ``check_width``  how wide a pairwise net has to be for its Jacobian to have full rank
@@ -9,6 +10,7 @@
 from narrow_jax._checks import weights as weights
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
+from narrow_jax.jacobian.mlp import MLPJacobian, mlp, pairwise_mlp
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, check_width
 from narrow_jax.jacobian.widths import width_for_rank as width_for_rank
@@ -16,11 +18,14 @@ from narrow_jax.jacobian.widths import width_for_rank as width_for_rank
 __all__ = [
     "AutodiffJacobian",
     "ExplicitJacobian",
+    "MLPJacobian",
     "OneHiddenJacobian",
     "admissible_width",
     "autodiff",
     "check_width",
     "explicit",
+    "mlp",
     "pairwise",
+    "pairwise_mlp",
     "standard",
 ]

@@ -1,129 +1,225 @@
-"""The row-wise Khatri–Rao product of inputs and unit sensitivities: Ĵ[r, (a, j)] = x_ra D_rj, never stored."""
+"""Sums over layers of row-wise Khatri–Rao products: Ĵ[(i, c), (a, j)] = x_ia D_icj in each layer, never stored."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from narrow_jax._typing import Array, Float, Int
-from narrow_jax.linalg import Bounds, EvaluatedJacobian, Gram, Products, collatz_wielandt
+from narrow_jax._typing import Array, Float, HostArray, Int
+from narrow_jax.linalg import Bounds, EvaluatedJacobian, Gram, Products, Scalar, collatz_wielandt
 from narrow_jax.linalg import rounding as fl
+
+UNDERFLOW = 2.0**-100
+"""What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Factors:
+    """The columns of one layer, rows x_i ⊗ D_ic, and how far both factors are from the exact ones, elementwise.
+
+    Ĵ vec(Z) = rowsum(D_:c ∘ XZ); Ĵᵀu = Xᵀ Σ_c D_:c ∘ u_:c.
+
+    Args:
+        x: what enters the layer.
+        d: D̂, how the outputs depend on its pre-activations.
+        d_error: ≥ |D − D̂|.
+        x_error: the same of x; None where x is exact.
+    """
+
+    x: Float[Array, "n a"]
+    d: Float[Array, "n k b"]
+    d_error: Float[Array, "n k b"]
+    x_error: Float[Array, "n a"] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (a, b): the columns are a·b."""
+        return self.x.shape[1], self.d.shape[2]
+
+    @property
+    def columns(self) -> int:
+        """Return how many columns there are."""
+        return math.prod(self.size)
+
+    def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
+        """Return Ĵp."""
+        return jnp.sum(self.d * fl.matmul(self.x, p.reshape(self.size))[:, None, :], axis=2).reshape(-1)
+
+    def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
+        """Return Ĵᵀu."""
+        return fl.matmul(self.x.T, jnp.sum(self.d * u.reshape(*self.d.shape[:2], 1), axis=1)).reshape(-1)
+
+    def rmv_bounded(self, u: Float[Array, " r"]) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
+        """Return S and a bound of |S − Ĵᵀu|: D ∘ u as an unevaluated sum, its head multiplied in slices."""
+        rows = u.size
+        x, d = jnp.repeat(self.x, self.d.shape[1], axis=0), self.d.reshape(rows, -1)
+        head, tail = fl.two_product(d, u[:, None])
+        product, error = fl.split_product(x.T, head)
+        s = product + fl.matmul(x.T, tail)
+        absolute = fl.matmul(jnp.abs(x.T), jnp.abs(head))
+        # |tail| ≤ (u + 2⁻²³u)|head|; its product rounds by γ_n, the tail itself is off by 2⁻⁷⁴|D∘u|
+        rest = fl.up((fl.gamma(rows + 2) * 1.01 * fl.UNIT + 2.0**-73) * (1 + fl.gamma(rows)) * absolute)
+        return s.reshape(-1), fl.up(error + rest + fl.UNIT * jnp.abs(s)).reshape(-1)
+
+    def absolute(self) -> Factors:
+        """Return |X| and |D|."""
+        return Factors(jnp.abs(self.x), jnp.abs(self.d), self.d_error, self.x_error)
+
+    def row_squares(self) -> Float[Array, " r"]:
+        """Return the squared length of each row."""
+        return (_squares(self.x)[:, None] * _squares(self.d)).reshape(-1)
+
+    @jax.jit
+    def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Float[Array, ""]:
+        """Return δ ≥ ‖J − Ĵ‖₂, from X ⊗ E, E_X ⊗ D and E_X ⊗ E, and the allowance for underflow.
+
+        (J − Ĵ)(J − Ĵ)ᵀ = XXᵀ ∘ EEᵀ for signed E (blown up where k > 1): at most Σ‖x_i‖²‖E_ic‖², and max‖E_ic‖²‖XXᵀ‖_F
+        by Schur's bound of a Hadamard product.
+
+        Args:
+            inputs_norm: a bound of ‖fl(XXᵀ)‖_F.
+            units_norm: a bound of ‖fl(DDᵀ)‖_F, D as a matrix of n·k rows.
+        """
+        (n, k, _), (a, b) = self.d.shape, self.size
+        slack = 1 + fl.gamma(a + b + n * k + 8)
+        inputs, units, errors = _squares(self.x)[:, None], _squares(self.d), _squares(self.d_error)
+        # the error of the computed XXᵀ is below γ_a tr XXᵀ in Frobenius norm
+        inputs_norm = k * (inputs_norm + fl.gamma(a + n * k + a) * jnp.sum(inputs))
+        delta = _least(inputs * errors, jnp.max(errors), inputs_norm) * slack
+        if self.x_error is not None:
+            moved = _squares(self.x_error)[:, None]
+            units_norm = units_norm + fl.gamma(b + n * k + b) * jnp.sum(units)
+            delta = delta + _least(moved * units, jnp.max(moved), units_norm) * slack
+            delta = delta + jnp.sqrt(fl.stable_sum(moved * errors)) * slack
+        return jnp.where(jnp.isnan(delta), jnp.inf, fl.up(delta) + n * k * a * b * UNDERFLOW)
+
+
+def _squares(a: Float[Array, "... b"]) -> Float[Array, "..."]:
+    return jnp.sum(a * a, axis=-1)
+
+
+def _least(terms: Array, largest: Array, norm: Scalar) -> Array:
+    return jnp.minimum(jnp.sqrt(fl.stable_sum(terms)), jnp.sqrt(largest) * jnp.sqrt(norm))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KhatriRao(EvaluatedJacobian):
-    """Ĵ = rows x_r ⊗ D_r, scaled to entries of size one, and E ≥ |D − D̂| elementwise.
-
-    ĴĴᵀ = (XXᵀ) ∘ (DDᵀ); Ĵ vec(Z) = rowsum(D ∘ XZ); Ĵᵀu = Xᵀ(D ∘ u).
+    """Ĵ = [Ĵ_1, Ĵ_2, …] by layers, scaled to entries of size one: ĴĴᵀ = Σ_l (X_lX_lᵀ ⊗ 11ᵀ) ∘ (D_lD_lᵀ).
 
     Args:
-        x: inputs, one row for each row of D (repeated where there are several outputs).
-        d: D̂.
-        d_error: E.
+        layers: in the order of the columns.
         exponent: the Jacobian is Ĵ·2^exponent.
     """
 
-    x: Float[Array, "r d"]
-    d: Float[Array, "r m"]
-    d_error: Float[Array, "r m"]
+    layers: tuple[Factors, ...]
     exponent: Int[Array, ""]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Return (rows, columns)."""
-        return self.x.shape[0], self.x.shape[1] * self.d.shape[1]
+        n, k, _ = self.layers[0].d.shape
+        return n * k, sum(layer.columns for layer in self.layers)
+
+    @property
+    def terms(self) -> int:
+        """Return the roundings of an inner product of two rows, beside the last."""
+        return max(sum(layer.size) for layer in self.layers) + len(self.layers) - 1
 
     def gram(self, products: Products) -> Gram:
-        """Return K̂ and its bounds: |K̂ − ĴĴᵀ| ≤ γ_{d+m+1} M entry by entry, M = (|X||X|ᵀ) ∘ (|D||D|ᵀ)."""
-        inputs, units = products.outer(self.x), products.outer(self.d)
-        majorant, trace, error = self._majorant()
-        perturbation = self._perturbation(products.lower_norm(inputs))
-        return Gram(inputs * units, Bounds(majorant, trace, error, perturbation))
+        """Return K̂ and its bounds: |K̂ − ĴĴᵀ| ≤ γ_{a+b+layers} M entry by entry, M the same of |X| and |D|."""
+        parts = [_hadamard(layer, products) for layer in self.layers]
+        perturbation = _root_sum([delta for _, delta in parts])
+        matrix = parts[0][0]
+        for part, _ in parts[1:]:
+            matrix = matrix + part
+        return Gram(matrix, Bounds(*self._majorant(), perturbation))
 
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
         """Return Ĵp."""
-        z = p.reshape(self.x.shape[1], self.d.shape[1])
-        return jnp.sum(self.d * fl.matmul(self.x, z), axis=1)
+        return sum(layer.mv(part) for layer, part in zip(self.layers, self._split(p), strict=True))
 
     def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
         """Return Ĵᵀu."""
-        return fl.matmul(self.x.T, self.d * u[:, None]).reshape(-1)
+        return jnp.concatenate([layer.rmv(u) for layer in self.layers])
 
     def mv_bounded(self, p: Float[Array, " p"]) -> tuple[Float[Array, " r"], Float[Array, ""]]:
-        """Return y and a bound of ‖y − Ĵp‖: γ_{d+m+2} of the product of absolute values."""
-        terms = sum(self._terms) + 2
-        absolute = KhatriRao(jnp.abs(self.x), jnp.abs(self.d), self.d_error, self.exponent)
-        error = absolute.mv(jnp.abs(p)) * (1 + fl.gamma(terms))
+        """Return y and a bound of ‖y − Ĵp‖: γ of the product of absolute values."""
+        terms = self.terms + 2
+        error = self._absolute().mv(jnp.abs(p)) * (1 + fl.gamma(terms))
         return self.mv(p), fl.up(fl.gamma(terms) * fl.norm_up(error))
 
     def rmv_bounded(self, u: Float[Array, " r"]) -> tuple[Float[Array, " p"], Float[Array, ""]]:
-        """Return S and a bound of ‖S − Ĵᵀu‖: D ∘ u as an unevaluated sum, its head multiplied in slices."""
-        head, tail = fl.two_product(self.d, u[:, None])
-        product, error = fl.split_product(self.x.T, head)
-        small = fl.matmul(self.x.T, tail)
-        absolute = fl.matmul(jnp.abs(self.x.T), jnp.abs(head))
-        rows = self.x.shape[0]
-        # |tail| ≤ (u + 2⁻²³u)|head|; its product rounds by γ_n, the tail itself is off by 2⁻⁷⁴|D∘u|
-        rest = fl.up((fl.gamma(rows + 2) * 1.01 * fl.UNIT + 2.0**-73) * (1 + fl.gamma(rows)) * absolute)
-        s = product + small
-        return s.reshape(-1), fl.norm_up(fl.up(error + rest + fl.UNIT * jnp.abs(s)))
-
-    @property
-    def _terms(self) -> tuple[int, int]:
-        return self.x.shape[1], self.d.shape[1]
-
-    @property
-    def block_inputs(self) -> int:
-        """Return how many inputs make a column block: about 3 columns a row."""
-        rows, (inputs, units) = self.x.shape[0], self._terms
-        return max(1, min(inputs, math.ceil(max(3 * rows, 256) / units)))
+        """Return S and a bound of ‖S − Ĵᵀu‖."""
+        parts, errors = zip(*(layer.rmv_bounded(u) for layer in self.layers), strict=True)
+        return jnp.concatenate(parts), fl.norm_up(jnp.concatenate(errors))
 
     @property
     def block_width(self) -> int:
-        """Return the columns in a block."""
-        return self.block_inputs * self.d.shape[1]
+        """Return the columns in a block: about 3 a row, those of whole inputs of the first layer."""
+        units = self.layers[0].size[1]
+        return min(self.shape[1], math.ceil(max(3 * self.shape[0], 256) / units) * units)
 
     def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
         """Return a column block, each entry rounded once; the last is filled up with columns of 0."""
-        size = self.block_inputs
-        x = jnp.pad(self.x, ((0, 0), (0, self.block_count * size - self.x.shape[1])))
-        x = jax.lax.dynamic_slice_in_dim(x, jnp.int32(index) * size, size, axis=1)
-        return (x[:, :, None] * self.d[:, None, :]).reshape(x.shape[0], -1)
+        x = jnp.concatenate([layer.x for layer in self.layers], axis=1)
+        d = jnp.concatenate([layer.d for layer in self.layers], axis=2)
+        column = jnp.int32(index) * np.int32(self.block_width) + jnp.arange(self.block_width, dtype=jnp.int32)
+        inputs, units = self._factors_of(column)
+        block = x[:, None, inputs] * d[:, :, units]
+        return jnp.where(column < self.shape[1], block, 0.0).reshape(self.shape[0], -1)
+
+    def _factors_of(self, column: Int[Array, " b"]) -> tuple[Int[Array, " b"], Int[Array, " b"]]:
+        """Return which columns of all X and of all D side by side make these columns of Ĵ."""
+        inputs, units = column, column
+        offset = np.zeros(3, np.int32)  # of columns, inputs and units before the layer
+        for layer in self.layers:
+            a, b = layer.size
+            within = column - offset[0]
+            inputs = jnp.where(within >= 0, jnp.minimum(within // b, np.int32(a - 1)) + offset[1], inputs)
+            units = jnp.where(within >= 0, within % np.int32(b) + offset[2], units)
+            offset = offset + np.array([a * b, a, b], np.int32)
+        return inputs, units
+
+    def _split(self, p: Float[Array, " p"]) -> list[Array]:
+        ends = itertools.accumulate(layer.columns for layer in self.layers)
+        return jnp.split(p, list(ends)[:-1])
+
+    def _absolute(self) -> KhatriRao:
+        return KhatriRao(tuple(layer.absolute() for layer in self.layers), self.exponent)
 
     @jax.jit
     def _majorant(self) -> tuple[Array, Array, Array]:
-        x, d = jnp.abs(self.x), jnp.abs(self.d)
-        rows, inputs, units = x.shape[0], x.shape[1], d.shape[1]
-        squares = jnp.sum(x * x, axis=1) * jnp.sum(d * d, axis=1)
-        trace = fl.up(fl.stable_sum(squares) * (1 + fl.gamma(inputs + units + 3 + fl.sum_terms(rows))))
-
-        def apply(y: Array) -> Array:
-            return jnp.sum(d * fl.matmul(x, fl.matmul(x.T, d * y[:, None])), axis=1)
-
-        terms = 2 * rows + inputs + 2 * units + 4
-        majorant = jnp.minimum(trace, collatz_wielandt(apply, squares, terms))
-        return majorant, trace, fl.up(fl.gamma(inputs + units + 1) * majorant)
-
-    @jax.jit
-    def _perturbation(self, inputs_norm: Float[Array, ""]) -> Float[Array, ""]:
-        """Return δ = min{(Σ‖x_r‖²‖E_r‖²)^½, max‖E_r‖ ‖XXᵀ‖_F^½} and the allowance for underflow.
-
-        (J − Ĵ)(J − Ĵ)ᵀ = XXᵀ ∘ EEᵀ for signed E; the second form is Schur's bound of a Hadamard product.
-        """
-        rows, (d, m) = self.x.shape[0], self._terms
-        sizes = jnp.sum(self.x * self.x, axis=1)
-        # the error of the computed XXᵀ is below γ_d tr XXᵀ in Frobenius norm
-        gram_norm = inputs_norm + fl.gamma(d + rows + d) * jnp.sum(sizes)
-        errors = jnp.sum(self.d_error * self.d_error, axis=1)
-        slack = 1 + fl.gamma(d + m + rows + 8)
-        first = jnp.sqrt(fl.stable_sum(sizes * errors)) * slack
-        second = jnp.sqrt(jnp.max(errors)) * jnp.sqrt(gram_norm) * slack
-        return fl.up(jnp.minimum(first, second)) + rows * d * m * UNDERFLOW
+        """Return the majorant, the trace and the error of K̂."""
+        absolute, rows = self._absolute(), self.shape[0]
+        squares = sum(layer.row_squares() for layer in self.layers)
+        trace = fl.up(fl.stable_sum(squares) * (1 + fl.gamma(self.terms + 3 + fl.sum_terms(rows))))
+        terms = 2 * rows + 2 * self.terms + 4
+        perron = collatz_wielandt(lambda y: absolute.mv(absolute.rmv(y)), squares, terms)
+        majorant = jnp.minimum(trace, perron)
+        return majorant, trace, fl.up(fl.gamma(self.terms + 1) * majorant)
 
 
-UNDERFLOW = 2.0**-100
-"""What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
+def _hadamard(layer: Factors, products: Products) -> tuple[HostArray, Array]:
+    """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
+    n, k, units = layer.d.shape
+    inputs, outer = products.outer(layer.x), products.outer(layer.d.reshape(n * k, units))
+    units_norm = products.lower_norm(outer) if layer.x_error is not None else 0.0
+    delta = layer.perturbation(products.lower_norm(inputs), units_norm)
+    if k == 1:
+        return inputs * outer, delta
+    if isinstance(outer, np.ndarray):  # in Fortran's order the first index runs first
+        blown = outer.reshape((k, n, k, n), order="F") * inputs[None, :, None, :]
+        return blown.reshape((n * k, n * k), order="F"), delta
+    return (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k), delta
+
+
+def _root_sum(deltas: list[Array]) -> Array:
+    """Return the bound for all layers side by side: (Σ δ²)^½."""
+    return deltas[0] if len(deltas) == 1 else fl.norm_up(jnp.stack(deltas))

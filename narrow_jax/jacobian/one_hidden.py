@@ -12,6 +12,7 @@ from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
+from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.linalg import Jacobian
 from narrow_jax.linalg import rounding as fl
@@ -150,45 +151,6 @@ def _evaluate(
     activation: Activation,
     paired: bool,
 ) -> KhatriRao:
-    """D̂ = fl(v σ'(ẑ)) and E ≥ |D − D̂|, ẑ from products of slices (docs/enclosure.md, step 0)."""
-    exact = x.dtype == jnp.float64
-    carried = jnp.all(jnp.stack([fl.carried(leaf) for leaf in (x, w, v)])) if exact else jnp.array(False)
-    z, z_error = (
-        fl.split_product(x, w)
-        if exact
-        else (fl.matmul(x, w), jnp.full(x.shape[:1] + w.shape[1:], jnp.inf, x.dtype))
-    )
-    # without barriers XLA fuses, and so recomputes, everything below into every use: minutes of compilation
-    z, z_error = jax.lax.optimization_barrier((z, z_error))
-    x, x_exponent = fl.normalized(x)
-    v, v_exponent = fl.normalized(v)
     v = jnp.concatenate([v, -v]) if paired else v
-    slope = jax.lax.optimization_barrier(activation.derivative(z))
-    slope_error = jax.lax.optimization_barrier(_slope_error(activation, z, z_error, slope))
-    rows = x.shape[0] * v.shape[1]
-    d = (slope[:, None, :] * v.T[None, :, :]).reshape(rows, -1)
-    error = (slope_error[:, None, :] * jnp.abs(v.T)[None, :, :]).reshape(rows, -1)
-    error = fl.up(error + fl.UNIT * jnp.abs(d))
-    d, d_exponent = fl.normalized(jax.lax.optimization_barrier(d))
-    error = jnp.where(carried & (d_exponent > -900), fl.scaled(error, -d_exponent), jnp.inf)
-    return KhatriRao(jnp.repeat(x, v.shape[1], axis=0), d, error, x_exponent + v_exponent + d_exponent)
-
-
-def _slope_error(
-    activation: Activation, z: Float[Array, ...], z_error: Float[Array, ...], slope: Float[Array, ...]
-) -> Float[Array, ...]:
-    """Return a bound of |σ'(z) − computed σ'(ẑ)|: S₂ e_z, or relative where (log σ')' is bounded, and c·u|σ'|."""
-    if activation.derivative_error is None:
-        return jnp.full_like(z, jnp.inf)
-    # |σ'(ẑ)| ≤ (|computed| + 2⁻⁹⁰)(1 + 2cu)
-    size = (jnp.abs(slope) + 2.0**-90) * (1 + 2 * activation.derivative_error * fl.UNIT)
-    drift = activation.lipschitz - activation.min_derivative  # the range of σ', if nothing better is known
-    moved = jnp.minimum(activation.sup_second_derivative * z_error, drift)
-    if activation.log_derivative_lipschitz < jnp.inf:
-        exponent = activation.log_derivative_lipschitz * z_error
-        # e^a − 1 ≤ a(1 + a) for a ≤ 1
-        relative = jnp.where(exponent <= 1, size * exponent * (1 + exponent), jnp.inf)
-        moved = jnp.minimum(moved, relative)
-    error = fl.up(moved + activation.derivative_error * fl.UNIT * size + 2.0**-90)
-    outside = ~(jnp.abs(z) < activation.derivative_range)
-    return jnp.where(outside, activation.lipschitz + jnp.abs(slope), error)
+    hidden, _, _ = layers.forward(x, (w,), (activation,))
+    return KhatriRao(*layers.together(layers.backward(hidden, (w,), v, layers.carried(x, w, v))))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from narrow_jax.jacobian import one_hidden
+from narrow_jax.jacobian import layers
 from narrow_jax.linalg import DEVICE, HOST, symmetric
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import enclosure
@@ -43,7 +43,7 @@ def evaluated(matrix):
 
 # most matrices here are 5 by 12, as those of 5 samples with 3 inputs in 4 units: one compilation for all
 split_product, two_product = jax.jit(fl.split_product), jax.jit(fl.two_product)
-slope_error = jax.jit(one_hidden._slope_error, static_argnums=0)
+slope_error = jax.jit(layers._slope_error, static_argnums=0)
 mv_bounded, rmv_bounded = jax.jit(lambda j, p: j.mv_bounded(p)), jax.jit(lambda j, u: j.rmv_bounded(u))
 gram_of = jax.jit(lambda j: j.gram(DEVICE))
 
