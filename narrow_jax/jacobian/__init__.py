@@ -11,6 +11,7 @@ from narrow_jax._checks import weights as weights
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.mlp import MLPJacobian, mlp, pairwise_mlp
+from narrow_jax.jacobian.nets import Net as Net
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, check_width
 from narrow_jax.jacobian.widths import width_for_rank as width_for_rank
