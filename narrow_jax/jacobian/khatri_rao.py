@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +17,8 @@ import numpy as np
 from narrow_jax._typing import Array, Float, HostArray, Int
 from narrow_jax.linalg import Bounds, EvaluatedJacobian, Gram, Products, Scalar, collatz_wielandt
 from narrow_jax.linalg import rounding as fl
+
+T = TypeVar("T", bound=HostArray)
 
 UNDERFLOW = 2.0**-100
 """What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
@@ -100,7 +106,7 @@ class Factors:
         return jnp.where(jnp.isnan(delta), jnp.inf, fl.up(delta) + n * k * a * b * UNDERFLOW)
 
 
-def _squares(a: Float[Array, "... b"]) -> Float[Array, "..."]:
+def _squares(a: Float[Array, "... b"]) -> Float[Array, ...]:
     return jnp.sum(a * a, axis=-1)
 
 
@@ -134,16 +140,13 @@ class KhatriRao(EvaluatedJacobian):
 
     def gram(self, products: Products) -> Gram:
         """Return K̂ and its bounds: |K̂ − ĴĴᵀ| ≤ γ_{a+b+layers} M entry by entry, M the same of |X| and |D|."""
-        parts = [_hadamard(layer, products) for layer in self.layers]
-        perturbation = _root_sum([delta for _, delta in parts])
-        matrix = parts[0][0]
-        for part, _ in parts[1:]:
-            matrix = matrix + part
-        return Gram(matrix, Bounds(*self._majorant(), perturbation))
+        matrices, deltas = zip(*(_hadamard(layer, products) for layer in self.layers), strict=True)
+        majorant, trace, error = self._majorant()
+        return Gram(_sum(matrices), Bounds(majorant, trace, error, _root_sum(deltas)))
 
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
         """Return Ĵp."""
-        return sum(layer.mv(part) for layer, part in zip(self.layers, self._split(p), strict=True))
+        return _sum([layer.mv(part) for layer, part in zip(self.layers, self._split(p), strict=True)])
 
     def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
         """Return Ĵᵀu."""
@@ -198,7 +201,7 @@ class KhatriRao(EvaluatedJacobian):
     def _majorant(self) -> tuple[Array, Array, Array]:
         """Return the majorant, the trace and the error of K̂."""
         absolute, rows = self._absolute(), self.shape[0]
-        squares = sum(layer.row_squares() for layer in self.layers)
+        squares = _sum([layer.row_squares() for layer in self.layers])
         trace = fl.up(fl.stable_sum(squares) * (1 + fl.gamma(self.terms + 3 + fl.sum_terms(rows))))
         terms = 2 * rows + 2 * self.terms + 4
         perron = collatz_wielandt(lambda y: absolute.mv(absolute.rmv(y)), squares, terms)
@@ -220,6 +223,10 @@ def _hadamard(layer: Factors, products: Products) -> tuple[HostArray, Array]:
     return (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k), delta
 
 
-def _root_sum(deltas: list[Array]) -> Array:
+def _sum(terms: Sequence[T]) -> T:
+    return functools.reduce(operator.add, terms)
+
+
+def _root_sum(deltas: Sequence[Array]) -> Array:
     """Return the bound for all layers side by side: (Σ δ²)^½."""
     return deltas[0] if len(deltas) == 1 else fl.norm_up(jnp.stack(deltas))

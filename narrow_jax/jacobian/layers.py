@@ -34,7 +34,7 @@ class Scaled(NamedTuple):
 def forward(
     x: Float[Array, "n d"], weights: Sequence[Float[Array, "a b"]], sigmas: Sequence[Activation]
 ) -> tuple[list[Hidden], Float[Array, "n h"], Float[Array, "n h"] | None]:
-    """Return the hidden layers, their output a_H and a bound of its error: a_0 = x, z_l = a_{l−1}W_l, a_l = σ_l(z_l)."""
+    """Return the hidden layers of a_l = σ_l(a_{l−1}W_l), a_0 = x, with a_H and a bound of its error."""
     hidden: list[Hidden] = []
     a, error = x, None
     for w, sigma in zip(weights, sigmas, strict=True):

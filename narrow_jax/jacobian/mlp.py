@@ -14,7 +14,7 @@ from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
-from narrow_jax.jacobian.khatri_rao import Factors, KhatriRao
+from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.linalg import Jacobian
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
@@ -181,8 +181,8 @@ def halves(params: Params) -> tuple[Half, Half, HostArray]:
     if not isinstance(params, Mapping) or set(params) != {"plus", "minus", "v"}:
         found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         raise ValueError(
-            f'params is {found}; expected a dict with the leaves of a pair: {{"plus": {{"w1", …}}, "minus": {{"w1", …}}, '
-            '"v"}}. For one net use jacobian.mlp'
+            f"params is {found}; expected the leaves of a pair, plus and minus with w1, … each, and v: for one net use "
+            "jacobian.mlp"
         )
     if not params["plus"] or not params["minus"]:
         raise ValueError('params have no hidden layer, depth 0; expected "w1", … in "plus" and "minus"')
