@@ -83,7 +83,7 @@ class Net(NamedTuple):
         return hidden_jacobian(params, x, self.sigmas)
 
 
-_KINDS = 'a one-hidden-layer net {"w", "v"}, a pair {"plus": {"w1", …}, "minus": {"w1", …}, "v"} or a deep net {"w1", …, "wL"}'
+_KINDS = "a one-hidden-layer net (w, v), a deep net (w1, …, wL) or a pair (plus and minus with w1, … each, and v)"
 
 
 def _parts(w: HostArray, v: HostArray) -> tuple[slice, slice]:
