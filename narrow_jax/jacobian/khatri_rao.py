@@ -34,13 +34,13 @@ class Factors:
     Args:
         x: what enters the layer.
         d: D̂, how the outputs depend on its pre-activations.
-        d_error: ≥ |D − D̂|.
+        d_error: ≥ |D − D̂|; None where nothing is known.
         x_error: the same of x; None where x is exact.
     """
 
     x: Float[Array, "n a"]
     d: Float[Array, "n k b"]
-    d_error: Float[Array, "n k b"]
+    d_error: Float[Array, "n k b"] | None
     x_error: Float[Array, "n a"] | None = None
 
     @property
@@ -92,6 +92,8 @@ class Factors:
             inputs_norm: a bound of ‖fl(XXᵀ)‖_F.
             units_norm: a bound of ‖fl(DDᵀ)‖_F, D as a matrix of n·k rows.
         """
+        if self.d_error is None:
+            return jnp.full((), jnp.inf)
         (n, k, _), (a, b) = self.d.shape, self.size
         slack = 1 + fl.gamma(a + b + n * k + 8)
         inputs, units, errors = _squares(self.x)[:, None], _squares(self.d), _squares(self.d_error)

@@ -16,12 +16,15 @@ from narrow_jax.linalg import rounding as fl
 
 
 class Hidden(NamedTuple):
-    """A hidden layer at the data: a_{l−1}, σ'(z_l), and bounds of their errors; None where a is exact."""
+    """A hidden layer at the data: a_{l−1}, σ'(z_l), and bounds of their errors.
+
+    The first is None where a is exact, the second where nothing is known.
+    """
 
     x: Float[Array, "n a"]
     x_error: Float[Array, "n a"] | None
     slope: Float[Array, "n b"]
-    slope_error: Float[Array, "n b"]
+    slope_error: Float[Array, "n b"] | None
 
 
 class Scaled(NamedTuple):
@@ -32,9 +35,17 @@ class Scaled(NamedTuple):
 
 
 def forward(
-    x: Float[Array, "n d"], weights: Sequence[Float[Array, "a b"]], sigmas: Sequence[Activation]
+    x: Float[Array, "n d"],
+    weights: Sequence[Float[Array, "a b"]],
+    sigmas: Sequence[Activation],
+    bounded: bool = True,
 ) -> tuple[list[Hidden], Float[Array, "n h"], Float[Array, "n h"] | None]:
-    """Return the hidden layers of a_l = σ_l(a_{l−1}W_l), a_0 = x, with a_H and a bound of its error."""
+    """Return the hidden layers of a_l = σ_l(a_{l−1}W_l), a_0 = x, with a_H and a bound of its error.
+
+    Where not ``bounded``, or in float32, the errors are not computed: all but x's is unknown, which is None.
+    """
+    if not (bounded and x.dtype == jnp.float64):
+        return _forward_roughly(x, weights, sigmas)
     hidden: list[Hidden] = []
     a, error = x, None
     for w, sigma in zip(weights, sigmas, strict=True):
@@ -46,20 +57,29 @@ def forward(
     return hidden, a, error
 
 
-def carried(*arrays: Array) -> Bool[Array, ""]:
-    """Return whether all arrays are float64 and survive scaling."""
+def _forward_roughly(
+    x: Float[Array, "n d"], weights: Sequence[Float[Array, "a b"]], sigmas: Sequence[Activation]
+) -> tuple[list[Hidden], Float[Array, "n h"], None]:
+    hidden: list[Hidden] = []
+    a = x
+    for w, sigma in zip(weights, sigmas, strict=True):
+        z = jax.lax.optimization_barrier(fl.matmul(a, w))
+        hidden.append(Hidden(a, None, jax.lax.optimization_barrier(sigma.derivative(z)), None))
+        a = sigma(z)
+    return hidden, a, None
+
+
+def carried(*arrays: Array) -> Bool[Array, ""] | None:
+    """Return whether all arrays survive scaling; None where they are not float64."""
     if any(array.dtype != jnp.float64 for array in arrays):
-        return jnp.array(False)
+        return None
     return jnp.all(jnp.stack([fl.carried(array) for array in arrays]))
 
 
 def product(
     a: Float[Array, "n a"], error: Float[Array, "n a"] | None, w: Float[Array, "a b"]
 ) -> tuple[Float[Array, "n b"], Float[Array, "n b"]]:
-    """Return aW, by slices, and a bound of its error: a is off by ``error``. In float32 nothing is known."""
-    if a.dtype != jnp.float64:
-        z = fl.matmul(a, w)
-        return z, jnp.full_like(z, jnp.inf)
+    """Return aW, by slices, and a bound of its error: a is off by ``error``."""
     z, z_error = fl.split_product(a, w)
     if error is not None:
         z_error = fl.up(z_error + fl.matmul(error, jnp.abs(w)) * (1 + fl.gamma(w.shape[0])))
@@ -83,7 +103,7 @@ def backward(
     hidden: Sequence[Hidden],
     weights: Sequence[Float[Array, "a b"]],
     v: Float[Array, "h k"],
-    exact: Bool[Array, ""],
+    exact: Bool[Array, ""] | None,
 ) -> list[Scaled]:
     """Return the columns of each hidden layer: Δ_H^c = V_:c ∘ σ'(z_H), Δ_{l−1}^c = (Δ_l^c W_lᵀ) ∘ σ'(z_{l−1}).
 
@@ -91,7 +111,8 @@ def backward(
         hidden: from ``forward``.
         weights: W_1 … W_H.
         v: V.
-        exact: whether data and weights are ``carried``; else nothing is known of the errors.
+        exact: whether data and weights are ``carried``, without which nothing is known of the errors; None where
+            ``forward`` did not compute them.
     """
     if not hidden:
         return []
@@ -100,7 +121,8 @@ def backward(
     columns: list[Scaled] = []
     for layer, w in zip(reversed(hidden), reversed(weights), strict=True):
         d, own = fl.normalized(jax.lax.optimization_barrier(d))
-        error = jnp.where(exact & (own > -900), fl.scaled(error, -own), jnp.inf)
+        if error is not None and exact is not None:
+            error = jnp.where(exact & (own > -900), fl.scaled(error, -own), jnp.inf)
         exponent = exponent + own
         columns.append(_scaled(layer, d, error, exponent))
         if layer is not hidden[0]:
@@ -110,17 +132,23 @@ def backward(
     return columns[::-1]
 
 
-def _outer(layer: Hidden, v: Float[Array, "h k"]) -> tuple[Float[Array, "n k h"], Float[Array, "n k h"]]:
+def _outer(
+    layer: Hidden, v: Float[Array, "h k"]
+) -> tuple[Float[Array, "n k h"], Float[Array, "n k h"] | None]:
     """Return Δ_H and a bound of its error."""
     d = layer.slope[:, None, :] * v.T[None, :, :]
+    if layer.slope_error is None:
+        return d, None
     return d, fl.up(layer.slope_error[:, None, :] * jnp.abs(v.T)[None, :, :] + fl.UNIT * jnp.abs(d))
 
 
 def _inner(
-    layer: Hidden, d: Float[Array, "n k b"], error: Float[Array, "n k b"], w: Float[Array, "a b"]
-) -> tuple[Float[Array, "n k a"], Float[Array, "n k a"]]:
+    layer: Hidden, d: Float[Array, "n k b"], error: Float[Array, "n k b"] | None, w: Float[Array, "a b"]
+) -> tuple[Float[Array, "n k a"], Float[Array, "n k a"] | None]:
     """Return Δ_{l−1} = (Δ_l W_lᵀ) ∘ σ'(z_{l−1}) and a bound of its error."""
     n, k, units = d.shape
+    if error is None or layer.slope_error is None:
+        return fl.matmul(d.reshape(-1, units), w.T).reshape(n, k, -1) * layer.slope[:, None, :], None
     g, g_error = (
         back.reshape(n, k, -1) for back in product(d.reshape(-1, units), error.reshape(-1, units), w.T)
     )
@@ -131,16 +159,16 @@ def _inner(
 
 
 def outer(
-    a: Float[Array, "n h"], error: Float[Array, "n h"] | None, outputs: int, exact: Bool[Array, ""]
+    a: Float[Array, "n h"], error: Float[Array, "n h"] | None, outputs: int, exact: Bool[Array, ""] | None
 ) -> Scaled:
     """Return the columns of V: row (i, c) holds a_H,i at the weights of output c."""
     x, error, exponent = normalized(a, error)
     d = jnp.broadcast_to(jnp.eye(outputs, dtype=a.dtype), (a.shape[0], outputs, outputs))
-    unknown = jnp.where(exact, 0.0, jnp.inf)
-    return Scaled(Factors(x, d, jnp.full_like(d, unknown), error), exponent)
+    d_error = None if exact is None else jnp.full_like(d, jnp.where(exact, 0.0, jnp.inf))
+    return Scaled(Factors(x, d, d_error, error), exponent)
 
 
-def _scaled(layer: Hidden, d: Array, error: Array, exponent: Array) -> Scaled:
+def _scaled(layer: Hidden, d: Array, error: Array | None, exponent: Array) -> Scaled:
     x, x_error, own = normalized(layer.x, layer.x_error)
     return Scaled(Factors(x, d, error, x_error), own + exponent)
 
@@ -170,12 +198,13 @@ def _shifted(factors: Factors, shift: Int[Array, ""]) -> Factors:
     """Return the columns times 2^shift; what is 2⁻⁹⁰⁰ of the largest is 0 within the allowance for underflow."""
     lost, shift = shift < -900, jnp.clip(shift, -900, 0)
     d = jnp.where(lost, 0.0, fl.scaled(factors.d, shift))
-    return Factors(factors.x, d, fl.scaled(factors.d_error, shift), factors.x_error)
+    error = None if factors.d_error is None else fl.scaled(factors.d_error, shift)
+    return Factors(factors.x, d, error, factors.x_error)
 
 
 def _slope_error(
-    activation: Activation, z: Float[Array, "n b"], z_error: Float[Array, "n b"], slope: Float[Array, "n b"]
-) -> Float[Array, "n b"]:
+    activation: Activation, z: Float[Array, ...], z_error: Float[Array, ...], slope: Float[Array, ...]
+) -> Float[Array, ...]:
     """Return a bound of |σ'(z) − computed σ'(ẑ)|: S₂ e_z, or relative where (log σ')' is bounded, and c·u|σ'|."""
     if activation.derivative_error is None:
         return jnp.full_like(z, jnp.inf)

@@ -59,10 +59,10 @@ class MLPJacobian(Jacobian):
         """Return the dtype of the weights, in which traced results come."""
         return jnp.result_type(*self.halves[0], self.v)
 
-    def evaluate(self, dtype: str = "float64") -> KhatriRao:
-        """Return the matrix, a and Δ computed once, with its distance from the exact Jacobian (float64 only)."""
+    def evaluate(self, dtype: str = "float64", bounded: bool = True) -> KhatriRao:
+        """Return the matrix, a and Δ computed once; with its distance from the exact Jacobian in float64 if asked."""
         x, halves, v = jax.tree.map(lambda leaf: fl.widened(leaf, dtype), (self.x, self.halves, self.v))
-        return _evaluate(x, halves, v, self.sigmas, self.chosen)
+        return _evaluate(x, halves, v, self.sigmas, self.chosen, bounded)
 
     def bilinear(self, u: Float[HostArray, " r"], p: Float[HostArray, " p"]) -> Float[Array, ""]:
         """Return uᵀJp in the dtype at hand, differentiable in x, W and V."""
@@ -238,19 +238,20 @@ def _selected(params: Params, wrt: str | Iterable[str]) -> list[int]:
     return chosen
 
 
-@jax.jit(static_argnames=("sigmas", "chosen"))
+@jax.jit(static_argnames=("sigmas", "chosen", "bounded"))
 def _evaluate(
     x: Float[Array, "n d"],
     halves: tuple[Half, ...],
     v: Float[Array, "h k"],
     sigmas: tuple[Activation, ...],
     chosen: tuple[int, ...],
+    bounded: bool,
 ) -> KhatriRao:
-    exact = layers.carried(x, v, *jax.tree.leaves(halves))
+    exact = layers.carried(x, v, *jax.tree.leaves(halves)) if bounded else None
     signs = (1.0,) if len(halves) == 1 else (-1.0, 1.0)
     columns = []
     for half, sign in zip(halves, signs, strict=True):
-        hidden, a, error = layers.forward(x, half, sigmas)
+        hidden, a, error = layers.forward(x, half, sigmas, bounded)
         own = [*layers.backward(hidden, half, sign * v, exact), layers.outer(a, error, v.shape[1], exact)]
         columns += [own[layer - 1] for layer in chosen]
     return KhatriRao(*layers.together(columns))

@@ -45,10 +45,10 @@ class OneHiddenJacobian(Jacobian):
         """Return the dtype of the weights, in which traced results come."""
         return jnp.result_type(self.w)
 
-    def evaluate(self, dtype: str = "float64") -> KhatriRao:
-        """Return the matrix, D computed once, with its distance from the exact Jacobian (float64 only)."""
+    def evaluate(self, dtype: str = "float64", bounded: bool = True) -> KhatriRao:
+        """Return the matrix, D computed once; with its distance from the exact Jacobian in float64 if asked."""
         x, w, v = (fl.widened(leaf, dtype) for leaf in (self.x, self.w, self.v))
-        return _evaluate(x, w, v, self.activation, self.paired)
+        return _evaluate(x, w, v, self.activation, self.paired, bounded)
 
     def bilinear(self, u: Float[HostArray, " r"], p: Float[HostArray, " p"]) -> Float[Array, ""]:
         """Return uᵀJp in the dtype at hand, differentiable in x, w and v."""
@@ -143,14 +143,16 @@ def _checked(params: Params, x: object) -> tuple[HostArray, HostArray, HostArray
     return w, v, data
 
 
-@jax.jit(static_argnames=("activation", "paired"))
+@jax.jit(static_argnames=("activation", "paired", "bounded"))
 def _evaluate(
     x: Float[Array, "n d"],
     w: Float[Array, "d m"],
     v: Float[Array, "_ k"],
     activation: Activation,
     paired: bool,
+    bounded: bool,
 ) -> KhatriRao:
     v = jnp.concatenate([v, -v]) if paired else v
-    hidden, _, _ = layers.forward(x, (w,), (activation,))
-    return KhatriRao(*layers.together(layers.backward(hidden, (w,), v, layers.carried(x, w, v))))
+    exact = layers.carried(x, w, v) if bounded else None
+    hidden, _, _ = layers.forward(x, (w,), (activation,), bounded)
+    return KhatriRao(*layers.together(layers.backward(hidden, (w,), v, exact)))

@@ -1,8 +1,8 @@
-"""Newton's method for f(w; s·v⁰) = y in a ball, a pairwise net from a mirrored start: minimum-norm steps Jᵀ(JJᵀ)⁻¹r.
+"""Newton's method for f(θ; s·v⁰) = y in a ball, a pair from a mirrored start: minimum-norm steps Jᵀ(JJᵀ)⁻¹r.
 
-They come from conjugate gradients, whose products use X and D alone. The preconditioner is a Cholesky factor of JJᵀ at
-some earlier point (exact there: one iteration), or, where n·k is too large for it, a diagonal plus the part of rank d
-of the mean slope.
+They come from conjugate gradients, whose products never form J. The preconditioner is a Cholesky factor of JJᵀ at some
+earlier point (exact there: one iteration), or, where n·k is too large for it, a diagonal plus the part of low rank of
+the mean slopes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,47 +20,33 @@ from jax.scipy.sparse.linalg import cg
 
 from narrow_jax import _progress
 from narrow_jax._typing import Array, Float
-from narrow_jax.activations import Activation
 from narrow_jax.certificates import CARRIED
+from narrow_jax.jacobian import KhatriRao
+from narrow_jax.linalg import DEVICE, EvaluatedJacobian
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.models import pairwise_apply
 from narrow_jax.projections import l2_norm
 
 TOLERANCE = 1e-8
 """Relative residual of the linear solve: each Newton step gains at most its square in the loss."""
 
+Theta = Float[Array, " p"]
+"""The hidden weights as one vector, in the order of the Jacobian's columns."""
 
-class Slopes(NamedTuple):
-    """J at one point: row (i, c), column (a, j) is x_ia d_icj.
 
-    Not ``jacobian``'s blocks, which repeat x for each output: the products XP and Xᵀ(·) serve all k outputs here.
-    """
+class Equations(Protocol):
+    """f(θ; v⁰) at all samples, and its Jacobian."""
 
-    x: Float[Array, "n d"]
-    d: Float[Array, "n k m"]
+    def predict(self, theta: Theta) -> Float[Array, " r"]:
+        """Return f, rows (i, c)."""
 
-    @staticmethod
-    @jax.jit(static_argnames="activation")
-    def at(
-        x: Float[Array, "n d"], w: Float[Array, "d m"], v: Float[Array, "h k"], activation: Activation
-    ) -> Slopes:
-        """Return J(w; v)."""
-        signed = jnp.concatenate([v, -v])
-        return Slopes(x, activation.derivative(fl.matmul(x, w))[:, None, :] * signed.T[None, :, :])
-
-    def mv(self, p: Float[Array, "d m"]) -> Float[Array, " r"]:
-        """Return Jp."""
-        return jnp.sum(fl.matmul(self.x, p)[:, None, :] * self.d, axis=2).reshape(-1)
-
-    def rmv(self, u: Float[Array, " r"]) -> Float[Array, "d m"]:
-        """Return Jᵀu."""
-        return fl.matmul(self.x.T, jnp.sum(self.d * u.reshape(self.d.shape[:2])[:, :, None], axis=1))
+    def jacobian(self, theta: Theta) -> EvaluatedJacobian:
+        """Return J."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Factor:
-    """The Cholesky factor of JJᵀ = (XXᵀ) ∘ (DDᵀ), the strict upper triangle 0, and its smallest pivot.
+    """The Cholesky factor of ĴĴᵀ, the strict upper triangle 0, and its smallest pivot.
 
     The pivot is relative to the diagonal entry, and NaN where the factorisation broke off.
     """
@@ -71,12 +57,11 @@ class Factor:
 
     @staticmethod
     @jax.jit(static_argnames="dtype")
-    def of(j: Slopes, dtype: str) -> Factor:
-        """Return the factor at J."""
-        n, k, m = j.d.shape
-        x, d = j.x.astype(dtype), j.d.reshape(n * k, m).astype(dtype)
-        inputs = fl.matmul(x, x.T)[:, None, :, None]
-        gram = (inputs * fl.matmul(d, d.T).reshape(n, k, n, k)).reshape(n * k, n * k)
+    def of(j: EvaluatedJacobian, dtype: str) -> Factor:
+        """Return the factor at Ĵ."""
+        if dtype == "float32":
+            j = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == jnp.float64 else a, j)
+        gram = j.gram(DEVICE).matrix
         diagonal = jnp.diag(gram)
         if dtype == "float32":  # rounding there costs definiteness
             gram = gram + jnp.diag(1e-6 * diagonal)
@@ -84,35 +69,43 @@ class Factor:
         return Factor(lower, jnp.min(jnp.square(jnp.diag(lower)) / diagonal))
 
     def solve(self, u: Float[Array, " r"]) -> Float[Array, " r"]:
-        """Return (JJᵀ)⁻¹u."""
+        """Return (ĴĴᵀ)⁻¹u."""
         return cho_solve((self.lower, True), u.astype(self.lower.dtype)).astype(u.dtype)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LowRank:
-    """For each output c the matrix a_c XXᵀ + diag(b_c), inverted by Woodbury's formula: x, 1/b, a factor."""
+    """For each output c the matrix X diag(a_c) Xᵀ + diag(b_c), inverted by Woodbury's formula: X, 1/b, a factor.
 
-    x: Float[Array, "n d"]
+    X is what enters the layers, side by side.
+    """
+
+    x: Float[Array, "n a"]
     inverse: Float[Array, "n k"]
-    factor: Float[Array, "k d d"]
+    factor: Float[Array, "k a a"]
     iterations: ClassVar[int] = 1000
     pivot: ClassVar[float] = 1.0  # it says nothing about the rank of J
 
     @staticmethod
     @jax.jit
-    def of(j: Slopes) -> LowRank:
-        """Return diag(JJᵀ) split into a_c‖x_i‖², a_c = Σ_j (mean_i d_icj)², and the rest."""
-        mean = jnp.sum(jnp.square(jnp.mean(j.d, axis=0)), axis=1)  # (k,)
-        sizes = jnp.sum(jnp.square(j.x), axis=1)
-        rest = jnp.sum(jnp.square(j.d), axis=2) - mean[None, :]
-        rest = sizes[:, None] * jnp.maximum(rest, 1e-3 * jnp.mean(rest, axis=0, keepdims=True))
+    def of(j: KhatriRao) -> LowRank:
+        """Return diag(ĴĴᵀ), layer by layer, split into a_c‖x_i‖², a_c = Σ_b (mean_i d_icb)², and the rest."""
+        means, rest = [], jnp.zeros(j.layers[0].d.shape[:2], j.layers[0].d.dtype)
+        for layer in j.layers:
+            mean = jnp.sum(jnp.square(jnp.mean(layer.d, axis=0)), axis=1)  # (k,)
+            sizes = jnp.sum(jnp.square(layer.x), axis=1)
+            left = jnp.sum(jnp.square(layer.d), axis=2) - mean[None, :]
+            left = jnp.maximum(left, 1e-3 * jnp.mean(left, axis=0, keepdims=True))
+            means.append(jnp.repeat(mean[:, None], layer.x.shape[1], axis=1))
+            rest = rest + sizes[:, None] * left
+        x = jnp.concatenate([layer.x for layer in j.layers], axis=1)
 
         def inner(inverse: Array, a: Array) -> Array:
-            square = fl.matmul(j.x.T * inverse[None, :], j.x)
-            return jax.lax.linalg.cholesky(square + jnp.eye(square.shape[0]) / a)
+            square = fl.matmul(x.T * inverse[None, :], x)
+            return jax.lax.linalg.cholesky(square + jnp.diag(1 / a))
 
-        return LowRank(j.x, 1 / rest, jax.vmap(inner)((1 / rest).T, mean))
+        return LowRank(x, 1 / rest, jax.vmap(inner)((1 / rest).T, jnp.concatenate(means, axis=1)))
 
     def solve(self, u: Float[Array, " r"]) -> Float[Array, " r"]:
         """Return the inverse times u."""
@@ -126,47 +119,36 @@ class LowRank:
 
 @jax.jit
 def minimum_norm(
-    j: Slopes, preconditioner: Factor | LowRank, r: Float[Array, " r"]
-) -> tuple[Float[Array, "d m"], Float[Array, ""]]:
-    """Return δ = Jᵀ(JJᵀ)⁻¹r, of the shape of w, and the relative residual ‖Jδ − r‖/‖r‖ that is left."""
+    j: EvaluatedJacobian, preconditioner: Factor | LowRank, r: Float[Array, " r"]
+) -> tuple[Theta, Float[Array, ""]]:
+    """Return δ = Jᵀ(JJᵀ)⁻¹r and the relative residual ‖Jδ − r‖/‖r‖ that is left."""
     u, _ = cg(
         lambda u: j.mv(j.rmv(u)), r, tol=TOLERANCE, maxiter=preconditioner.iterations, M=preconditioner.solve
     )
     delta = j.rmv(u)
     size = jnp.linalg.norm(r)
-    return delta, jnp.linalg.norm(j.mv(delta) - r) / jnp.where(size > 0, size, 1.0)
-
-
-@jax.jit(static_argnames="activation")
-def residual(
-    w: Float[Array, "d m"],
-    v: Float[Array, "h k"],
-    x: Float[Array, "n d"],
-    y: Float[Array, " r"],
-    activation: Activation,
-) -> Float[Array, " r"]:
-    """Return y − f(w; v), rows (i, c)."""
-    return y - pairwise_apply({"w": w, "v": v}, x, activation).reshape(-1)
+    left = jnp.linalg.norm(j.mv(delta) - r) / jnp.where(size > 0, size, 1.0)
+    return fl.scaled(delta, -j.exponent), left
 
 
 class Point(NamedTuple):
-    """Where the method stands: the weights, the scale s, y/s − f(w; v⁰), and the preconditioner in use."""
+    """Where the method stands: the weights, the scale s, y/s − f(θ; v⁰), and the preconditioner in use."""
 
-    w: Float[Array, "d m"]
+    theta: Theta
     scale: float
     r: Float[Array, " r"]
     preconditioner: Factor | LowRank
 
     @property
     def misfit(self) -> float:
-        """Return ‖y − f(w; s·v⁰)‖."""
+        """Return ‖y − f(θ; s·v⁰)‖."""
         return self.scale * float(l2_norm(self.r))
 
 
 class Path(NamedTuple):
     """Where the method ended: the weights and the scale, the history, and whether that is a solution."""
 
-    w: Float[Array, "d m"]
+    theta: Theta
     scale: float
     history: dict[str, np.ndarray]
     solved: bool
@@ -174,14 +156,13 @@ class Path(NamedTuple):
 
 @dataclass(frozen=True)
 class Interpolation:
-    """f(w; s·v⁰) = y with ‖w − w⁰‖ ≤ ε, solved as f(w; v⁰) = y/s, so that no factor is rescaled."""
+    """f(θ; s·v⁰) = y with ‖θ − θ⁰‖ ≤ ε, solved as f(θ; v⁰) = y/s, so that no factor is rescaled."""
 
-    x: Float[Array, "n d"]
+    equations: Equations
     y: Float[Array, " r"]
-    center: dict[str, Array]
-    activation: Activation
+    start: Theta
     radius: float
-    preconditioner: Callable[[Slopes], Factor | LowRank]
+    preconditioner: Callable[[EvaluatedJacobian], Factor | LowRank]
 
     def solve(self, first: Factor | LowRank, tolerance: float, steps: int, show: bool | None) -> Path:
         """Return the path: solved where ½‖y − f‖² fell to the tolerance, or to rounding."""
@@ -204,18 +185,18 @@ class Interpolation:
         columns = {name: np.array([record[name] for record in history]) for name in history[0]}
         solved = point.misfit <= (goal if len(history) > steps else max(goal, floor))
         resolved = largest == 0 or largest / point.scale >= CARRIED  # y/s flushed to 0 leaves no residual
-        return Path(point.w, point.scale, columns, bool(solved and resolved))
+        return Path(point.theta, point.scale, columns, bool(solved and resolved))
 
-    def _start(self, preconditioner: Factor | LowRank) -> tuple[Array, Point]:
+    def _start(self, preconditioner: Factor | LowRank) -> tuple[Theta, Point]:
         """Return the first step and the start, s a power of two that makes its length at most ε/2."""
-        delta, point = self._step(Point(self.center["w"], 1.0, self.y, preconditioner))
+        delta, point = self._step(Point(self.start, 1.0, self.y, preconditioner))
         growth = max(2 * float(l2_norm(delta)) / self.radius, 1.0)
         scale = 2.0 ** min(math.ceil(math.log2(growth)), 1000) if math.isfinite(growth) else 2.0**1000
         return delta / scale, point._replace(scale=scale, r=self.y / scale)  # exact
 
-    def _step(self, point: Point) -> tuple[Array, Point]:
+    def _step(self, point: Point) -> tuple[Theta, Point]:
         """Return the minimum-norm step, with a new factor where the old one no longer serves."""
-        j = Slopes.at(self.x, point.w, self.center["v"], self.activation)
+        j = self.equations.jacobian(point.theta)
         delta, left = minimum_norm(j, point.preconditioner, point.r)
         if left > 10 * TOLERANCE and isinstance(point.preconditioner, Factor):
             fresh = self.preconditioner(j)
@@ -223,27 +204,27 @@ class Interpolation:
                 return minimum_norm(j, fresh, point.r)[0], point._replace(preconditioner=fresh)
         return delta, point
 
-    def _damped(self, point: Point, delta: Array) -> tuple[Point | None, float]:
+    def _damped(self, point: Point, delta: Theta) -> tuple[Point | None, float]:
         """Return the first damped step that stays in the ball and reduces the residual, or None; its damping."""
         before = float(l2_norm(point.r))
         for damping in (1.0, 0.5, 0.25, 0.125):
-            w = point.w + damping * delta
-            if float(l2_norm(w - self.center["w"])) > self.radius:
+            theta = point.theta + damping * delta
+            if float(l2_norm(theta - self.start)) > self.radius:
                 break
-            r = self._residual(w, point.scale)
+            r = self._residual(theta, point.scale)
             if float(l2_norm(r)) < (1 - damping / 4) * before:
-                return point._replace(w=w, r=r), damping
+                return point._replace(theta=theta, r=r), damping
         return None, 0.0
 
     def _rescaled(self, point: Point) -> Point:
         """Return the point with the scale doubled and the way from the start halved."""
-        w0, scale = self.center["w"], 2 * point.scale
-        w = w0 + (point.w - w0) / 2
-        return point._replace(w=w, scale=scale, r=self._residual(w, scale))
+        scale = 2 * point.scale
+        theta = self.start + (point.theta - self.start) / 2
+        return point._replace(theta=theta, scale=scale, r=self._residual(theta, scale))
 
-    def _residual(self, w: Array, scale: float) -> Array:
-        return residual(w, self.center["v"], self.x, self.y / scale, self.activation)
+    def _residual(self, theta: Theta, scale: float) -> Float[Array, " r"]:
+        return self.y / scale - self.equations.predict(theta)
 
     def _record(self, point: Point, damping: float) -> dict[str, float]:
-        distance, size = float(l2_norm(point.w - self.center["w"])), point.misfit
+        distance, size = float(l2_norm(point.theta - self.start)), point.misfit
         return {"loss": size * size / 2, "scale": point.scale, "damping": damping, "distance": distance}
