@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -105,9 +105,9 @@ def mirrored_mlp(
     inputs: int,
     widths: Sequence[int],
     outputs: int = 1,
-    scale: float = 1.0,
-    zeta: float = 1e-3,
-    kappa: float = jnp.inf,
+    scale: ArrayLike = 1.0,
+    zeta: ArrayLike = 1e-3,
+    kappa: ArrayLike = jnp.inf,
     dtype: DTypeLike = jnp.float32,
 ) -> dict[str, dict[str, Array] | Array]:
     """Draw the weights of a deep pairwise net whose output is exactly 0 everywhere and whose v is feasible.
@@ -237,7 +237,7 @@ def pyramidal(
 
 def _check_widths(inputs: int, widths: Sequence[int], expected: str, minimum: int = 1) -> None:
     _checks.count("inputs", inputs)
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
+    if not isinstance(widths, Collection) or isinstance(widths, str):
         raise TypeError(f"widths is {widths!r}; expected a tuple of {expected}")
     if len(widths) < minimum:
         raise ValueError(f"widths are {tuple(widths)}; expected {expected}")
@@ -245,7 +245,7 @@ def _check_widths(inputs: int, widths: Sequence[int], expected: str, minimum: in
         _checks.count(f"width n_{layer}", width)
 
 
-def _into_cone(v: Float[Array, "h k"], zeta: float, kappa: float) -> Float[Array, "h k"]:
+def _into_cone(v: Float[Array, "h k"], zeta: ArrayLike, kappa: ArrayLike) -> Float[Array, "h k"]:
     """Return |v| for one output, the drawn signs for several, moved into the cone."""
     signs = jnp.ones_like(v) if v.shape[1] == 1 else projections.sign_pattern(v)
     return projections.ratio_cone(jnp.abs(v) * signs, zeta, kappa, signs)

@@ -53,7 +53,7 @@ def pairwise_mlp_apply(
     """Return f(x) = (φ(x; plus) − φ(x; minus)) V, φ the layers a_l = σ_l(a_{l−1} W_l) of ``{"w1": (d, n_1), …, "wH"}``.
 
     The difference g = a⁺ − a⁻ goes through the layers beside a⁺: z⁺ − z⁻ = a⁺(W⁺ − W⁻) + gW⁻. It is exactly 0 for
-    every x where the halves are equal, and near that no sum is rounded in two ways.
+    every x where the halves are equal, and near that only σ is rounded in two ways, not the products.
 
     Args:
         params: ``{"plus": {"w1": (d, n_1), …, "wH": (n_{H−1}, h)}, "minus": the same, "v": (h, k)}``.
