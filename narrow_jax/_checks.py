@@ -148,16 +148,19 @@ def as_array(what: str, value: object) -> Any:
     return converted if _is_numeric(converted) else array(what, value)
 
 
-def function(what: str, value: T) -> T:
-    """Return the value if it is a function (params, x) ↦ predictions; otherwise say what it is."""
+def function(
+    what: str,
+    value: T,
+    form: str = "(params, x) ↦ predictions",
+    such_as: str = "nj.models.pairwise_apply or module.apply",
+) -> T:
+    """Return the value if it is a function of that form; otherwise say what it is."""
     module = _from(value, "flax.nnx.module", "flax.linen.module")
     if callable(value) and not module:
         return value
     noun, advice = _described(what, value)
-    advice = advice if module else "pass one, such as nj.models.pairwise_apply or module.apply"
-    raise TypeError(
-        f"{what} is {noun or 'an array'}; expected a function (params, x) ↦ predictions: {advice}"
-    )
+    advice = advice if module else f"pass one, such as {such_as}"
+    raise TypeError(f"{what} is {noun or 'an array'}; expected a function {form}: {advice}")
 
 
 def key(what: str, value: object) -> HostArray:

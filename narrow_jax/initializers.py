@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks, projections
-from narrow_jax._typing import Array, Float, Key
+from narrow_jax._typing import Array, ArrayLike, Float, Key
 
-__all__ = ["PYRAMIDS", "lecun", "mirrored_lecun", "pyramidal"]
+__all__ = ["PYRAMIDS", "lecun", "mirrored_lecun", "mirrored_mlp", "pyramidal"]
 
 
 def __dir__() -> list[str]:
@@ -92,9 +93,71 @@ def mirrored_lecun(
     """
     _checks.even_width(width)
     half = _normal_weights(key, inputs, width // 2, width, outputs, dtype)
-    signs = jnp.ones_like(half["v"]) if outputs == 1 else projections.sign_pattern(half["v"])
-    v = projections.ratio_cone(jnp.abs(half["v"]) * signs, zeta, kappa, signs)
-    return {"w": jnp.concatenate([half["w"], half["w"]], axis=1), "v": v}
+    return {
+        "w": jnp.concatenate([half["w"], half["w"]], axis=1),
+        "v": _into_cone(half["v"], zeta, kappa),
+    }
+
+
+def mirrored_mlp(
+    key: Key[Array, ""],
+    *,
+    inputs: int,
+    widths: Sequence[int],
+    outputs: int = 1,
+    scale: ArrayLike = 1.0,
+    zeta: ArrayLike = 1e-3,
+    kappa: ArrayLike = jnp.inf,
+    dtype: DTypeLike = jnp.float32,
+) -> dict[str, dict[str, Array] | Array]:
+    """Draw the weights of a deep pairwise net whose output is exactly 0 everywhere and whose v is feasible.
+
+    The hidden layers of one half are drawn, W_l ~ c·N(0, 1/n_{l−1}), and copied. v is that of ``mirrored_lecun``:
+    N(0, 1/m) with m = 2h units in the last layer, h = n_H, then projected onto the cone; positive for one output, with
+    the drawn signs for several. Weights larger than LeCun's (c = 3) make the Jacobian of deep nets in few dimensions
+    far better conditioned.
+
+    Args:
+        key: a JAX random key.
+        inputs: d.
+        widths: n_1 … n_H, at least one.
+        outputs: k.
+        scale: c > 0.
+        zeta: ζ > 0.
+        kappa: κ ≥ 1.
+        dtype: of the weights.
+
+    Returns:
+        ``{"plus": {"w1": (d, n_1), …, "wH": (n_{H−1}, h)}, "minus": the same, "v": (h, k)}``.
+
+    Raises:
+        ValueError: no width (depth 0), a size below 1, c ≤ 0, ζ ≤ 0, κ < 1, or float64 while x64 is off.
+        TypeError: a key that is none, such as 42, widths that are no sequence, or a dtype that is not floating.
+
+    Example:
+        >>> params = mirrored_mlp(jax.random.key(0), inputs=3, widths=(6, 4), scale=3.0)
+        >>> {name: w.shape for name, w in params["plus"].items()}, params["v"].shape
+        ({'w1': (3, 6), 'w2': (6, 4)}, (4, 1))
+        >>> bool((params["plus"]["w2"] == params["minus"]["w2"]).all()), bool((params["v"] >= 1e-3).all())
+        (True, True)
+
+    Reference:
+        "When Expressivity Meets Trainability", Algorithm 1, with hidden layers of any number.
+    """
+    _checks.key("key", key)
+    _check_widths(inputs, widths, "n_1 … n_H of the hidden layers, at least one: a net of depth 0 has none")
+    _checks.count("outputs", outputs)
+    _checks.positive("scale", scale)
+    dtype = _checks.floating_dtype(dtype)
+
+    def normal(layer: int, rows: int, columns: int, deviation: ArrayLike) -> Array:
+        draw = jax.random.normal(jax.random.fold_in(key, layer), (rows, columns), dtype)
+        return draw * jnp.asarray(deviation, dtype)
+
+    sizes = enumerate(itertools.pairwise((inputs, *widths)), start=1)
+    half = {f"w{layer}": normal(layer, *size, scale / math.sqrt(size[0])) for layer, size in sizes}
+    v = normal(0, widths[-1], outputs, 1 / math.sqrt(2 * widths[-1]))
+    return {"plus": half, "minus": jax.tree.map(jnp.copy, half), "v": _into_cone(v, zeta, kappa)}
 
 
 PYRAMIDS = ("identity", "gaussian", "lecun")
@@ -148,7 +211,7 @@ def pyramidal(
     """
     _checks.choice("variant", variant, PYRAMIDS)
     _checks.key("key", key)
-    _check_widths(inputs, widths)
+    _check_widths(inputs, widths, "n_1 … n_L, at least two", minimum=2)
     _checks.positive("scale", scale)
     if not 0 <= variance < jnp.inf:
         raise ValueError(f"variance is {variance}; expected a finite number ≥ 0")
@@ -172,12 +235,20 @@ def pyramidal(
     return params
 
 
-def _check_widths(inputs: int, widths: Sequence[int]) -> None:
+def _check_widths(inputs: int, widths: Sequence[int], expected: str, minimum: int = 1) -> None:
     _checks.count("inputs", inputs)
-    if len(widths) < 2:
-        raise ValueError(f"widths are {tuple(widths)}; expected n_1 … n_L, at least two")
+    if not isinstance(widths, Collection) or isinstance(widths, str):
+        raise TypeError(f"widths is {widths!r}; expected a tuple of {expected}")
+    if len(widths) < minimum:
+        raise ValueError(f"widths are {tuple(widths)}; expected {expected}")
     for layer, width in enumerate(widths, start=1):
         _checks.count(f"width n_{layer}", width)
+
+
+def _into_cone(v: Float[Array, "h k"], zeta: ArrayLike, kappa: ArrayLike) -> Float[Array, "h k"]:
+    """Return |v| for one output, the drawn signs for several, moved into the cone."""
+    signs = jnp.ones_like(v) if v.shape[1] == 1 else projections.sign_pattern(v)
+    return projections.ratio_cone(jnp.abs(v) * signs, zeta, kappa, signs)
 
 
 def _normal_weights(

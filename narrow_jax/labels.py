@@ -165,16 +165,31 @@ def at_picked(fn: Callable[..., Any], picked: Params, tree: Params, *rest: Param
 def by_name(params: Params) -> Tree:
     """Label every leaf by its own name if that is ``w`` or ``v``, else ``"free"``.
 
+    A mapping of exactly ``plus``, ``minus`` and ``v`` holds a pairwise net over any features: in the two copies every
+    leaf is ``"w"``, whatever its name.
+
     Example:
         >>> by_name({"hidden": {"w": 0.0, "bias": 0.0}, "v": 0.0})
         {'hidden': {'bias': 'free', 'w': 'w'}, 'v': 'v'}
+        >>> by_name({"plus": {"w1": 0.0}, "minus": {"w1": 0.0}, "v": 0.0})
+        {'minus': {'w1': 'w'}, 'plus': {'w1': 'w'}, 'v': 'v'}
     """
 
-    def label(path: KeyPath, _: object) -> str:
+    def label(path: KeyPath, node: Tree) -> Tree:
+        if _is_pair(node):
+            return jax.tree_util.tree_map_with_path(in_pair, node)
         name = jax.tree_util.keystr(own_path(path)[-1:], simple=True)
         return name if name in ("w", "v") else "free"
 
-    return jax.tree_util.tree_map_with_path(label, params)
+    def in_pair(path: KeyPath, _: object) -> str:
+        return "v" if path_name(path[:1]) == "v" else "w"
+
+    return jax.tree_util.tree_map_with_path(label, params, is_leaf=_is_pair)
+
+
+def _is_pair(node: object) -> bool:
+    """Return whether a node is the params of two copies of features and of the output layer that they share."""
+    return isinstance(node, Mapping) and set(node) == {"plus", "minus", "v"}
 
 
 def by_path(w: str | Iterable[str] = (), v: str | Iterable[str] = ()) -> Callable[[Params], Tree]:

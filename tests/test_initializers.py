@@ -21,6 +21,16 @@ ANGLE = 1e-6
 DRAWS = {"lecun": initializers.lecun, "mirrored_lecun": initializers.mirrored_lecun}
 
 
+def one_layer(key, *, width, **options):
+    """Return the draw of the deep net with one hidden layer in the form of the others."""
+    params = initializers.mirrored_mlp(key, widths=(width // 2,), **options)
+    w = [params[half]["w1"] for half in ("plus", "minus")]
+    return {"w": jnp.concatenate(w, axis=1), "v": params["v"]}
+
+
+DRAWS["mirrored_mlp"] = one_layer
+
+
 @functools.cache
 def draw(name, seed=0, **options):
     """Return the draw as NumPy arrays. Few shapes: the first draw of a shape compiles for seconds."""
@@ -28,6 +38,7 @@ def draw(name, seed=0, **options):
 
 
 each_name = pytest.mark.parametrize("name", DRAWS)
+each_mirrored = pytest.mark.parametrize("name", ["mirrored_lecun", "mirrored_mlp"])
 
 
 def require_normal(sample, deviation, absolute=False):
@@ -51,15 +62,17 @@ def test_lecun_moments():
     require_normal(params["v"], 1 / math.sqrt(4000))
 
 
-def test_mirrored_lecun_moments_with_one_output():
-    params = draw("mirrored_lecun", **LARGE, zeta=1e-9)
+@each_mirrored
+def test_mirrored_moments_with_one_output(name):
+    params = draw(name, **LARGE, zeta=1e-9)
     assert (params["w"].shape, params["v"].shape) == ((30, 4000), (2000, 1))
     require_normal(params["w"][:, :2000], 1 / math.sqrt(30))
     require_normal(params["v"], 1 / math.sqrt(4000), absolute=True)
 
 
-def test_mirrored_lecun_moments_with_several_outputs():
-    params = draw("mirrored_lecun", **COLUMNS, zeta=1e-9)
+@each_mirrored
+def test_mirrored_moments_with_several_outputs(name):
+    params = draw(name, **COLUMNS, zeta=1e-9)
     assert (params["w"].shape, params["v"].shape) == ((4, 800), (400, 3))
     require_normal(params["w"][:, :400], 1 / 2)
     require_normal(params["v"], 1 / math.sqrt(800))
@@ -76,9 +89,10 @@ def test_moment_test_notices_a_wrong_scale_and_a_wrong_law():
             require_normal(wrong, 1.0)
 
 
+@each_mirrored
 @pytest.mark.parametrize("sizes", [LARGE, COLUMNS], ids=["one output", "three outputs"])
-def test_halves_of_w_are_equal_bit_for_bit(sizes):
-    w, half = draw("mirrored_lecun", **sizes)["w"], sizes["width"] // 2
+def test_halves_of_w_are_equal_bit_for_bit(name, sizes):
+    w, half = draw(name, **sizes)["w"], sizes["width"] // 2
     np.testing.assert_array_equal(w[:, :half], w[:, half:])
     assert len(np.unique(w, axis=1).T) == half
 
@@ -87,15 +101,17 @@ def test_lecun_has_no_mirror():
     assert len(np.unique(draw("lecun", **LARGE)["w"], axis=1).T) == 4000
 
 
-def test_one_output_has_positive_v():
-    v = draw("mirrored_lecun", **LARGE, zeta=1e-2)["v"]
+@each_mirrored
+def test_one_output_has_positive_v(name):
+    v = draw(name, **LARGE, zeta=1e-2)["v"]
     assert v.min() == np.float32(1e-2)
     # P(|N(0, 1/4000)| > 1e-2) = 0.527: the rest is lifted to ζ, not drawn again
     assert abs((v > np.float32(1e-2)).mean() - 0.527) < SIGMAS * 0.5 / math.sqrt(2000)
 
 
-def test_several_outputs_have_mixed_signs_in_every_column():
-    v = draw("mirrored_lecun", **COLUMNS, zeta=1e-2)["v"]
+@each_mirrored
+def test_several_outputs_have_mixed_signs_in_every_column(name):
+    v = draw(name, **COLUMNS, zeta=1e-2)["v"]
     assert np.abs(v).min() == np.float32(1e-2)
     positive = (v > 0).mean(axis=0)
     assert (np.abs(positive - 0.5) < SIGMAS * 0.5 / math.sqrt(400)).all()
@@ -104,9 +120,10 @@ def test_several_outputs_have_mixed_signs_in_every_column():
 
 @pytest.mark.parametrize("sizes", [LARGE, COLUMNS], ids=["one output", "three outputs"])
 @pytest.mark.parametrize("kappa", [1.0, 2.0, 50.0])
-def test_finite_kappa_bounds_the_ratio_in_every_column(sizes, kappa):
-    v = draw("mirrored_lecun", **sizes, zeta=1e-3, kappa=kappa)["v"]
-    free = draw("mirrored_lecun", **sizes, zeta=1e-9)["v"].astype(float)
+@each_mirrored
+def test_finite_kappa_bounds_the_ratio_in_every_column(name, sizes, kappa):
+    v = draw(name, **sizes, zeta=1e-3, kappa=kappa)["v"]
+    free = draw(name, **sizes, zeta=1e-9)["v"].astype(float)
     magnitudes = np.abs(v)
     assert (magnitudes.max(axis=0) <= kappa * RATIO * magnitudes.min(axis=0)).all()
     assert magnitudes.min() >= np.float32(1e-3)
@@ -183,7 +200,7 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@each_name
+@pytest.mark.parametrize("name", ["lecun", "mirrored_lecun"])
 @pytest.mark.parametrize("size", ["inputs", "width", "outputs"])
 @pytest.mark.parametrize("value", [0, -2, 2.0, True])
 def test_size_that_is_no_positive_integer_is_refused(name, size, value, unchecked):
@@ -211,6 +228,63 @@ def test_odd_width_is_refused_with_its_neighbours(width):
         ({"kappa": math.nan}, "kappa is nan; expected"),
     ],
 )
-def test_bad_zeta_and_kappa_are_refused(bad, message):
+@each_mirrored
+def test_bad_zeta_and_kappa_are_refused(name, bad, message):
     with pytest.raises(ValueError, match=message):
-        initializers.mirrored_lecun(jax.random.key(0), inputs=4, width=6, **bad)
+        DRAWS[name](jax.random.key(0), inputs=4, width=6, **bad)
+
+
+# the deep net
+
+
+def test_every_layer_has_its_own_scale_and_draw():
+    params = initializers.mirrored_mlp(jax.random.key(0), inputs=20, widths=(200, 100, 200), scale=3.0)
+    for name, inputs in (("w1", 20), ("w2", 200), ("w3", 100)):
+        require_normal(params["plus"][name], 3 / math.sqrt(inputs))
+        np.testing.assert_array_equal(params["plus"][name], params["minus"][name])
+    second, third = (np.asarray(params["plus"][name]).ravel() for name in ("w2", "w3"))
+    assert abs(np.corrcoef(second, third)[0, 1]) < SIGMAS / math.sqrt(second.size)
+    assert params["v"].shape == (200, 1)  # its scale is that of 2·200 units, whatever the layers below have
+    params = initializers.mirrored_mlp(jax.random.key(0), inputs=2, widths=(3, 2000), scale=7.0, zeta=1e-9)
+    require_normal(params["v"], 1 / math.sqrt(4000), absolute=True)
+
+
+def test_halves_are_arrays_of_their_own():
+    params = initializers.mirrored_mlp(jax.random.key(0), inputs=3, widths=(4,))
+    given = jax.jit(lambda p: jax.tree.map(lambda leaf: leaf + 1, p), donate_argnums=0)(
+        params
+    )  # each buffer once
+    np.testing.assert_array_equal(given["plus"]["w1"], given["minus"]["w1"])
+
+
+def test_last_layer_may_be_narrower_than_the_outputs():
+    params = initializers.mirrored_mlp(jax.random.key(0), inputs=3, widths=(4, 2), outputs=5)
+    assert params["v"].shape == (2, 5)
+
+
+def test_scale_may_be_traced():
+    scales = jnp.array([1.0, 4.0])
+    many = jax.vmap(lambda c: initializers.mirrored_mlp(jax.random.key(0), inputs=3, widths=(4, 3), scale=c))(
+        scales
+    )
+    np.testing.assert_allclose(many["minus"]["w2"][1], 4 * many["minus"]["w2"][0], rtol=1e-6)
+    np.testing.assert_array_equal(many["v"][0], many["v"][1])
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"widths": ()}, ValueError, r"widths are \(\); expected n_1 … n_H .*a net of depth 0 has none"),
+        ({"widths": 30}, TypeError, "widths is 30; expected a tuple of n_1 … n_H"),
+        ({"widths": (4, 0)}, ValueError, "width n_2 is 0; expected an integer ≥ 1"),
+        ({"widths": (4.0,)}, ValueError, "width n_1 is 4.0; expected an integer ≥ 1"),
+        ({"inputs": 0}, ValueError, "inputs is 0; expected an integer ≥ 1"),
+        ({"outputs": 0}, ValueError, "outputs is 0; expected an integer ≥ 1"),
+        ({"scale": 0.0}, ValueError, "scale is 0.0; expected a finite number > 0"),
+        ({"scale": math.inf}, ValueError, "scale is inf; expected a finite number > 0"),
+        ({"key": 42}, TypeError, r"key is 42; expected a random key: pass jax.random.key\(42\)"),
+    ],
+)
+def test_bad_arguments_of_the_deep_net_are_refused(bad, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        initializers.mirrored_mlp(**({"key": jax.random.key(0), "inputs": 3, "widths": (4, 3)} | bad))

@@ -10,14 +10,17 @@ from narrow_jax.models.mirroring import (
 )
 from narrow_jax.models.mlp import MLP, Activations, mlp_activations, mlp_apply, mlp_layers
 from narrow_jax.models.one_hidden import PairwiseNet, StandardNet, pairwise_apply, standard_apply
+from narrow_jax.models.pairwise_mlp import PairwiseMLP, pairwise_mlp_apply, pairwise_mlp_layers
 from narrow_jax.models.resnet import BasicBlock, ResNet, ResNet18
 from narrow_jax.models.stateful import Stateful
+from narrow_jax.models.two_copies import pairwise
 
 __all__ = [
     "MLP",
     "Activations",
     "BasicBlock",
     "PairwiseHead",
+    "PairwiseMLP",
     "PairwiseNet",
     "ResNet",
     "ResNet18",
@@ -30,7 +33,10 @@ __all__ = [
     "mlp_activations",
     "mlp_apply",
     "mlp_layers",
+    "pairwise",
     "pairwise_apply",
     "pairwise_head",
+    "pairwise_mlp_apply",
+    "pairwise_mlp_layers",
     "standard_apply",
 ]

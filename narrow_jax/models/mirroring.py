@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks, constraints, initializers
 from narrow_jax._typing import Array, Bool, Float, HostArray, Params
 from narrow_jax.labels import label_tree, listed, path_name
+from narrow_jax.models.pairs import zero_where
 
 
 def mirror_channels(leaf: HostArray) -> Array:
@@ -135,10 +136,7 @@ def pairwise_head(
     if features.ndim != 2 or v.ndim != 2 or features.shape[1] != 2 * v.shape[0]:
         raise ValueError(f"features have shape {features.shape}, v {v.shape}; expected (n, 2h) and (h, k)")
     plus, minus = jnp.split(features.astype(v.dtype), 2, axis=1)
-    gap = plus - minus
-    # compiled into one loop with the features, ca − cb may be one fused multiply-add, which is not 0 for a = b
-    equal = mirrored | (plus == minus)
-    return (gap - jax.lax.stop_gradient(jnp.where(equal, gap, jnp.zeros_like(gap)))) @ v
+    return zero_where(mirrored | (plus == minus), plus - minus) @ v
 
 
 class PairwiseHead(nn.Module):

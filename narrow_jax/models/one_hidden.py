@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks, activations, initializers
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
+from narrow_jax.models.pairs import activated
 
 _LONG_INPUT = 64
 
@@ -54,11 +55,11 @@ def pairwise_apply(
     _check_shapes(params, x, paired=True)
     plus, minus = jnp.split(params["w"], 2, axis=1)
     # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near it
-    columns = jnp.concatenate([plus, minus - plus], axis=1)
+    columns = jnp.concatenate([plus, plus - minus], axis=1)
 
     def difference(products: Array, axis: int) -> Array:
         z, gap = jnp.split(products, 2, axis=axis)
-        return sigma(z) - sigma(z + gap)
+        return activated(sigma, z, gap)[1]
 
     return _outputs(columns, params["v"], x, difference)
 
