@@ -17,7 +17,7 @@ from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
 from narrow_jax.linalg import Jacobian
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.models import Activations, mlp_activations, mlp_layers
+from narrow_jax.models import Activations, mlp_activations, mlp_layers, pairwise_mlp_layers
 
 Half = tuple[Leaf, ...]
 """W_1 … W_H of one net, or of one of a pair."""
@@ -121,7 +121,7 @@ def mlp(
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (1);
         docs/deep.md, section 1.
     """
-    *hidden, v = (_weight(name, w) for name, w in zip(_names(params), mlp_layers(params), strict=True))
+    *hidden, v = (_weight(f"w{layer}", w) for layer, w in enumerate(mlp_layers(params), start=1))
     names = sorted(params)
     chosen = range(len(names)) if wrt is None else _selected(params, wrt)
     return MLPJacobian(
@@ -161,7 +161,7 @@ def pairwise_mlp(params: Params, x: object, activation: Activations = "tanh") ->
     Reference:
         docs/deep.md, section 1; with one hidden layer equation (6) of "When Expressivity Meets Trainability".
     """
-    minus, plus, v = halves(params)
+    plus, minus, v = halves(params)
     return MLPJacobian(
         x=_data(x, plus[0]),
         halves=(minus, plus),
@@ -172,40 +172,18 @@ def pairwise_mlp(params: Params, x: object, activation: Activations = "tanh") ->
 
 
 def halves(params: Params) -> tuple[Half, Half, HostArray]:
-    """Return W⁻, W⁺ and V of a pair's params, checked.
+    """Return W⁺, W⁻ and V of a pair's params, checked.
 
     Raises:
         ValueError: other leaves, shapes that do not fit, non-finite values.
         TypeError: leaves that are not real floating numbers.
     """
-    if not isinstance(params, Mapping) or set(params) != {"plus", "minus", "v"}:
-        found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-        raise ValueError(
-            f"params is {found}; expected the leaves of a pair, plus and minus with w1, … each, and v: for one net use "
-            "jacobian.mlp"
-        )
-    if not params["plus"] or not params["minus"]:
-        raise ValueError('params have no hidden layer, depth 0; expected "w1", … in "plus" and "minus"')
-    minus, plus = (
-        tuple(
-            _weight(f"{half}/{name}", w)
-            for name, w in zip(_names(params[half]), mlp_layers(params[half]), strict=True)
-        )
-        for half in ("minus", "plus")
-    )
-    v = _weight("v", params["v"])
-    shapes = [[w.shape for w in half] for half in (plus, minus)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"plus has the shapes {shapes[0]} and minus {shapes[1]}; expected the same")
-    if v.shape[0] != plus[-1].shape[1]:
-        raise ValueError(
-            f"v has {v.shape[0]} rows and the last hidden layer {plus[-1].shape[1]} units; expected one row a unit"
-        )
-    return minus, plus, v
+    plus, minus, v = pairwise_mlp_layers(params)
+    return _half("plus", plus), _half("minus", minus), _weight("v", v)
 
 
-def _names(params: Params) -> list[str]:
-    return [f"w{layer}" for layer in range(1, len(params) + 1)]
+def _half(name: str, weights: list[HostArray]) -> Half:
+    return tuple(_weight(f"{name}/w{layer}", w) for layer, w in enumerate(weights, start=1))
 
 
 def _weight(name: str, w: object) -> HostArray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
@@ -47,7 +47,7 @@ class Net(NamedTuple):
         if not isinstance(params, Mapping):
             raise TypeError(f"{what} is a {type(params).__name__}; expected a dict of {_KINDS}")
         if set(params) == {"plus", "minus", "v"}:
-            minus, plus, v = halves(params)
+            plus, minus, v = halves(params)
             both: tuple[tuple[HostArray, ...], ...] = (plus, minus)
         elif {"w", "v"} <= set(params):
             w, v = _checks.weights(params, what)
@@ -72,9 +72,9 @@ class Net(NamedTuple):
         return self.paired and all(map(np.array_equal, *self.halves))
 
     @property
-    def hidden_weights(self) -> int:
-        """Return how many weights V does not count among."""
-        return sum(math.prod(w.shape) for half in self.halves for w in half)
+    def vanishing(self) -> bool:
+        """Return whether f(0) = 0 whatever the hidden weights."""
+        return float(self.sigmas[0](jnp.zeros(()))) == 0 or (self.paired and len(self.sigmas) == 1)
 
     def jacobian(self, x: HostArray, v: Float[np.ndarray, "h k"] | None = None) -> Jacobian:
         """Return the Jacobian with respect to the hidden weights, for another V if there is one."""

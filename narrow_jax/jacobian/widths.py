@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -79,3 +80,84 @@ def check_width(x: object, width: int, outputs: int = 1, strict: bool = False) -
     if strict:
         raise ValueError(message)
     warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def rank_bound(rank: int, samples: int, widths: Sequence[int], outputs: int) -> int:
+    """Return the largest rank that J of φ(x; W)V can have, by counts alone.
+
+    At most n·k rows; at most Σ_l rank(A_{l−1})·n_l columns that differ; and what reaches the outputs through layer l
+    has rank at most n·n_l, beside the columns of the layers above.
+
+    Args:
+        rank: of X.
+        samples: n.
+        widths: n_1 … n_H.
+        outputs: k.
+    """
+    ranks = [rank, *(min(samples, width) for width in widths[:-1])]
+    columns = [below * width for below, width in zip(ranks, widths, strict=True)]
+    through = [samples * width + sum(columns[layer:]) for layer, width in enumerate(widths, start=1)]
+    return min(samples * outputs, sum(columns), *through)
+
+
+def admissible_widths(x: object, depth: int, outputs: int = 1) -> tuple[int, ...]:
+    """Return the smallest equal widths of a pair's halves with which counts admit a Jacobian of full row rank.
+
+    Args:
+        x: data, (n, d).
+        depth: H, the number of hidden layers.
+        outputs: k.
+
+    Raises:
+        ValueError: no sample, all zero, non-finite, depth 0.
+        TypeError: not real floating numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> admissible_widths(np.eye(30, 3), depth=2)
+        (5, 5)
+
+    Reference:
+        docs/deep.md, section 1.
+    """
+    _checks.count("depth", depth)
+    _, rank, samples = _needed(x, outputs)
+    width = 1
+    while rank_bound(rank, samples, (width,) * depth, outputs) < samples * outputs:
+        width += 1
+    return (width,) * depth
+
+
+def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
+    """Raise if a pair with these hidden layers cannot have a Jacobian of full row rank at its mirrored start.
+
+    Args:
+        x: data, (n, d).
+        widths: n_1 … n_H of each half.
+        outputs: k.
+
+    Raises:
+        ValueError: too narrow; no layer; a width below 1.
+        TypeError: widths that are no sequence.
+
+    Example:
+        >>> import numpy as np
+        >>> check_widths(np.eye(30, 3), (5, 5))
+
+    Reference:
+        docs/deep.md, section 1.
+    """
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"widths is {widths!r}; expected a sequence such as (30, 30), one a hidden layer")
+    if not widths:
+        raise ValueError("widths is empty, depth 0; expected at least one hidden layer, such as (30, 30)")
+    for layer, width in enumerate(widths, start=1):
+        _checks.count(f"the width of layer {layer}", width)
+    _, rank, samples = _needed(x, outputs)
+    found = rank_bound(rank, samples, widths, outputs)
+    if found < samples * outputs:
+        smallest = admissible_widths(x, len(widths), outputs)
+        raise ValueError(
+            f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
+            f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are {smallest}"
+        )

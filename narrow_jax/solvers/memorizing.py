@@ -1,8 +1,10 @@
-"""Theorem 1 as a solver: an interpolating pairwise net in a ball around a mirrored start, by Newton's method."""
+"""Theorem 1 as a solver: an interpolating pair, of any depth, in a ball around a mirrored start, by Newton's method."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,11 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, activations, certificates, initializers, jacobian
-from narrow_jax._typing import Array, Float, Key, Samples
+from narrow_jax import _checks, certificates
+from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import distinct_samples
-from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Slopes, residual
+from narrow_jax.jacobian import Net
+from narrow_jax.models import Activations
+from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path
+from narrow_jax.solvers.pairs import PairOnData
+from narrow_jax.solvers.starts import Draw, Start
 from narrow_jax.spectra import sigma_min
 
 
@@ -22,9 +28,10 @@ class Memorized(NamedTuple):
     """What ``memorize`` found.
 
     Fields:
-        params: {"w": (d, m), "v": (m/2, k)}, NumPy float64.
+        params: {"w": (d, m), "v": (m/2, k)}, or {"plus": {"w1", …}, "minus": {"w1", …}, "v"}, NumPy float64.
         center: the mirrored start; v = scale · v⁰.
         scale: a power of two, ≥ 1.
+        weight_scale: what the draw of the hidden weights was multiplied by.
         loss: ½‖y − f‖².
         residual: y − f, (n, k).
         radius_used: ε.
@@ -34,9 +41,10 @@ class Memorized(NamedTuple):
         message: what the status means here, and what to do.
     """
 
-    params: dict[str, np.ndarray]
-    center: dict[str, np.ndarray]
+    params: Params
+    center: Params
     scale: float
+    weight_scale: float
     loss: float
     residual: np.ndarray
     radius_used: float
@@ -53,7 +61,9 @@ def memorize(
     width: int | None = None,
     radius: float | None = None,
     *,
-    activation: str | Activation = "tanh",
+    widths: Sequence[int] | int | None = None,
+    weight_scale: float | None = None,
+    activation: Activations = "tanh",
     zeta: float = 1e-3,
     kappa: float = math.inf,
     tolerance: float = 1e-20,
@@ -63,7 +73,7 @@ def memorize(
     certify: bool = True,
     progress: bool | None = None,
 ) -> Memorized:
-    """Find a pairwise net with zero loss inside a ball around a mirrored start.
+    """Find a pairwise net, of one hidden layer or several, with zero loss inside a ball around a mirrored start.
 
     v = s·v⁰, and f(w; s·v⁰) = y is solved for w by Newton with minimum-norm steps δ = Jᵀ(JJᵀ)⁻¹(y − f), from w⁰, where
     f = 0. The scale s is such that the first step has length at most ε/2. A step that does not reduce the residual is
@@ -76,9 +86,13 @@ def memorize(
         key: random key of the start.
         x: data, (n, d).
         y: labels, (n,) or (n, k): real numbers or one-hot.
-        width: m, even; None for the smallest that n, the rank of x and a factorisation admit.
+        width: m, even, of one hidden layer; None for the smallest that n, the rank of x and a factorisation admit.
         radius: ε > 0; None for ε₀ of Theorem 1, infinity for no ball.
-        activation: name or ``Activation``; one that is not smooth runs, but nothing is certified.
+        widths: of the hidden layers of each half, for a deep net; or how many layers, for the smallest equal widths.
+        weight_scale: what LeCun's hidden weights are multiplied by; None for 1 with one hidden layer, and for the
+            scale with the largest σ_min(J) with ``widths``: in low dimension LeCun's own are too small.
+        activation: name or ``Activation``, one that is not smooth runs, but nothing is certified; for deep nets also a
+            sequence with one a layer.
         zeta: lower bound of the start's v.
         kappa: largest ratio of the start's v within an output.
         tolerance: solved when the loss is at most this times ½‖y‖², or when ‖y − f‖ is below 1e-7 of ‖y‖ and rounding
@@ -93,8 +107,8 @@ def memorize(
         ``Memorized``; see its ``status``.
 
     Raises:
-        ValueError: contradictory labels (the samples are named), width odd or too small, ε ≤ 0, non-finite values,
-            an activation without region ε₀ while ``radius`` is None.
+        ValueError: contradictory labels (the samples are named), width odd or too small, widths too small or empty,
+            both width and widths, ε ≤ 0, non-finite values, an activation without region ε₀ while ``radius`` is None.
         TypeError: data that are not real floating numbers.
 
     Example:
@@ -102,14 +116,17 @@ def memorize(
         >>> m = memorize(jax.random.key(0), x, x[:, 0] ** 2, width=4, radius=0.1)
         >>> m.status, m.loss < 1e-16, m.certificate.holds
         ('solved', True, True)
+        >>> m = memorize(jax.random.key(0), x, x[:, 0] ** 2, widths=(3, 3), radius=0.1)
+        >>> m.status, m.certificate.holds, m.params["plus"]["w2"].shape
+        ('solved', True, (3, 3))
 
     Reference:
-        "When Expressivity Meets Trainability", Theorem 1 (i) and (5).
+        "When Expressivity Meets Trainability", Theorem 1 (i) and (5); docs/deep.md, section 4.
     """
-    sigma = activations.get(activation)
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
-    samples = distinct_samples(x, y)
+    draw = Draw.of(key, x, y.shape[1], width, widths, weight_scale, activation, zeta, kappa)
+    samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
         raise ValueError(samples.clash)
     rows, labels = x[samples.kept], y[samples.kept]
@@ -118,26 +135,25 @@ def memorize(
     if method == "auto":  # a factor of JJᵀ of 30,000 equations n·k is 7 GB in float64
         method = "cholesky" if labels.size <= 30_000 else "cg"
     preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of
-    draw = {"inputs": x.shape[1], "outputs": y.shape[1], "zeta": zeta, "kappa": kappa, "dtype": jnp.float64}
     with jax.enable_x64(True):
-        for candidate in _widths(rows, width, y.shape[1]):
-            center = initializers.mirrored_lecun(key, width=candidate, **draw)
-            first = preconditioner(Slopes.at(jnp.asarray(rows), center["w"], center["v"], sigma))
+        data = jnp.asarray(rows)
+        for start in draw.starts(data):
+            pair, theta = PairOnData.of(start.center, data, draw.sigmas)
+            first = preconditioner(pair.jacobian(theta))
             if first.pivot > len(rows) * np.finfo(dtype).eps:
                 break
         else:
-            return _deficient(center, x, y, samples.kept, sigma)
+            return _deficient(start, x, y, samples.kept, draw.sigmas)
         problem = Interpolation(
-            x=jnp.asarray(rows),
+            equations=pair,
             y=jnp.asarray(labels).reshape(-1),
-            center=center,
-            activation=sigma,
-            radius=_nice_radius(center, rows, sigma) if radius is None else float(radius),
+            start=theta,
+            radius=_nice_radius(start.center, rows, draw.sigmas) if radius is None else float(radius),
             preconditioner=preconditioner,
         )
         path = problem.solve(first, tolerance, steps, progress)
     del first  # a square of n·k: the certificate needs the room
-    return _concluded(problem, path, x, y, certify)
+    return _concluded(start, pair, path, problem.radius, x, y, certify)
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:
@@ -151,33 +167,26 @@ def _check_options(radius: float | None, tolerance: float, steps: int, method: s
     _checks.choice("dtype", dtype, ("float64", "float32"))
 
 
-def _widths(x: np.ndarray, width: int | None, outputs: int) -> range:
-    """Return the widths to try: the given one, or twelve from the smallest that counts admit."""
-    if width is not None:
-        jacobian.check_width(x, width, outputs, strict=True)
-        return range(width, width + 1)
-    smallest = jacobian.admissible_width(x, outputs)
-    return range(smallest, smallest + 2 * 12, 2)
-
-
-def _nice_radius(center: dict[str, Array], x: np.ndarray, sigma: Activation) -> float:
-    region = certificates.nice_region(jax.tree.map(np.asarray, center), x, sigma)
+def _nice_radius(center: Params, x: np.ndarray, sigmas: tuple[Activation, ...]) -> float:
+    region = certificates.nice_region(jax.tree.map(np.asarray, center), x, sigmas)
     if not region.holds:
         raise ValueError(f"radius is None and Theorem 1 gives no ε₀: {region.reason}. Pass a radius")
     return region.radius
 
 
-def _concluded(problem: Interpolation, path: Path, x: np.ndarray, y: np.ndarray, certify: bool) -> Memorized:
+def _concluded(
+    start: Start, pair: PairOnData, path: Path, radius: float, x: np.ndarray, y: np.ndarray, certify: bool
+) -> Memorized:
     """Return the result on all samples, repeated ones too, with its certificate."""
-    center, sigma = jax.tree.map(np.asarray, problem.center), problem.activation
+    center = jax.tree.map(np.asarray, start.center)
     with jax.enable_x64(True), np.errstate(over="ignore"):
-        params = {"w": np.asarray(path.w), "v": path.scale * center["v"]}
-        arrays = map(jnp.asarray, (params["w"], params["v"], x, y.reshape(-1)))
-        left = np.asarray(residual(*arrays, sigma)).reshape(y.shape)
+        scaled = replace(pair, x=jnp.asarray(x), v=jnp.asarray(path.scale * center["v"]))
+        params = jax.tree.map(np.asarray, scaled.params(path.theta))
+        left = np.asarray(y.reshape(-1) - scaled.predict(path.theta)).reshape(y.shape)
         loss = float(np.sum(left**2) / 2)
     certificate = None
     if certify and path.solved:
-        certificate = certificates.memorization(params, center, x, y, problem.radius, sigma)
+        certificate = certificates.memorization(params, center, x, y, radius, pair.sigmas)
     steps = len(path.history["loss"]) - 1
     if path.solved:
         proof = "" if certificate is None else f"; {certificate.reason}"
@@ -191,9 +200,10 @@ def _concluded(problem: Interpolation, path: Path, x: np.ndarray, y: np.ndarray,
         params=params,
         center=center,
         scale=path.scale,
+        weight_scale=start.weight_scale,
         loss=loss,
         residual=left,
-        radius_used=problem.radius,
+        radius_used=radius,
         history=path.history,
         certificate=certificate,
         status="solved" if path.solved else "not_converged",
@@ -202,27 +212,28 @@ def _concluded(problem: Interpolation, path: Path, x: np.ndarray, y: np.ndarray,
 
 
 def _deficient(
-    center: dict[str, Array], x: np.ndarray, y: np.ndarray, kept: np.ndarray, sigma: Activation
+    start: Start, x: np.ndarray, y: np.ndarray, kept: np.ndarray, sigmas: tuple[Activation, ...]
 ) -> Memorized:
     """Say which samples depend on each other: the largest entries of the left singular vector of σ_min."""
-    start: dict[str, Float[np.ndarray, "_ _"]] = jax.tree.map(np.asarray, center)
-    s = sigma_min(jacobian.pairwise(start, x[kept], sigma), certify=False)
+    center = jax.tree.map(np.asarray, start.center)
+    s = sigma_min(Net.of(center, sigmas).jacobian(x[kept]), certify=False)
     weight = np.abs(np.asarray(s.vector)).reshape(len(kept), -1).max(axis=1)
     order = np.argsort(-weight)[:10]
     samples = sorted(int(kept[i]) for i in order if weight[i] > 0.3 * weight.max())
-    width, loss = start["w"].shape[1], float(np.sum(y**2) / 2)
+    loss = float(np.sum(y**2) / 2)
     record = {"loss": loss, "scale": 1.0, "damping": 0.0, "distance": 0.0}
     return Memorized(
-        params=start,
-        center=start,
+        params=center,
+        center=center,
         scale=1.0,
+        weight_scale=start.weight_scale,
         loss=loss,
         residual=y,
         radius_used=math.nan,
         history={name: np.array([value]) for name, value in record.items()},
         certificate=None,
         status="rank_deficient",
-        message=f"the Jacobian at the start has no full row rank at width {width} (σ_min {float(s.value):.3g}, "
+        message=f"the Jacobian at the start has no full row rank at {start.name} (σ_min {float(s.value):.3g}, "
         f"σ_max {float(s.sigma_max):.3g}): samples {samples} depend on each other. Remove one of them if they are "
-        f"parallel, scale x to entries of size one, or try width {width + 2}",
+        f"parallel, scale x to entries of size one, or try {start.wider}",
     )

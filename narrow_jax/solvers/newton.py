@@ -61,7 +61,7 @@ class Factor:
         """Return the factor at Ĵ."""
         if dtype == "float32":
             j = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == jnp.float64 else a, j)
-        gram = j.gram(DEVICE).matrix
+        gram = jnp.asarray(j.gram(DEVICE).matrix)
         diagonal = jnp.diag(gram)
         if dtype == "float32":  # rounding there costs definiteness
             gram = gram + jnp.diag(1e-6 * diagonal)

@@ -28,7 +28,9 @@ class PairOnData:
     shapes: tuple[tuple[int, ...], ...] = field(metadata={"static": True})
 
     @staticmethod
-    def of(center: Params, x: Float[Array, "n d"], sigmas: tuple[Activation, ...]) -> tuple[PairOnData, Theta]:
+    def of(
+        center: Params, x: Float[Array, "n d"], sigmas: tuple[Activation, ...]
+    ) -> tuple[PairOnData, Theta]:
         """Return the pair and its hidden weights."""
         leaves, structure = jax.tree.flatten({name: leaf for name, leaf in center.items() if name != "v"})
         shapes = tuple(leaf.shape for leaf in leaves)

@@ -7,13 +7,15 @@ number where they underflow, infinity where nothing is known. To be called with 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray, Params
+from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.activations import Activation
+from narrow_jax.jacobian import Half, Net, layers
 from narrow_jax.linalg import HOST, eigenvalue_bound
 from narrow_jax.linalg import rounding as fl
 
@@ -62,55 +64,63 @@ def check_outputs(y: HostArray, v: HostArray) -> None:
         raise ValueError(f"y has {y.shape[1]} columns and v {v.shape[1]}; expected one an output")
 
 
-def unbounded(activation: Activation) -> str:
+def unbounded(sigmas: Sequence[Activation]) -> str:
     """Return why the Lipschitz constant of J is infinite."""
-    if math.isfinite(activation.sup_second_derivative):
-        return "the Lipschitz constant of J overflows: rescale x or v"
-    return f"σ' of {activation.name} jumps: J is not Lipschitz"
+    jumps = [sigma.name for sigma in sigmas if not math.isfinite(sigma.sup_second_derivative)]
+    if jumps:
+        return f"σ' of {jumps[0]} jumps: J is not Lipschitz"
+    return "the Lipschitz constant of J overflows: rescale x or v"
 
 
-def distance(w: HostArray, center: HostArray) -> float:
-    """Return a bound of ‖w − w⁰‖_F, 0 where they are equal."""
+def distance(net: Net, center: Net) -> float:
+    """Return a bound of ‖w − w⁰‖_F over all hidden weights, 0 where they are equal."""
     with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
-        gap = np.asarray(w, float) - np.asarray(center, float)
+        gaps = [
+            np.ravel(w - start)
+            for half, other in zip(net.halves, center.halves, strict=True)
+            for w, start in zip(half, other, strict=True)
+        ]
+    gap = np.concatenate(gaps)
     if not np.isfinite(gap).all():
         return math.inf
     gap, exponent = fl.unit(gap)
     return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
 
 
-def residual(params: Params, x: HostArray, y: HostArray, activation: Activation) -> tuple[float, float]:
-    """Return (‖y − f‖ as computed, a bound of what rounding adds to it) for the pairwise net (6).
+def residual(net: Net, x: HostArray, y: HostArray) -> tuple[float, float]:
+    """Return (‖y − f‖ as computed, a bound of what rounding adds to it).
 
-    z = XW by slices with error e_z, σ by operations with a stated error c, products by γ:
-    |δf| ≤ Σ_j |v_j| (Lip e_z + cu(1 + |z|) for both halves) + γ_{h+2} Σ_j |v_j||σ₊ − σ₋|.
-    Nothing is proven where products of w, v and x could over- or underflow.
+    The features φ with their error e by one pass through the layers (``jacobian.layers``), for a pair the difference of
+    two; products by γ: |δf| ≤ e|V| + γ_{h+2}|φ||V|.
+    Nothing is proven where products of weights and x could over- or underflow.
     """
-    if activation.value is None:
+    if any(sigma.value is None for sigma in net.sigmas):
         return float("nan"), float("inf")
-    w, v = params["w"], params["v"]
-    computed, rounding, largest = _residual(w, v, x, y, activation)
-    sizes = [float(np.max(np.abs(factor), initial=0.0)) for factor in (w, v, x)]
-    carried = all(size == 0 or 2.0**-400 <= size <= 2.0**200 for size in sizes)
-    proven = float(largest) + 2 < activation.derivative_range and carried
+    computed, rounding = _residual(net.halves, net.v, x, y, net.sigmas)
+    factors = (x, net.v, *(w for half in net.halves for w in half))
+    sizes = [float(np.max(np.abs(factor), initial=0.0)) for factor in factors]
+    proven = all(size == 0 or 2.0**-400 <= size <= 2.0**200 for size in sizes)
     return float(computed), float(rounding) if proven and np.isfinite(rounding) else float("inf")
 
 
-@jax.jit(static_argnames="activation")
-def _residual(w: Array, v: Array, x: Array, y: Array, activation: Activation) -> tuple[Array, Array, Array]:
-    z, z_error = jax.lax.optimization_barrier(fl.split_product(x, w))
-    assert activation.value is not None
-    value = jax.lax.optimization_barrier(activation.value(z))
-    value_error = activation.lipschitz * z_error + activation.value_error * fl.UNIT * (1 + jnp.abs(z))
-    plus, minus = jnp.split(value, 2, axis=1)
-    moved_plus, moved_minus = jnp.split(fl.up(value_error), 2, axis=1)
-    moved = moved_plus + moved_minus
-    pairs = plus - minus
-    f = jax.lax.optimization_barrier(fl.matmul(pairs, v))
+@jax.jit(static_argnames="sigmas")
+def _residual(
+    halves: tuple[Half, ...], v: Array, x: Array, y: Array, sigmas: tuple[Activation, ...]
+) -> tuple[Array, Array]:
+    phi, moved = _features(halves, x, sigmas)
+    f = jax.lax.optimization_barrier(fl.matmul(phi, v))
     r = y - f
-    terms = fl.gamma(v.shape[0] + 2)
-    weights = jnp.abs(v)
-    error = fl.matmul(moved, weights) + terms * fl.matmul(jnp.abs(pairs), weights) + fl.UNIT * jnp.abs(r)
+    terms, weights = fl.gamma(v.shape[0] + 2), jnp.abs(v)
+    error = fl.matmul(moved, weights) + terms * fl.matmul(jnp.abs(phi), weights) + fl.UNIT * jnp.abs(r)
     error = fl.up(error * (1 + 4 * fl.gamma(v.shape[0] + 8)))
     computed = fl.norm(r)
-    return computed, fl.up(fl.norm_up(error) + 2 * fl.norm_error(r.size) * computed), jnp.max(jnp.abs(z))
+    return computed, fl.up(fl.norm_up(error) + 2 * fl.norm_error(r.size) * computed)
+
+
+def _features(halves: tuple[Half, ...], x: Array, sigmas: tuple[Activation, ...]) -> tuple[Array, Array]:
+    """Return what V is applied to, and a bound of its error but for one rounding."""
+    ends = [layers.forward(x, half, sigmas)[1:] for half in halves]
+    (phi, moved), *others = [(a, jnp.zeros_like(a) if error is None else error) for a, error in ends]
+    for other, error in others:
+        phi, moved = phi - other, moved + error
+    return phi, moved

@@ -25,8 +25,15 @@ class DistinctSamples(NamedTuple):
     clash: str
 
 
-def distinct_samples(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -> DistinctSamples:
+def distinct_samples(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], vanishing: bool = True
+) -> DistinctSamples:
     """Return the samples that remain when those are dropped that follow from others.
+
+    Args:
+        x: data.
+        y: labels.
+        vanishing: f(0) = 0 for all weights, as for every pair with one hidden layer.
 
     Example:
         >>> x, y = np.array([[1.0], [2.0], [1.0], [0.0]]), np.array([[1.0], [3.0], [1.0], [0.0]])
@@ -44,9 +51,9 @@ def distinct_samples(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -
     clash = ""
     for index, row in enumerate(x + 0.0):  # −0 and 0 have different bytes
         earlier = first.setdefault(row.tobytes(), index)
-        if not row.any() and not y[index].any():
+        if vanishing and not row.any() and not y[index].any():
             zero.append(index)
-        elif not row.any():
+        elif vanishing and not row.any():
             clash = clash or (
                 f"sample {index} is 0 and its label is not: without biases every pairwise net has f(0) = 0; "
                 "remove it or append a constant input"

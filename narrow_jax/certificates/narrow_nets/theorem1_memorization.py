@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from narrow_jax import _checks, activations, jacobian
+from narrow_jax import _checks
 from narrow_jax._typing import HostArray, Params, Samples
-from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
-from narrow_jax.jacobian import weights
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
+from narrow_jax.models import Activations
 from narrow_jax.spectra import SigmaMin, sigma_min
 
 
@@ -31,7 +33,7 @@ class Memorization(NamedTuple):
         residual: ‖y − f‖ as computed.
         rounding: a bound of what rounding hides in it.
         sigma: proven lower bound of σ_min(J(w; v)).
-        lipschitz: L.
+        lipschitz: L, on the ball of radius 2η̄ around w.
         g: ωη̄ with ω = L/σ; at most ½ where the theorem applies.
         rows: equations n·k after samples that follow from others are dropped.
     """
@@ -56,20 +58,22 @@ def memorization(
     x: Samples,
     y: Samples,
     radius: float = math.inf,
-    activation: str | Activation = "tanh",
+    activation: Activations = "tanh",
 ) -> Memorization:
-    """Theorem 1 (i), Newton–Kantorovich: is there an exact zero-loss pairwise net at these weights?
+    """Theorem 1 (i), Newton–Kantorovich: is there an exact zero-loss net at these weights?
 
-    With σ ≤ σ_min(J(w; v)), η̄ ≥ ‖y − f(w; v)‖/σ, L a Lipschitz constant of J and g = Lη̄/σ ≤ ½, an exact solution
-    lies within ρ = 2η̄/(1 + √(1 − 2g)) of w with the same v. Rounding is included in every constant.
+    With σ ≤ σ_min(J(w; v)), η̄ ≥ ‖y − f(w; v)‖/σ, L a Lipschitz constant of J near w and g = Lη̄/σ ≤ ½, an exact
+    solution lies within ρ = 2η̄/(1 + √(1 − 2g)) of the hidden weights w with the same v. Rounding is included in every
+    constant.
 
     Args:
-        params: {"w": (d, m), "v": (m/2, k)}.
-        center: w⁰, or a tree with it under "w".
+        params: {"w": (d, m), "v": (m/2, k)} of a pairwise net; {"plus": {"w1", …}, "minus": {"w1", …}, "v"} of a deep
+            one; {"w": (d, m), "v": (m, k)} and {"w1", …, "wL"} of nets that are no pairs.
+        center: w⁰: a tree like the params, its v or last layer aside, or for one hidden layer the array.
         x: data, (n, d).
         y: labels, (n,) or (n, k).
         radius: ε; the solution has to lie in the ball: ‖w − w⁰‖ + ρ ≤ ε.
-        activation: name or ``Activation``.
+        activation: name or ``Activation``; for deep nets also a sequence with one a layer.
 
     Returns:
         ``Memorization``.
@@ -86,21 +90,21 @@ def memorization(
         True
 
     Reference:
-        "When Expressivity Meets Trainability", Theorem 1; Kantorovich's theorem on the affine space w + range(Jᵀ).
+        "When Expressivity Meets Trainability", Theorem 1; Kantorovich's theorem for surjective derivatives:
+        docs/deep.md, section 4.
     """
     _checks.radius(radius)
-    sigma = activations.check(activations.get(activation))
     x, y = _checks.real_data(x, y)
-    w, v = (np.asarray(leaf, float) for leaf in weights(params))
-    start = _center(center, w)
-    jacobian.pairwise({"w": w, "v": v}, x, sigma)  # checks the shapes
-    constants.check_outputs(y, v)
-    samples = distinct_samples(x, y)
+    net = Net.of(params, activation)
+    start = _center(center, net)
+    net.jacobian(x)  # checks the shapes
+    constants.check_outputs(y, net.v)
+    samples = distinct_samples(x, y, net.vanishing)
     found = Memorization(
         holds=False,
         reason=samples.clash,
         rho=math.inf,
-        distance=constants.distance(w, start),
+        distance=constants.distance(net, start),
         radius=float(radius),  # beside a float32 NumPy would compare in float32
         eta=math.inf,
         residual=math.nan,
@@ -116,12 +120,12 @@ def memorization(
         return _verdict(found._replace(rho=0.0), "", "nothing to learn")
     rows, labels = np.asarray(x[samples.kept]), y[samples.kept]
     with jax.enable_x64(True):
-        residual, rounding = constants.residual({"w": w, "v": v}, rows, labels, sigma)
-    smallest = sigma_min(jacobian.pairwise({"w": w, "v": v}, rows, sigma))
+        residual, rounding = constants.residual(net, rows, labels)
+    smallest = sigma_min(net.jacobian(rows))
     lower = float(smallest.lower)
-    lipschitz = constants.lipschitz(v, constants.input_norm(rows), sigma)
     eta = fl.product_up(residual + rounding, over=lower)
-    g = fl.product_up(lipschitz, eta, over=lower)
+    slope = lipschitz(net, rows, fl.product_up(2.0, eta))
+    g = fl.product_up(slope, eta, over=lower)
     rho = fl.product_up(2.0, eta, over=1 + math.sqrt(max(1 - 2 * g, 0.0))) if g <= 0.5 else math.inf
     found = found._replace(
         rho=rho,
@@ -129,26 +133,27 @@ def memorization(
         residual=residual,
         rounding=rounding,
         sigma=lower,
-        lipschitz=lipschitz,
+        lipschitz=slope,
         g=g,
         rows=labels.size,
     )
     proven = f"an exact zero-loss net lies within {rho:.3g} of these weights and inside the ball"
-    return _verdict(found, _obstacle(found, sigma, smallest), proven)
+    return _verdict(found, _obstacle(found, net, smallest), proven)
 
 
-def _obstacle(m: Memorization, sigma: Activation, smallest: SigmaMin) -> str:
+def _obstacle(m: Memorization, net: Net, smallest: SigmaMin) -> str:
     """Return why the theorem proves no zero; empty if it does."""
-    if not math.isfinite(sigma.sup_second_derivative):
-        return f"{constants.unbounded(sigma)} and the theorem does not apply; use a smooth activation"
-    if sigma.value is None:
-        return f"the rounding error of {sigma.name} is not known: use tanh, sigmoid, softplus or sin"
+    for sigma in net.sigmas:
+        if not math.isfinite(sigma.sup_second_derivative):
+            return f"{constants.unbounded(net.sigmas)} and the theorem does not apply; use a smooth activation"
+        if sigma.value is None:
+            return f"the rounding error of {sigma.name} is not known: use tanh, sigmoid, softplus or sin"
     if not m.sigma > 0:
         return f"σ_min(J) > 0 is not proven: {smallest.message}"
     if not math.isfinite(m.rounding):
         return "the rounding error of f is not bounded: x, w, v or y is too large or too small; rescale them"
     if not math.isfinite(m.lipschitz):
-        return constants.unbounded(sigma)
+        return constants.unbounded(net.sigmas)
     if not m.g <= 0.5:
         return f"g = {m.g:.3g} > ½: no zero is proven near these weights; take more Newton steps"
     return ""
@@ -161,11 +166,26 @@ def _verdict(m: Memorization, obstacle: str, proven: str) -> Memorization:
     return m._replace(holds=inside and not obstacle, reason=obstacle or (proven if inside else outside))
 
 
-def _center(center: Params | HostArray, w: np.ndarray) -> np.ndarray:
+def _center(center: Params | HostArray, net: Net) -> Net:
+    """Return the net at w⁰, its shapes and entries checked."""
+    if "w" in net.params:
+        return _one_hidden_center(center, net)
+    outer = "v" if net.paired else f"w{len(net.params)}"
+    if not isinstance(center, Mapping):
+        raise ValueError(f"center is a {type(center).__name__}; expected a tree like the params")
+    start = Net.of({**center, outer: net.v}, net.sigmas, "center")
+    shapes = [[w.shape for half in side.halves for w in half] for side in (start, net)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"center has the shapes {shapes[0]} and the params {shapes[1]}; expected the same")
+    return start
+
+
+def _one_hidden_center(center: Params | HostArray, net: Net) -> Net:
     if isinstance(center, dict) and "w" not in center:
         raise ValueError(f"center is {sorted(center)}; expected w⁰ (d, m), or a dict with it under 'w'")
     start = np.asarray(center["w"] if isinstance(center, dict) else center, float)
-    if start.shape != w.shape:
-        raise ValueError(f"center has shape {start.shape} and w {w.shape}; expected the same")
+    shape = np.shape(net.params["w"])
+    if start.shape != shape:
+        raise ValueError(f"center has shape {start.shape} and w {shape}; expected the same")
     _checks.finite("center", start)
-    return start
+    return Net.of({"w": start, "v": net.v}, net.sigmas, "center")

@@ -95,7 +95,7 @@ def nice_region(
         scope = "every v without zeros" if every_v else "the given v"
         reason = f"every stationary point within ε₀ = {radius:.6g} has loss 0, for {scope}{proviso}"
     elif not math.isfinite(lipschitz):
-        reason = f"{constants.unbounded(sigma)} and the theorem gives no region"
+        reason = f"{constants.unbounded((sigma,))} and the theorem gives no region"
     elif smallest.lower > 0:
         reason = "ε₀ is below the smallest number: rescale x or v"
     else:

@@ -197,5 +197,5 @@ def _reason(found: KKT, sigma: Activation) -> str:
     if found.here:
         return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {found.sigma:.6g} > ½Lε = {reach:.6g}"
     if not math.isfinite(found.lipschitz):
-        return f"{constants.unbounded(sigma)} and the theorem does not apply"
+        return f"{constants.unbounded((sigma,))} and the theorem does not apply"
     return f"loss 0 is not proven: σ_min(J) ≥ {found.sigma:.6g}, ½Lε = {reach:.6g}; shrink the radius"
