@@ -36,7 +36,7 @@ class Scaled(NamedTuple):
 
 def forward(
     x: Float[Array, "n d"],
-    weights: Sequence[Float[Array, "a b"]],
+    weights: Sequence[Float[Array, "_ _"]],
     sigmas: Sequence[Activation],
     bounded: bool = True,
 ) -> tuple[list[Hidden], Float[Array, "n h"], Float[Array, "n h"] | None]:
@@ -58,7 +58,7 @@ def forward(
 
 
 def _forward_roughly(
-    x: Float[Array, "n d"], weights: Sequence[Float[Array, "a b"]], sigmas: Sequence[Activation]
+    x: Float[Array, "n d"], weights: Sequence[Float[Array, "_ _"]], sigmas: Sequence[Activation]
 ) -> tuple[list[Hidden], Float[Array, "n h"], None]:
     hidden: list[Hidden] = []
     a = x
@@ -101,7 +101,7 @@ def value(
 
 def backward(
     hidden: Sequence[Hidden],
-    weights: Sequence[Float[Array, "a b"]],
+    weights: Sequence[Float[Array, "_ _"]],
     v: Float[Array, "h k"],
     exact: Bool[Array, ""] | None,
 ) -> list[Scaled]:
