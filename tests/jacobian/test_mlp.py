@@ -73,7 +73,8 @@ def check(J, reference):
     s = nj.sigma_min(J)
     smallest = values[-1] if reference.shape[0] <= reference.shape[1] else 0.0
     assert abs(s.value - smallest) <= TOLERANCE * size
-    assert s.lower <= smallest * (1 + TOLERANCE) and smallest * (1 - TOLERANCE) <= s.upper + TOLERANCE * size
+    assert s.lower <= smallest * (1 + TOLERANCE)
+    assert smallest * (1 - TOLERANCE) <= s.upper + TOLERANCE * size
 
 
 @pytest.mark.parametrize(("widths", "k", "activation"), CASES, ids=IDS)
@@ -119,7 +120,8 @@ def test_one_hidden_layer_is_the_same_operator():
     with jax.enable_x64(True):
         one = nj.jacobian.standard({"w": w, "v": v}, x)
         deep = mlp({"w1": w, "w2": v}, x, wrt="w1")
-        assert np.array_equal(one.dense(), deep.dense()) and np.array_equal(one.gram(), deep.gram())
+        assert np.array_equal(one.dense(), deep.dense())
+        assert np.array_equal(one.gram(), deep.gram())
     assert nj.sigma_min(one).upper == nj.sigma_min(deep).upper
 
 
@@ -135,7 +137,8 @@ def test_it_is_the_empirical_tangent_kernel():
     J, s = mlp(params, x), nj.sigma_min(mlp(params, x))
     with jax.enable_x64(True):
         kernel = np.linalg.eigvalsh(np.asarray(J.gram()))
-    assert s.certified and kernel[0] == pytest.approx(s.value**2, rel=1e-9)
+    assert s.certified
+    assert kernel[0] == pytest.approx(s.value**2, rel=1e-9)
 
 
 def test_relu_is_proven_away_from_its_kinks_and_not_at_them():
@@ -143,7 +146,8 @@ def test_relu_is_proven_away_from_its_kinks_and_not_at_them():
     assert nj.sigma_min(mlp(params, x, "relu")).certified
     x[0] = 0.0  # every unit of the first layer is at its kink
     s = nj.sigma_min(mlp(params, x, "relu"))
-    assert not s.certified and s.lower == 0
+    assert not s.certified
+    assert s.lower == 0
 
 
 def test_traced_with_and_without_x64():
@@ -155,7 +159,8 @@ def test_traced_with_and_without_x64():
 
     plain = smallest(params)
     traced, slope = jax.jit(jax.value_and_grad(smallest))(params)
-    assert traced.dtype == jnp.float32 and traced == pytest.approx(plain, rel=1e-5)
+    assert traced.dtype == jnp.float32
+    assert traced == pytest.approx(plain, rel=1e-5)
     stepped = {**params, "w2": params["w2"].copy()}
     stepped["w2"][1, 2] += np.float32(2.0**-9)
     change = float(smallest(stepped) - plain) / 2.0**-9
@@ -175,7 +180,10 @@ BAD = {
     "no chain": (lambda: mlp({"w1": np.ones((D, 3)), "w2": np.ones((4, 1))}, data()), "chain"),
     "another width of x": (lambda: mlp(net((3,), 1), np.ones((N, D + 1))), "expected \\(n, 4\\)"),
     "no sample": (lambda: mlp(net((3,), 1), np.ones((0, D))), "no sample"),
-    "not finite": (lambda: mlp(net((3,), 1) | {"w2": np.full((3, 1), np.nan)}, data()), "w2 has 3 non-finite"),
+    "not finite": (
+        lambda: mlp(net((3,), 1) | {"w2": np.full((3, 1), np.nan)}, data()),
+        "w2 has 3 non-finite",
+    ),
     "an unknown layer": (lambda: mlp(net((3,), 1), data(), wrt="w3"), "unknown wrt layer 'w3'"),
     "no layer": (lambda: mlp(net((3,), 1), data(), wrt=[]), "wrt is empty"),
     "activations of another number": (lambda: mlp(net((3,), 1), data(), ("tanh", "sin")), "2 entries"),

@@ -145,7 +145,9 @@ def _obstacle(m: Memorization, net: Net, smallest: SigmaMin) -> str:
     """Return why the theorem proves no zero; empty if it does."""
     for sigma in net.sigmas:
         if not math.isfinite(sigma.sup_second_derivative):
-            return f"{constants.unbounded(net.sigmas)} and the theorem does not apply; use a smooth activation"
+            return (
+                f"{constants.unbounded(net.sigmas)} and the theorem does not apply; use a smooth activation"
+            )
         if sigma.value is None:
             return f"the rounding error of {sigma.name} is not known: use tanh, sigmoid, softplus or sin"
     if not m.sigma > 0:
