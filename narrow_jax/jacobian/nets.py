@@ -83,7 +83,9 @@ class Net(NamedTuple):
         return hidden_jacobian(params, x, self.sigmas)
 
 
-_KINDS = "a one-hidden-layer net (w, v), a deep net (w1, …, wL) or a pair (plus and minus with w1, … each, and v)"
+_KINDS = (
+    "a one-hidden-layer net (w, v), a deep net (w1, …, wL) or a pair (plus and minus with w1, … each, and v)"
+)
 
 
 def _parts(w: HostArray, v: HostArray) -> tuple[slice, slice]:
