@@ -8,6 +8,7 @@
 """
 
 from narrow_jax._checks import weights as weights
+from narrow_jax.jacobian import layers as layers
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.mlp import MLPJacobian, mlp, pairwise_mlp

@@ -14,46 +14,15 @@ import numpy as np
 
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import HOST, eigenvalue_bound
 from narrow_jax.linalg import rounding as fl
+from narrow_jax.linalg import spectral_norm
 
 
 def input_norm(x: Float[np.ndarray, "n d"]) -> float:
-    """Return a bound of √λ_max(Σ_i ‖x_i‖² x_i x_iᵀ), the largest singular value of the rows ‖x_i‖x_i.
-
-    μI − fl(AAᵀ) has a Cholesky factor, A the rows or their transpose, whichever product is smaller.
-    """
+    """Return a bound of √λ_max(Σ_i ‖x_i‖² x_i x_iᵀ), the largest singular value of the rows ‖x_i‖x_i."""
     x, exponent = fl.unit(x)
-    if not x.any():
-        return 0.0
     rows = np.sqrt(np.sum(x * x, axis=1, keepdims=True)) * x
-    a = rows if x.shape[0] <= x.shape[1] else rows.T
-    square = HOST.outer(a)
-    size = float(HOST.largest(square, 1e-14).first)
-    frobenius = float(np.sum(rows * rows)) * (1 + fl.gamma(rows.size + 8))
-    # fl(AAᵀ) is off by γ_inner ‖A‖_F², each entry of A itself by γ_{d+2} relatively: twice that in the square
-    forming = fl.gamma(a.shape[1] + 2 * x.shape[1] + 8) * frobenius
-    mu = size * (1 + 1e-9) + forming
-    bound, proven = eigenvalue_bound(HOST, square, mu, forming)
-    bound = float(bound) if proven else frobenius
-    return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=2 * exponent)
-
-
-def lipschitz(v: Float[np.ndarray, "h k"], inputs: float, activation: Activation) -> float:
-    """Return L with ‖J(w; v) − J(w'; v)‖₂ ≤ L‖w − w'‖_F: S₂ max_j‖v_j,:‖ √λ_max(Σ‖x_i‖² x_i x_iᵀ).
-
-    Proof. Row block i of the difference maps P to Σ_j v_j δ_ij x_iᵀp_j with |δ_ij| ≤ S₂|x_iᵀ(w_j − w'_j)|; by
-    Cauchy–Schwarz its norm is at most S₂ max‖v_j‖ ‖(w − w')ᵀx_i‖ ‖Pᵀx_i‖, the first of which is at most ‖w − w'‖‖x_i‖.
-
-    Args:
-        v: outer weights.
-        inputs: ``input_norm``.
-        activation: with its S₂ = sup|σ''|.
-    """
-    v, exponent = fl.unit(v)  # no square over- or underflows
-    largest = float(np.sqrt(np.max(np.sum(v * v, axis=1), initial=0.0)))
-    rows = fl.product_up(largest, 1 + fl.gamma(v.shape[1] + 4), exponent=exponent)
-    return fl.product_up(activation.sup_second_derivative, rows, inputs)
+    return spectral_norm(rows, terms=x.shape[1], exponent=2 * exponent)
 
 
 def check_outputs(y: HostArray, v: HostArray) -> None:

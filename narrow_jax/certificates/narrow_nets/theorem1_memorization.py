@@ -13,7 +13,8 @@ from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
-from narrow_jax.jacobian import weights
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.jacobian import Net, weights
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import SigmaMin, sigma_min
 
@@ -119,9 +120,9 @@ def memorization(
         residual, rounding = constants.residual({"w": w, "v": v}, rows, labels, sigma)
     smallest = sigma_min(jacobian.pairwise({"w": w, "v": v}, rows, sigma))
     lower = float(smallest.lower)
-    lipschitz = constants.lipschitz(v, constants.input_norm(rows), sigma)
+    constant = lipschitz(Net.of({"w": w, "v": v}, sigma), rows, math.inf)
     eta = fl.product_up(residual + rounding, over=lower)
-    g = fl.product_up(lipschitz, eta, over=lower)
+    g = fl.product_up(constant, eta, over=lower)
     rho = fl.product_up(2.0, eta, over=1 + math.sqrt(max(1 - 2 * g, 0.0))) if g <= 0.5 else math.inf
     found = found._replace(
         rho=rho,
@@ -129,7 +130,7 @@ def memorization(
         residual=residual,
         rounding=rounding,
         sigma=lower,
-        lipschitz=lipschitz,
+        lipschitz=constant,
         g=g,
         rows=labels.size,
     )
