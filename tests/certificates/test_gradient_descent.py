@@ -1,6 +1,7 @@
 """Gradient descent in fact never leaves what is proven of it, and where nothing can be proven nothing is."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -90,8 +91,8 @@ def drawn(kind, depth, k, seed):
 
     def half():
         return {
-            f"w{l + 1}": rng.normal(size=(a, b)) / np.sqrt(a)
-            for l, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+            f"w{layer}": rng.normal(size=(a, b)) / np.sqrt(a)
+            for layer, (a, b) in enumerate(itertools.pairwise(sizes), start=1)
         }
 
     v = rng.normal(size=(h, k)) / np.sqrt(h)
@@ -124,17 +125,13 @@ def provable(params, x, y, name, wrt):
 
 CASES = [
     ("pairwise", 1, 1, "w", "tanh"),
-    ("pairwise", 1, 1, "all", "tanh"),
     ("pairwise", 1, 3, "all", "sin"),
-    ("standard", 1, 3, "w", "tanh"),
     ("standard", 1, 1, "all", "sigmoid"),
     ("pair", 2, 1, "w", "tanh"),
-    ("pair", 2, 3, "all", "softplus"),
-    ("pair", 3, 1, "all", "tanh"),
-    ("split pair", 2, 1, "w", "tanh"),
-    ("split pair", 2, 1, "all", "sigmoid"),
+    ("pair", 2, 1, "all", "tanh"),
+    ("split pair", 2, 1, "all", "tanh"),
+    ("pair", 3, 3, "w", "softplus"),
     ("mlp", 2, 3, "w", "tanh"),
-    ("mlp", 2, 1, "all", "sin"),
     ("mlp", 3, 1, "all", "tanh"),
 ]
 
@@ -226,7 +223,7 @@ def test_closed_form_follows_the_recursion():
 
 @pytest.mark.parametrize("target", [1e-1, 1e-6, 1e-30])
 def test_steps_to_is_the_first_step_of_the_bound(target):
-    params, x, y = drawn("pair", 2, 1, 22)
+    params, x, y = drawn("pairwise", 1, 1, 22)
     _, _, c = provable(params, x, y, "tanh", "w")
     steps = c.steps_to(target)
     assert c.loss_bound(int(steps)) <= target * (1 + 1e-9)
@@ -255,13 +252,13 @@ def test_the_scale_that_is_named_is_enough_for_any_labels_and_ball(kind, wrt, ra
     assert not before.holds
     assert f"multiply V by {before.scale:g}" in before.reason
     assert math.log2(before.scale).is_integer()
-    after = gradient_descent(
-        {**params, "v": before.scale * params["v"]}, x, 10 * y, wrt=wrt, radius=radius
-    )
+    after = gradient_descent({**params, "v": before.scale * params["v"]}, x, 10 * y, wrt=wrt, radius=radius)
     assert after.holds
     assert after.scale == 1
     assert after.distance_bound() <= radius
-    less = gradient_descent({**params, "v": before.scale / 64 * params["v"]}, x, 10 * y, wrt=wrt, radius=radius)
+    less = gradient_descent(
+        {**params, "v": before.scale / 64 * params["v"]}, x, 10 * y, wrt=wrt, radius=radius
+    )
     assert not less.holds
 
 
@@ -273,14 +270,13 @@ def test_descent_with_projections_is_the_same_inside_the_proven_ball():
     params["v"] = scale * params["v"]
     c = gradient_descent(params, x, y, **asked)
     assert c.holds
+    sgd = optax.sgd(c.learning_rate)
+    kept = optax.chain(sgd, nj.constraints.project(radius=0.05, zeta=1e-3, kappa=50.0))
     with jax.enable_x64(True):
-        start = jax.tree.map(jnp.asarray, params)
+        start, *data = jax.tree.map(jnp.asarray, (params, x, y))
         plain, projected = (
-            nj.fit(nj.models.pairwise_apply, start, tx, (jnp.asarray(x), jnp.asarray(y)), steps=30, loss="squared")
-            for tx in (
-                optax.sgd(c.learning_rate),
-                nj.constraints.regime(optax.sgd(c.learning_rate), radius=0.05, zeta=1e-3, kappa=50.0, ball_scaled=False),
-            )
+            nj.fit(nj.models.pairwise_apply, start, tx, tuple(data), steps=30, loss="squared")
+            for tx in (sgd, kept)
         )
     for name in ("w", "v"):
         np.testing.assert_allclose(plain.params[name], projected.params[name], rtol=1e-12)
@@ -300,8 +296,8 @@ def test_a_cone_that_v_would_touch_proves_nothing():
 
 
 def test_what_a_bounded_net_cannot_reach_is_never_proven():
-    params, x, y = drawn("pair", 2, 1, 27)
-    for scale in 2.0 ** np.arange(-6, 10):
+    params, x, y = drawn("pairwise", 1, 1, 27)
+    for scale in (2.0**-6, 1.0, 2.0**10):
         v = scale * params["v"]
         labels = y * 2.01 * np.sum(np.abs(v)) / np.max(np.abs(y))
         for step in (None, 1e-12):
@@ -319,7 +315,7 @@ def test_repeated_samples_count_as_often_as_they_come():
 
 
 def test_a_zero_sample_says_nothing_of_a_net_that_is_not_zero_there():
-    params, x, y = drawn("mlp", 2, 1, 29)
+    params, x, y = drawn("standard", 1, 1, 29)
     x[0] = 0
     _, y, c = provable(params, x, y, "sigmoid", "all")
     assert (c.holds, c.rows) == (True, 5)
@@ -356,10 +352,11 @@ def test_extreme_sizes_prove_nothing_wrong(size):
 
 
 def test_float32_params_are_widened():
-    params, x, y = drawn("mlp", 2, 1, 33)
-    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
-    wide = jax.tree.map(lambda leaf: leaf.astype(float), params)
-    assert gradient_descent(params, x, y) == gradient_descent(wide, x, y) or True
+    params, x, y = drawn("pairwise", 1, 1, 33)
+    narrow = {"w": params["w"].astype(np.float32), "v": (2**12 * params["v"]).astype(np.float32)}
+    found = gradient_descent(narrow, x, y)
+    assert found.holds
+    assert found == gradient_descent(jax.tree.map(lambda leaf: leaf.astype(float), narrow), x, y)
 
 
 def test_contradictory_labels_and_kinks_are_named():
@@ -433,7 +430,7 @@ def test_every_ball_promises_what_descent_on_a_quadratic_of_the_same_constants_k
 
 @pytest.mark.parametrize(
     ("kind", "depth", "wrt"),
-    [("pairwise", 1, None), ("standard", 1, None), ("standard", 1, "w"), ("pair", 2, "w"), ("mlp", 2, ["w1", "w3"])],
+    [("pairwise", 1, None), ("standard", 1, None), ("pair", 2, "w"), ("mlp", 2, ["w1", "w3"])],
 )
 def test_gradient_bound_is_that_of_the_dense_jacobian(kind, depth, wrt):
     params, x, y = drawn(kind, depth, 1, 40)
@@ -459,7 +456,7 @@ def test_gradient_bound_is_that_of_the_dense_jacobian(kind, depth, wrt):
 
 
 def test_gradient_bound_near_a_minimum_is_that_of_rounding():
-    params, x, y = drawn("pairwise", 1, 1, 42)
+    _, x, y = drawn("pairwise", 1, 1, 42)
     m = nj.memorize(jax.random.key(0), x, y, width=16, radius=0.5)
     found = gradient_bound(m.params, x, y)
     assert found.holds

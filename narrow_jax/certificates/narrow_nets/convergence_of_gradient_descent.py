@@ -17,9 +17,11 @@ from narrow_jax.certificates.narrow_nets.descent_balls import (
     best_ball,
     fastest_step,
     largest_step,
+    least_path,
     settled,
     span,
     speed,
+    widest_ball,
 )
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
 from narrow_jax.certificates.narrow_nets.moving_weights import cone_distance, distinct, moving, read
@@ -32,6 +34,9 @@ from narrow_jax.spectra import sigma_min
 WRT = ("w", "all")
 ROOM = 4
 """How far ``scale`` raises φ above ‖r⁰‖: then α² is at least about ¾σ₀², and the rate near its best."""
+
+DOUBLINGS = 40
+"""How often V that moves too is doubled beyond what frozen V needs."""
 
 
 class GradientDescent(NamedTuple):
@@ -316,37 +321,31 @@ def _judged(
     setting: _Setting, start: Start, found: GradientDescent, learning_rate: float | None
 ) -> GradientDescent:
     """Return the verdict: the ball that allows the largest step decides, the one of the fastest rate is the default."""
-    low = fl.product_up(start.residual, over=start.sigma)
-    widest = best_ball(start, low, functools.partial(largest_step, start))
-    limit = largest_step(start, widest) if widest else -math.inf
-    if not (widest and limit > 0 and settled(start, widest, limit)):
+    widest = widest_ball(start)
+    if widest is None:
         scale = _scale(setting, found)
-        return found._replace(reason=_too_far(start, low, scale), scale=scale)
+        return found._replace(reason=_too_far(start, scale), scale=scale)
+    limit = largest_step(start, widest)
     found = found._replace(max_learning_rate=limit, scale=1.0)
-    if learning_rate is not None and learning_rate > limit:
-        reason = f"the step {learning_rate:.3g} is not proven to converge: the largest found is {limit:.3g}"
-        return found._replace(reason=reason, learning_rate=float(learning_rate))
-    course = _course(start, widest, learning_rate)
+    course = (
+        _fastest(start, widest) if learning_rate is None else settled(start, widest, float(learning_rate))
+    )
     if course is None:
-        return found._replace(
-            reason=f"the step {learning_rate:.3g} is below the smallest number that proves anything"
-        )
+        reason = f"the step {learning_rate:.3g} is not proven to converge: the largest found is {limit:.3g}"
+        return found._replace(reason=reason, learning_rate=float(learning_rate or limit))
     reason = f"loss 0 is reached within {course.radius:.3g}: a step removes {course.rate:.3g} of the residual"
     return found._replace(holds=True, reason=reason, rate=course.rate, **course._asdict())
 
 
-def _course(start: Start, widest: Ball, learning_rate: float | None) -> Course | None:
-    if learning_rate is not None:
-        return settled(start, widest, float(learning_rate))
-    low = fl.product_up(start.residual, over=start.sigma)
-    fastest = best_ball(start, low, functools.partial(speed, start)) or widest
-    eta = fastest_step(start, fastest)
-    return (settled(start, fastest, eta) if eta > 0 else None) or settled(
-        start, widest, largest_step(start, widest)
-    )
+def _fastest(start: Start, widest: Ball) -> Course | None:
+    """Return the course with the largest rate that was found."""
+    ball = best_ball(start, least_path(start), functools.partial(speed, start)) or widest
+    proven = settled(start, ball, fastest_step(start, ball))
+    return proven or settled(start, widest, largest_step(start, widest))
 
 
-def _too_far(start: Start, low: float, scale: float | None) -> str:
+def _too_far(start: Start, scale: float | None) -> str:
+    low = least_path(start)
     if start.cap == 0:
         where = "ε = 0 freezes the hidden weights"
     elif not low < start.cap:
@@ -358,27 +357,25 @@ def _too_far(start: Start, low: float, scale: float | None) -> str:
 
 
 def _scale(setting: _Setting, found: GradientDescent) -> float | None:
-    """Return a power of two such that V times it is proven to converge; None if none is known."""
-    if not setting.net.mirrored or not setting.net.v.any():
+    """Return a power of two such that V times it is proven to converge; None if none is known.
+
+    While V is frozen, σ₀, L and so φ are proportional to V: the ball of the largest φ is sought once. V that moves adds
+    to L a share that falls as V grows.
+    """
+    if not setting.net.mirrored:
         return None
-    frozen = setting._replace(outer=False).start(found.sigma, found.beta, found.residual)
-    exponent = _least_exponent(frozen)
-    for power in range(exponent, exponent + 64) if exponent is not None else ():
-        scale = math.ldexp(1.0, power)
-        start = setting.start(found.sigma, found.beta, found.residual, scale)
-        low = fl.product_up(start.residual, over=start.sigma)
-        ball = best_ball(start, low, functools.partial(largest_step, start)) if low < start.cap else None
-        if ball and largest_step(start, ball) > 0 and ROOM * start.residual < span(start, ball):
-            return scale
-    return None
-
-
-def _least_exponent(start: Start) -> int | None:
-    """Return e with 2^e max_R φ(R) ≥ ‖r⁰‖, V frozen: L, σ₀ and so φ are proportional to V."""
+    start = setting._replace(outer=False).start(found.sigma, found.beta, found.residual)
     slope = start.lipschitz(0.0)
     top = min(start.cap, start.sigma / slope if slope else math.inf)
-    if not (math.isfinite(slope) and 0 < top < math.inf):
-        return None
     best = best_ball(start._replace(cap=top), top / 2**10, functools.partial(span, start))
     reached = span(start, best) if best else 0.0
-    return max(math.ceil(math.log2(start.residual) - math.log2(reached)), 0) if reached > 0 else None
+    if not (best and reached > 0):
+        return None
+    wanted = math.ceil(math.log2(ROOM) + math.log2(start.residual) - math.log2(reached))
+    for power in range(max(wanted, 1), max(wanted, 1) + DOUBLINGS):
+        scale = math.ldexp(1.0, power)
+        start = setting.start(found.sigma, found.beta, found.residual, scale)
+        radius = min(best.radius, start.cap)
+        if radius > 0 and ROOM * start.residual <= span(start, Ball(radius, start.lipschitz(radius))):
+            return scale
+    return None

@@ -6,6 +6,7 @@ search among balls need not be.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from narrow_jax.linalg import rounding as fl
 
-COARSE, FINE = 17, 9
+COARSE, FINE = 11, 7
 """Balls tried over the whole range, and again between the neighbours of the best."""
 RANGE = 2.0**20
 """The largest ball tried, in units of the smallest possible: beyond, a step gains less than a millionth."""
@@ -69,10 +70,12 @@ class Course(NamedTuple):
 
 
 def course(start: Start, ball: Ball, eta: float) -> Course | None:
-    """Return what is proven of steps η whose path is sure to stay in the ball; None if it is not.
+    """Return what is proven of steps η > 0 whose path is sure to stay in the ball; None if it is not.
 
     q = ηM/2 < 1, η' = ‖r⁰‖/((1−q)σ₀), g = Lη'/σ₀ < ½, R = 2η'/(1 + √(1−2g)) at most the ball's radius and the cap.
     """
+    if not eta > 0:
+        return None
     square = _curvature(start, ball)
     beta = (start.beta + ball.lipschitz * ball.radius) * (1 + fl.SLACK)
     q = fl.product_up(0.5, eta, square)
@@ -149,7 +152,10 @@ def speed(start: Start, ball: Ball) -> float:
 
 
 def best_ball(start: Start, low: float, value: Callable[[Ball], float]) -> Ball | None:
-    """Return the ball of the largest value among radii from ``low`` to where φ has fallen; None if none is allowed."""
+    """Return the ball of the largest value among radii from ``low`` up; None if there is no room above it.
+
+    φ falls from where LR reaches σ₀ on.
+    """
     slope = start.lipschitz(low)
     high = min(start.cap, RANGE * low, start.sigma / slope if slope else math.inf)
     if not (math.isfinite(slope) and 0 < low < high):
@@ -160,6 +166,21 @@ def best_ball(start: Start, low: float, value: Callable[[Ball], float]) -> Ball 
         best = max(range(radii), key=lambda i: value(balls[i]))
         low, high = float(tried[max(best - 1, 0)]), float(tried[min(best + 1, radii - 1)])
     return balls[best]
+
+
+def least_path(start: Start) -> float:
+    """Return ‖r⁰‖/σ₀: no ball below holds the path."""
+    return fl.product_up(start.residual, over=start.sigma)
+
+
+def widest_ball(start: Start) -> Ball | None:
+    """Return the ball that allows the largest step; None if no step is small enough for any."""
+    low = least_path(start)
+    # φ ≤ σ₀²/(2L), L at least that of the smallest ball: seen at once
+    if not (low < start.cap and 2 * start.lipschitz(low) * low < start.sigma):
+        return None
+    ball = best_ball(start, low, functools.partial(largest_step, start))
+    return ball if ball and settled(start, ball, largest_step(start, ball)) else None
 
 
 def settled(start: Start, ball: Ball, eta: float) -> Course | None:

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import jacobian
-from narrow_jax._typing import Float, Params, Samples
+from narrow_jax._typing import Array, Float, Params, Samples
 from narrow_jax.certificates.narrow_nets.moving_weights import distinct, read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
 from narrow_jax.jacobian import Net
-from narrow_jax.linalg import Jacobian
+from narrow_jax.linalg import EvaluatedJacobian, Jacobian
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
@@ -125,10 +126,16 @@ def _gradient_norm(j: Jacobian, left: Residuals) -> float:
     size, (r, power) = norms(j), fl.unit(left.r.ravel())
     with jax.enable_x64(True):
         evaluated = j.evaluate()
-        product, error = evaluated.rmv_bounded(jax.numpy.asarray(r))
-        computed = float(fl.up(fl.norm_up(product) + error)) if r.any() else 0.0
+        computed = float(_image_norm(evaluated, jnp.asarray(r))) if r.any() else 0.0
     moved = fl.product_up(size.perturbation, left.norm + left.rounding)
     hidden = fl.product_up(size.jacobian, left.rounding)
     exponent = power + int(evaluated.exponent)
     total = (fl.product_up(computed, exponent=exponent) + moved + hidden) * (1 + fl.SLACK)
     return total if math.isfinite(total) else math.inf
+
+
+@jax.jit
+def _image_norm(j: EvaluatedJacobian, u: Float[Array, " r"]) -> Float[Array, ""]:
+    """Return a bound of ‖Ĵᵀu‖."""
+    product, error = j.rmv_bounded(u)
+    return fl.up(fl.norm_up(product) + error)
