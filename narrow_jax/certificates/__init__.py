@@ -3,6 +3,8 @@
 ``memorization``  an exact zero-loss net is near the given one (Newton–Kantorovich)
 ``nice_region``   the radius in which every stationary point is a global minimum (Theorem 1)
 ``kkt``           how far from a KKT point of problem (7), and whether KKT points have loss 0 (Theorem 2)
+``gradient_descent``  gradient descent from here reaches loss 0: up to which step, at which rate, within which ball
+``gradient_bound``    what the gradient at a point proves of the loss there
 ``assumptions``   what the theorems ask of data, width and activation
 ``pyramidal``             Theorem 3.2 of "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal
                           Topology": whether, and how fast, gradient descent reaches a global minimum
@@ -31,9 +33,14 @@ from narrow_jax.certificates.depth_width.theorem2_basis_functions import (
     regression_value,
 )
 from narrow_jax.certificates.narrow_nets.assumptions import Assumptions, Check, assumptions
+from narrow_jax.certificates.narrow_nets.convergence_of_gradient_descent import (
+    GradientDescent,
+    gradient_descent,
+)
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
     distinct_samples as distinct_samples,
 )
+from narrow_jax.certificates.narrow_nets.gradient_bound import GradientBound, gradient_bound
 from narrow_jax.certificates.narrow_nets.problem7 import CARRIED as CARRIED
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
 from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
@@ -71,6 +78,8 @@ __all__ = [
     "BasisFunctionBound",
     "Broken",
     "Check",
+    "GradientBound",
+    "GradientDescent",
     "Guarantee",
     "LambdaStar",
     "LecunWidth",
@@ -84,6 +93,8 @@ __all__ = [
     "WidthRequirement",
     "assumptions",
     "basis_function_bound",
+    "gradient_bound",
+    "gradient_descent",
     "hermite_coefficients",
     "hermite_tail",
     "khatri_rao_sigma_min",

@@ -69,10 +69,8 @@ def _forward_roughly(
     return hidden, a, None
 
 
-def carried(*arrays: Array) -> Bool[Array, ""] | None:
-    """Return whether all arrays survive scaling; None where they are not float64."""
-    if any(array.dtype != jnp.float64 for array in arrays):
-        return None
+def carried(*arrays: Array) -> Bool[Array, ""]:
+    """Return whether all arrays, of float64, survive scaling."""
     return jnp.all(jnp.stack([fl.carried(array) for array in arrays]))
 
 

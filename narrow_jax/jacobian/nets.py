@@ -17,7 +17,7 @@ from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.linalg import Jacobian
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 
-Half = tuple[Float[HostArray, "_ _"], ...]
+Half = tuple[Float[np.ndarray, "_ _"], ...]
 """W_1 … W_H in float64."""
 
 

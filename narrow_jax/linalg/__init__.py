@@ -13,6 +13,7 @@ from narrow_jax.linalg.context import isolated as isolated
 from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound
 from narrow_jax.linalg.extreme_values import extremes as extremes
+from narrow_jax.linalg.extreme_values import spectral_norm as spectral_norm
 from narrow_jax.linalg.jacobian import Jacobian as Jacobian
 from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_host import HOST as HOST

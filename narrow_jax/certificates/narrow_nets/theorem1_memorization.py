@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from narrow_jax import _checks
@@ -14,6 +13,7 @@ from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.certificates.narrow_nets.residuals import residuals
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
@@ -29,7 +29,7 @@ class Memorization(NamedTuple):
         rho: an exact solution w lies within this distance of the given w; infinite if none is proven.
         distance: ‖w − w⁰‖.
         radius: ε.
-        eta: η̄ ≥ the length of the Newton step at w: (residual + rounding)/σ.
+        eta: η̄ ≥ the length of the Newton step at w: (left.norm + left.rounding)/σ.
         residual: ‖y − f‖ as computed.
         rounding: a bound of what rounding hides in it.
         sigma: proven lower bound of σ_min(J(w; v)).
@@ -119,19 +119,18 @@ def memorization(
     if not samples.kept.size:
         return _verdict(found._replace(rho=0.0), "", "nothing to learn")
     rows, labels = np.asarray(x[samples.kept]), y[samples.kept]
-    with jax.enable_x64(True):
-        residual, rounding = constants.residual(net, rows, labels)
+    left = residuals(net, rows, labels)
     smallest = sigma_min(net.jacobian(rows))
     lower = float(smallest.lower)
-    eta = fl.product_up(residual + rounding, over=lower)
+    eta = fl.product_up(left.norm + left.rounding, over=lower)
     slope = lipschitz(net, rows, fl.product_up(2.0, eta))
     g = fl.product_up(slope, eta, over=lower)
     rho = fl.product_up(2.0, eta, over=1 + math.sqrt(max(1 - 2 * g, 0.0))) if g <= 0.5 else math.inf
     found = found._replace(
         rho=rho,
         eta=eta,
-        residual=residual,
-        rounding=rounding,
+        residual=left.norm,
+        rounding=left.rounding,
         sigma=lower,
         lipschitz=slope,
         g=g,

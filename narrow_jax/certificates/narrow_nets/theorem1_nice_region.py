@@ -12,7 +12,8 @@ from narrow_jax._typing import Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
-from narrow_jax.jacobian import weights
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.jacobian import Net, weights
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import sigma_min
 
@@ -89,12 +90,12 @@ def nice_region(
     proviso = ", provided that equal samples have equal labels and zero samples the label 0" if taken else ""
     rows: np.ndarray = np.asarray(x)[samples.kept]
     smallest = sigma_min(jacobian.pairwise({"w": w, "v": v}, rows, sigma))
-    lipschitz = constants.lipschitz(v, constants.input_norm(rows), sigma)
-    radius = fl.product_down(float(smallest.lower), over=lipschitz)
+    constant = lipschitz(Net.of({"w": w, "v": v}, sigma), rows, math.inf)
+    radius = fl.product_down(float(smallest.lower), over=constant)
     if radius > 0:
         scope = "every v without zeros" if every_v else "the given v"
         reason = f"every stationary point within ε₀ = {radius:.6g} has loss 0, for {scope}{proviso}"
-    elif not math.isfinite(lipschitz):
+    elif not math.isfinite(constant):
         reason = f"{constants.unbounded((sigma,))} and the theorem gives no region"
     elif smallest.lower > 0:
         reason = "ε₀ is below the smallest number: rescale x or v"
@@ -105,6 +106,6 @@ def nice_region(
         reason=reason,
         radius=radius,
         sigma=float(smallest.lower),
-        lipschitz=lipschitz,
+        lipschitz=constant,
         rows=len(rows) * v.shape[1],
     )

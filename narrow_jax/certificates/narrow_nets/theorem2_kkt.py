@@ -13,8 +13,10 @@ from narrow_jax._typing import Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
+from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import sigma_min
 
@@ -159,17 +161,17 @@ def kkt(
         return found
     rows, kappa = np.asarray(problem.x), float(kappa)
     lower = float(sigma_min(jacobian.pairwise(params, rows, sigma)).lower)
-    lipschitz = constants.lipschitz(np.asarray(params["v"], float), constants.input_norm(rows), sigma)
+    constant = lipschitz(Net.of(params, sigma), rows, math.inf)
     start = {"w": np.asarray(problem.w0), "v": np.asarray(problem.v0)}
     region = nice_region(start, rows, sigma, y=np.asarray(problem.y))
     bounded = region.every_v and math.isfinite(kappa)
     threshold = fl.product_down(region.radius, over=1 + kappa / 2) if bounded else 0.0
     found = found._replace(
-        here=fl.product_up(0.5, lipschitz, found.radius) < lower,
+        here=fl.product_up(0.5, constant, found.radius) < lower,
         everywhere=found.radius < threshold,
         threshold=threshold,
         sigma=lower,
-        lipschitz=lipschitz,
+        lipschitz=constant,
     )
     return found._replace(holds=found.here or found.everywhere, reason=_reason(found, sigma))
 
