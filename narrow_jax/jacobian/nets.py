@@ -12,7 +12,7 @@ from narrow_jax import _checks
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
-from narrow_jax.jacobian.mlp import MLPJacobian, halves, mlp, pairwise_mlp
+from narrow_jax.jacobian.deep import MLPJacobian, halves, mlp, pairwise_mlp
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.linalg import Jacobian
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
