@@ -32,7 +32,7 @@ class Scaled(NamedTuple):
 
 
 def forward(
-    x: Float[Array, "n d"], weights: Sequence[Float[Array, "a b"]], sigmas: Sequence[Activation]
+    x: Float[Array, "n d"], weights: Sequence[Float[Array, "_ _"]], sigmas: Sequence[Activation]
 ) -> tuple[list[Hidden], Float[Array, "n h"], Float[Array, "n h"] | None]:
     """Return the hidden layers of a_l = σ_l(a_{l−1}W_l), a_0 = x, with a_H and a bound of its error."""
     hidden: list[Hidden] = []
@@ -81,7 +81,7 @@ def value(
 
 def backward(
     hidden: Sequence[Hidden],
-    weights: Sequence[Float[Array, "a b"]],
+    weights: Sequence[Float[Array, "_ _"]],
     v: Float[Array, "h k"],
     exact: Bool[Array, ""],
 ) -> list[Scaled]:

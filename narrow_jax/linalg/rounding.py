@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax._typing import Array, Float, HostArray, Int
 
 UNIT = 2.0**-53
 SLACK = 2.0**-48
@@ -71,7 +71,7 @@ def unit(values: Any) -> tuple[np.ndarray, int]:
     return np.ldexp(values, -exponent), exponent
 
 
-def at_scale(values: Any, exponent: int) -> Any:
+def at_scale(values: Any, exponent: int | Int[np.ndarray, ...]) -> Any:
     """Return values·2^exponent for numbers ≥ 0: those that underflow stay above 0, those that overflow are infinite.
 
     Example:

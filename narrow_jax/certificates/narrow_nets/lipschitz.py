@@ -22,7 +22,7 @@ from narrow_jax.jacobian import Net, layers
 from narrow_jax.linalg import extremes, outward
 from narrow_jax.linalg import rounding as fl
 
-Half = Sequence[Float[np.ndarray, "a b"]]
+Half = Sequence[Float[np.ndarray, "_ _"]]
 """W_1 … W_H."""
 
 
@@ -60,8 +60,10 @@ def lipschitz(net: Net, x: HostArray, radius: float, outer: bool = False) -> flo
     everywhere = len(net.sigmas) == 1 and not outer
     if not known or not (everywhere or math.isfinite(radius)):
         return math.inf
-    halves = [_half(net, half, x, float(radius), outer) for half in net.halves]
-    return min(_by_samples(halves, outer), _by_layers(halves, input_norm(x), outer))
+    # two halves with the same bounds share V as one would with √2 of it
+    distinct, shared = (net.halves[:1], math.sqrt(2)) if net.mirrored else (net.halves, 1.0)
+    halves = [_half(net, half, x, float(radius), outer) for half in distinct]
+    return min(_by_samples(halves, shared, outer), _by_layers(halves, shared, outer, input_norm(x)))
 
 
 def _data(net: Net, x: HostArray) -> np.ndarray:
@@ -182,7 +184,7 @@ def _norms(w: Float[np.ndarray, "a b"], radius: float) -> tuple[float, float]:
 
 def _entering(
     x: np.ndarray, weights: Half, sigmas: tuple[Activation, ...]
-) -> list[tuple[Float[np.ndarray, "n a"], Float[np.ndarray, " n"]]]:
+) -> list[tuple[Float[np.ndarray, "n _"], Float[np.ndarray, " n"]]]:
     """Return a_0 = x … a_{H−1} as computed, and how far each sample's is from exact; 0 and infinity where unknown."""
     found = [(x, np.zeros(len(x)))]
     if weights:
@@ -197,7 +199,7 @@ def _entering(
 
 @functools.partial(jax.jit, static_argnames="sigmas")
 def _forward(
-    x: Float[Array, "n d"], weights: tuple[Float[Array, "a b"], ...], sigmas: tuple[Activation, ...]
+    x: Float[Array, "n d"], weights: tuple[Float[Array, "_ _"], ...], sigmas: tuple[Activation, ...]
 ) -> list[tuple[Array, Array]]:
     """Return a_1 … a_{H−1} with entrywise bounds of their errors."""
     hidden, a, error = layers.forward(x, weights, sigmas)
@@ -206,15 +208,16 @@ def _forward(
     return [(values, errors + unknown) for values, errors in passed if errors is not None]
 
 
-def _by_samples(halves: Sequence[_Half], outer: bool) -> float:
+def _by_samples(halves: Sequence[_Half], shared: float, outer: bool) -> float:
     """Return the bound that adds the squares of what holds of each sample."""
     second = [_second(half) for half in halves]
     if not outer:
         return max(outward.norm(g) for g, _ in second)
     if len(second) == 1:
-        return outward.norm(_largest_root(*second[0]))
-    blocks, border = zip(*((outward.norm(g), np.array([outward.norm(c)])) for g, c in second), strict=True)
-    return _largest(_bordered([np.array([[g]]) for g in blocks], border))
+        (g, c), *_ = second
+        return outward.norm(_largest_root(g, outward.times(shared, c)))
+    blocks, border = zip(*((outward.norm(g), outward.norm(c)) for g, c in second), strict=True)
+    return _largest(_bordered([np.full((1, 1), g) for g in blocks], np.array(border)))
 
 
 def _second(half: _Half) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -236,24 +239,23 @@ def _largest_root(t: Float[np.ndarray, " n"], c: Float[np.ndarray, " n"]) -> Flo
     return outward.times(0.5, outward.plus(t, outward.hypot(t, outward.times(2.0, c))))
 
 
-def _by_layers(halves: Sequence[_Half], inputs: float, outer: bool) -> float:
-    """Return the bound that is an eigenvalue of a matrix with a row a layer.
-
-    Args:
-        halves: the net, or both of a pair.
-        inputs: ‖diag(‖x_i‖)X‖₂.
-        outer: whether V moves.
-    """
-    blocks = [_blocks(half, inputs) for half in halves]
+def _by_layers(halves: Sequence[_Half], shared: float, outer: bool, inputs: float) -> float:
+    """Return the bound that is an eigenvalue of a matrix with a row a layer; ``inputs`` is ‖diag(‖x_i‖)X‖₂."""
+    spreads = [[_spread(layer) for layer in half.layers] for half in halves]
+    blocks = [_matrix(half, spread, inputs) for half, spread in zip(halves, spreads, strict=True)]
     if not outer:
-        return max(_largest(hidden) for hidden, _ in blocks)
-    return _largest(_bordered(*zip(*blocks, strict=True)))
+        return max(_largest(block) for block in blocks)
+    border = [
+        half.moved(low, len(spread), spread[low])
+        for half, spread in zip(halves, spreads, strict=True)
+        for low in range(len(spread))
+    ]
+    return _largest(_bordered(blocks, outward.times(shared, np.array(border))))
 
 
-def _blocks(half: _Half, inputs: float) -> tuple[Float[np.ndarray, "l l"], Float[np.ndarray, " l"]]:
-    """Return M of the hidden layers, and what they have in common with V."""
+def _matrix(half: _Half, spread: Sequence[float], inputs: float) -> Float[np.ndarray, "l l"]:
+    """Return M: a unit direction with ‖P_l‖ = p_l has ‖f̈‖ ≤ pᵀMp over all samples."""
     depth = len(half.layers)
-    spread = [_spread(layer) for layer in half.layers]
     matrix = np.zeros((depth, depth))
     for low, high in itertools.combinations_with_replacement(range(depth), 2):
         together = _together(half.layers[low], half.layers[high]) if high else inputs
@@ -261,7 +263,7 @@ def _blocks(half: _Half, inputs: float) -> tuple[Float[np.ndarray, "l l"], Float
         if low < high:
             terms.append(fl.product_up(half.gain(high), half.moved(low, high, spread[low])))
         matrix[low, high] = matrix[high, low] = _sum(terms)
-    return matrix, np.array([half.moved(low, depth, spread[low]) for low in range(depth)])
+    return matrix
 
 
 def _spread(layer: _Layer) -> float:
@@ -273,7 +275,8 @@ def _spread(layer: _Layer) -> float:
 def _together(one: _Layer, other: _Layer) -> float:
     """Return N: (Σ_i ‖a_iP‖²‖a'_iP'‖²)^½ ≤ N‖P‖_F‖P'‖_F."""
     sizes = outward.norm(outward.times(one.size, other.size))
-    return min(sizes, _weighted(one.size, other), _weighted(other.size, one))
+    orders = [(one, other)] if one is other else [(one, other), (other, one)]
+    return min(sizes, *(_weighted(first.size, second) for first, second in orders))
 
 
 def _weighted(size: Float[np.ndarray, " n"], layer: _Layer) -> float:
@@ -291,11 +294,10 @@ def _sum(terms: Sequence[float]) -> float:
 
 
 def _bordered(
-    blocks: Sequence[Float[np.ndarray, "l l"]], border: Sequence[Float[np.ndarray, " l"]]
+    blocks: Sequence[Float[np.ndarray, "_ _"]], border: Float[np.ndarray, " l"]
 ) -> Float[np.ndarray, "r r"]:
     """Return [[B, 0, b], [0, B', b'], [bᵀ, b'ᵀ, 0]]."""
-    last = np.concatenate(border)[:, None]
-    return np.block([[linalg.block_diag(*blocks), last], [last.T, np.zeros((1, 1))]])
+    return np.block([[linalg.block_diag(*blocks), border[:, None]], [border[None, :], np.zeros((1, 1))]])
 
 
 def _largest(matrix: Float[np.ndarray, "l l"]) -> float:
