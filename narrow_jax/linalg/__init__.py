@@ -3,6 +3,7 @@
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos
+from narrow_jax.linalg import outward as outward
 from narrow_jax.linalg import rounding as rounding
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products

@@ -10,6 +10,8 @@ from memorizing import KEY, WIDTH, D, N, exact_loss, exact_residual, gaussian, j
 
 import narrow_jax as nj
 from narrow_jax.certificates.narrow_nets import constants
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.jacobian import Net
 
 
 @pytest.fixture
@@ -21,10 +23,9 @@ def found():
 
 def test_lipschitz_bound_holds_and_is_not_vacuous():
     x, _ = gaussian(15, 5)
-    sigma = nj.activations.get("tanh")
     rng = np.random.default_rng(0)
     v = rng.normal(size=(4, 2))
-    L = constants.lipschitz(v, constants.input_norm(x), sigma)
+    L = lipschitz(Net.of({"w": rng.normal(size=(5, 8)), "v": v}, "tanh"), x, np.inf)
     ratios = []
     for _ in range(50):
         w = 0.3 * rng.normal(size=(5, 8))
