@@ -41,7 +41,6 @@ from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
     distinct_samples as distinct_samples,
 )
 from narrow_jax.certificates.narrow_nets.gradient_bound import GradientBound, gradient_bound
-from narrow_jax.certificates.narrow_nets.problem7 import CARRIED as CARRIED
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
 from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
 from narrow_jax.certificates.narrow_nets.problem7 import constrained as constrained

@@ -10,9 +10,9 @@
 from narrow_jax._checks import weights as weights
 from narrow_jax.jacobian import layers as layers
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
+from narrow_jax.jacobian.deep import MLPJacobian, mlp, pairwise_mlp
 from narrow_jax.jacobian.khatri_rao import KhatriRao as KhatriRao
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
-from narrow_jax.jacobian.deep import MLPJacobian, mlp, pairwise_mlp
 from narrow_jax.jacobian.nets import Half as Half
 from narrow_jax.jacobian.nets import Net as Net
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard

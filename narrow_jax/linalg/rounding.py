@@ -26,6 +26,9 @@ TINY = 2.0**-500
 NORMAL = 2.0**-1022
 """The smallest normal float64: what is below may have lost any of its digits, or be flushed to 0."""
 
+CARRIED = 2.0**-900
+"""Products below that could be flushed to 0: where the largest is, nothing is measured."""
+
 
 def gamma(terms: int | float) -> float:
     """Return γ_k = ku/(1 − ku), rounded up: the relative error bound of k roundings.

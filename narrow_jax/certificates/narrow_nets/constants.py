@@ -13,7 +13,6 @@ import numpy as np
 
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.activations import Activation
-from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg import spectral_norm
 
@@ -37,18 +36,3 @@ def unbounded(sigmas: Sequence[Activation]) -> str:
     if jumps:
         return f"σ' of {jumps[0]} jumps: J is not Lipschitz"
     return "the Lipschitz constant of J overflows: rescale x or v"
-
-
-def distance(net: Net, center: Net) -> float:
-    """Return a bound of ‖w − w⁰‖_F over all hidden weights, 0 where they are equal."""
-    with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
-        gaps = [
-            np.ravel(w - start)
-            for half, other in zip(net.halves, center.halves, strict=True)
-            for w, start in zip(half, other, strict=True)
-        ]
-    gap = np.concatenate(gaps)
-    if not np.isfinite(gap).all():
-        return math.inf
-    gap, exponent = fl.unit(gap)
-    return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
