@@ -4,6 +4,7 @@
 ``nice_region``   the radius in which every stationary point is a global minimum (Theorem 1)
 ``kkt``           how far from a KKT point of problem (7), and whether KKT points have loss 0 (Theorem 2)
 ``gradient_descent``  gradient descent from here reaches loss 0: up to which step, at which rate, within which ball
+``GradientDescentBound``  the same along training, as a monitor for ``fit``
 ``gradient_bound``    what the gradient at a point proves of the loss there
 ``assumptions``   what the theorems ask of data, width and activation
 ``pyramidal``             Theorem 3.2 of "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal
@@ -40,6 +41,7 @@ from narrow_jax.certificates.narrow_nets.convergence_of_gradient_descent import 
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
     distinct_samples as distinct_samples,
 )
+from narrow_jax.certificates.narrow_nets.descent_along_training import GradientDescentBound
 from narrow_jax.certificates.narrow_nets.gradient_bound import GradientBound, gradient_bound
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
 from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
@@ -79,6 +81,7 @@ __all__ = [
     "Check",
     "GradientBound",
     "GradientDescent",
+    "GradientDescentBound",
     "Guarantee",
     "LambdaStar",
     "LecunWidth",
