@@ -122,6 +122,11 @@ def admissible_widths(x: object, depth: int, outputs: int = 1) -> tuple[int, ...
     """
     _checks.count("depth", depth)
     _, rank, samples = _needed(x, outputs)
+    return widths_for_rank(rank, samples, depth, outputs)
+
+
+def widths_for_rank(rank: int, samples: int, depth: int, outputs: int) -> tuple[int, ...]:
+    """Return the smallest equal widths with which ``rank_bound`` is n·k, for a rank above 0."""
     width = 1
     while rank_bound(rank, samples, (width,) * depth, outputs) < samples * outputs:
         width += 1
