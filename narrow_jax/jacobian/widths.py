@@ -133,16 +133,17 @@ def widths_for_rank(rank: int, samples: int, depth: int, outputs: int) -> tuple[
     return (width,) * depth
 
 
-def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
+def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: bool = True) -> None:
     """Raise if a pair with these hidden layers cannot have a Jacobian of full row rank at its mirrored start.
 
     Args:
         x: data, (n, d).
         widths: n_1 … n_H of each half.
         outputs: k.
+        strict: raise where they are too narrow; else warn.
 
     Raises:
-        ValueError: too narrow; no layer; a width below 1.
+        ValueError: too narrow, under ``strict``; no layer; a width below 1.
         TypeError: widths that are no sequence.
 
     Example:
@@ -160,9 +161,13 @@ def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
         _checks.count(f"the width of layer {layer}", width)
     _, rank, samples = _needed(x, outputs)
     found = rank_bound(rank, samples, widths, outputs)
-    if found < samples * outputs:
-        smallest = admissible_widths(x, len(widths), outputs)
-        raise ValueError(
-            f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
-            f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are {smallest}"
-        )
+    if found >= samples * outputs:
+        return
+    message = (
+        f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
+        f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are "
+        f"{widths_for_rank(rank, samples, len(widths), outputs)}"
+    )
+    if strict:
+        raise ValueError(message)
+    warnings.warn(message, UserWarning, stacklevel=2)

@@ -122,14 +122,19 @@ def test_deep_rows_against_a_search(n, d, k, layers):
     assert impossible.neurons <= admitted.neurons == sum(admitted.widths)
 
 
-def test_below_the_count_of_parameters_no_labels_are_fitted():
-    """8 parameters for 20 samples: what Newton's method leaves of random labels is far from 0 everywhere."""
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(20, 3)), rng.normal(size=20)
-    row = width_requirements(20, 2, inputs=3)[1]
-    assert (row.net, row.neurons) == ("pairwise", 6)
-    with pytest.raises(ValueError, match="smallest admissible width is 14"):
-        nj.memorize(jax.random.key(0), x, y, width=row.neurons - 2)
+@pytest.mark.parametrize(("n", "d", "k"), [(20, 3, 1), (1797, 61, 10), (7, 40, 2)])
+def test_one_unit_less_has_fewer_parameters_than_equations(n, d, k):
+    standard, pairwise = (row.neurons for row in width_requirements(n, 2, d, k)[:2])
+    sizes = {"inputs": d, "outputs": k}
+    for draw, width, unit in (
+        (nj.initializers.lecun, standard, 1),
+        (nj.initializers.mirrored_lecun, pairwise, 2),
+    ):
+        params = jax.eval_shape(
+            lambda key, draw=draw, m=width: draw(key, width=m, **sizes), jax.random.key(0)
+        )
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        assert count * (width - unit) // width < n * k <= count
 
 
 def test_the_rank_of_the_data_counts():
