@@ -109,7 +109,10 @@ def distance_to(end: Params) -> nj.monitors.Monitor:
 def practical(
     apply_fn: Callable[..., jax.Array], params: Params, data: tuple[np.ndarray, np.ndarray], certified: float
 ) -> tuple[float, float]:
-    """Return the step 2^i·η that falls furthest in TRIAL_STEPS steps, and the share of the loss it removes a step."""
+    """Return the step 2^i·η that falls furthest in TRIAL_STEPS steps, and the share of the loss it removes a step.
+
+    One from which the loss rises above its start is none.
+    """
     steps = certified * 2.0 ** np.arange(0, 20)
     every = 10
     trials = nj.sweep(
@@ -122,7 +125,7 @@ def practical(
         progress=False,
     ).history["loss"]
     ratio = np.where(np.isfinite(trials), trials, np.inf) / trials[:, :1]
-    best = int(np.argmin(np.min(ratio, axis=1)))
+    best = int(np.argmin(np.where(np.max(ratio, axis=1) > 1, np.inf, np.min(ratio, axis=1))))
     last = max(1, int(np.sum(np.minimum.accumulate(ratio[best]) > FLOOR)) - 1)
     return float(steps[best]), float(1 - ratio[best, last] ** (1 / (last * every)))
 
