@@ -11,7 +11,8 @@
                           Topology": whether, and how fast, gradient descent reaches a global minimum
 ``PyramidalInvariants``   what its proof keeps along training, as a monitor for ``fit``
 ``lambda_star``           λ_* of its section 3.2, with ``hermite_coefficients`` and ``khatri_rao_sigma_min``
-``width_requirements``    Table 1 for given N and L, and ``lecun_width``, the scaling (12)
+``width_requirements``    Table 1 for given N and L, and ``lecun_width``, the scaling (12); with d and k, how many neurons
+                          fitting n samples takes by counting, by Theorem 1 and by others
 ``stationary_value``      the loss that a deep net must have at every differentiable stationary point
 ``basis_function_bound``  local minima against regression on the net's own features
 ``regression_value``, ``linear_units``, ``separated_params``  what that bound speaks of
@@ -52,6 +53,7 @@ from narrow_jax.certificates.narrow_nets.problem7 import start_gradient as start
 from narrow_jax.certificates.narrow_nets.theorem1_memorization import Memorization, memorization
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import NiceRegion, nice_region
 from narrow_jax.certificates.narrow_nets.theorem2_kkt import KKT, kkt, natural_residual
+from narrow_jax.certificates.narrow_nets.widths_beside_theorem1 import NarrowWidth
 from narrow_jax.certificates.pyramidal_nets.constants import Constants as Constants
 from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import LambdaStar, lambda_star
 from narrow_jax.certificates.pyramidal_nets.equation21_invariants import Broken, PyramidalInvariants
@@ -87,6 +89,7 @@ __all__ = [
     "LecunWidth",
     "LinearUnits",
     "Memorization",
+    "NarrowWidth",
     "NiceRegion",
     "PyramidalCertificate",
     "PyramidalInvariants",

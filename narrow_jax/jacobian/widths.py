@@ -122,22 +122,28 @@ def admissible_widths(x: object, depth: int, outputs: int = 1) -> tuple[int, ...
     """
     _checks.count("depth", depth)
     _, rank, samples = _needed(x, outputs)
+    return widths_for_rank(rank, samples, depth, outputs)
+
+
+def widths_for_rank(rank: int, samples: int, depth: int, outputs: int) -> tuple[int, ...]:
+    """Return the smallest equal widths with which ``rank_bound`` is n·k, for a rank above 0."""
     width = 1
     while rank_bound(rank, samples, (width,) * depth, outputs) < samples * outputs:
         width += 1
     return (width,) * depth
 
 
-def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
+def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: bool = True) -> None:
     """Raise if a pair with these hidden layers cannot have a Jacobian of full row rank at its mirrored start.
 
     Args:
         x: data, (n, d).
         widths: n_1 … n_H of each half.
         outputs: k.
+        strict: raise where they are too narrow; else warn.
 
     Raises:
-        ValueError: too narrow; no layer; a width below 1.
+        ValueError: too narrow, under ``strict``; no layer; a width below 1.
         TypeError: widths that are no sequence.
 
     Example:
@@ -155,9 +161,13 @@ def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
         _checks.count(f"the width of layer {layer}", width)
     _, rank, samples = _needed(x, outputs)
     found = rank_bound(rank, samples, widths, outputs)
-    if found < samples * outputs:
-        smallest = admissible_widths(x, len(widths), outputs)
-        raise ValueError(
-            f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
-            f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are {smallest}"
-        )
+    if found >= samples * outputs:
+        return
+    message = (
+        f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
+        f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are "
+        f"{widths_for_rank(rank, samples, len(widths), outputs)}"
+    )
+    if strict:
+        raise ValueError(message)
+    warnings.warn(message, UserWarning, stacklevel=2)
