@@ -186,7 +186,7 @@ def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | No
     def measured(point: Point) -> Iterate:
         return Iterate(point, *measure(problem, point, unit))
 
-    path = [measured(problem.project(problem.point({"w": problem.w0, "v": problem.v0})))]
+    path = [measured(problem.project(problem.point(problem.start)))]
     search = Search(measured, FLOOR * unit)
     with _progress.bar(steps, show) as advance:
         for step in range(steps):

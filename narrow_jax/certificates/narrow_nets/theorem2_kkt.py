@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from narrow_jax.jacobian import Net
 from narrow_jax import activations, jacobian, projections
 from narrow_jax._typing import Params, Samples
 from narrow_jax.activations import Activation
@@ -145,7 +146,7 @@ def kkt(
         loss, residual = _measure(problem, params)
     found = KKT(
         holds=False,
-        reason=_silence(problem),
+        reason=_silence(problem, Net.of(center, sigma).mirrored),
         residual=residual,
         loss=loss,
         here=False,
@@ -160,7 +161,7 @@ def kkt(
     rows, kappa = np.asarray(problem.x), float(kappa)
     lower = float(sigma_min(jacobian.pairwise(params, rows, sigma)).lower)
     lipschitz = constants.lipschitz(np.asarray(params["v"], float), constants.input_norm(rows), sigma)
-    start = {"w": np.asarray(problem.w0), "v": np.asarray(problem.v0)}
+    start = jax.tree.map(np.asarray, problem.start)
     region = nice_region(start, rows, sigma, y=np.asarray(problem.y))
     bounded = region.every_v and math.isfinite(kappa)
     threshold = fl.product_down(region.radius, over=1 + kappa / 2) if bounded else 0.0
@@ -174,16 +175,15 @@ def kkt(
     return found._replace(holds=found.here or found.everywhere, reason=_reason(found, sigma))
 
 
-def _silence(problem: Constrained) -> str:
+def _silence(problem: Constrained, mirrored: bool) -> str:
     """Return why Theorem 2 proves nothing of this problem; empty if it may."""
-    w, half = np.asarray(problem.w0), problem.w0.shape[1] // 2
     if problem.zeta is None:
         what = "v is free"
     elif float(problem.radius) == 0:
         what = "w is frozen, since ε = 0"
     elif not problem.paired:
         what = "the net is not pairwise"
-    elif not np.array_equal(w[:, :half], w[:, half:]):
+    elif not mirrored:
         what = "the start is not mirrored"
     else:
         return distinct_samples(np.asarray(problem.x), np.asarray(problem.y)).clash
