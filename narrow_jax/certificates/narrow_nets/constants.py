@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,26 +88,40 @@ def distance(net: Net, center: Net) -> float:
     return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
 
 
+class Residual(NamedTuple):
+    """y − f as computed, (n, k), its norm, and a bound of what rounding hides in both."""
+
+    values: HostArray
+    norm: float
+    rounding: float
+
+
 def residual(net: Net, x: HostArray, y: HostArray) -> tuple[float, float]:
-    """Return (‖y − f‖ as computed, a bound of what rounding adds to it).
+    """Return (‖y − f‖ as computed, a bound of what rounding adds to it)."""
+    return residuals(net, x, y)[1:]
+
+
+def residuals(net: Net, x: HostArray, y: HostArray) -> Residual:
+    """Return y − f.
 
     The features φ with their error e by one pass through the layers (``jacobian.layers``), for a pair the difference of
     two; products by γ: |δf| ≤ e|V| + γ_{h+2}|φ||V|.
     Nothing is proven where products of weights and x could over- or underflow.
     """
     if any(sigma.value is None for sigma in net.sigmas):
-        return float("nan"), float("inf")
-    computed, rounding = _residual(net.halves, net.v, x, y, net.sigmas)
+        return Residual(np.full(y.shape, np.nan), float("nan"), float("inf"))
+    values, computed, rounding = _residual(net.halves, net.v, x, y, net.sigmas)
     factors = (x, net.v, *(w for half in net.halves for w in half))
     sizes = [float(np.max(np.abs(factor), initial=0.0)) for factor in factors]
     proven = all(size == 0 or 2.0**-400 <= size <= 2.0**200 for size in sizes)
-    return float(computed), float(rounding) if proven and np.isfinite(rounding) else float("inf")
+    bound = float(rounding) if proven and np.isfinite(rounding) else float("inf")
+    return Residual(np.asarray(values), float(computed), bound)
 
 
 @jax.jit(static_argnames="sigmas")
 def _residual(
     halves: tuple[Half, ...], v: Array, x: Array, y: Array, sigmas: tuple[Activation, ...]
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     phi, moved = _features(halves, x, sigmas)
     f = jax.lax.optimization_barrier(fl.matmul(phi, v))
     r = y - f
@@ -114,7 +129,7 @@ def _residual(
     error = fl.matmul(moved, weights) + terms * fl.matmul(jnp.abs(phi), weights) + fl.UNIT * jnp.abs(r)
     error = fl.up(error * (1 + 4 * fl.gamma(v.shape[0] + 8)))
     computed = fl.norm(r)
-    return computed, fl.up(fl.norm_up(error) + 2 * fl.norm_error(r.size) * computed)
+    return r, computed, fl.up(fl.norm_up(error) + 2 * fl.norm_error(r.size) * computed)
 
 
 def _features(halves: tuple[Half, ...], x: Array, sigmas: tuple[Activation, ...]) -> tuple[Array, Array]:

@@ -25,6 +25,10 @@ Hidden = Params
 class ConstrainedNet(Protocol):
     """What problem (7) asks of a net; hashable, for it is static under ``jit``."""
 
+    @property
+    def sigmas(self) -> tuple[Activation, ...]:
+        """Return σ_1 … σ_H."""
+
     def output(self, x: Array, w0: Hidden, moved: Hidden, scale: Array, v: Array) -> Float[Array, "n k"]:
         """Return f(x) at w⁰ + sŵ and V."""
 
@@ -53,6 +57,11 @@ class OneHidden:
     """f = σ(xw)v."""
 
     activation: Activation
+
+    @property
+    def sigmas(self) -> tuple[Activation, ...]:
+        """Return σ alone."""
+        return (self.activation,)
 
     def output(self, x: Array, w0: Array, moved: Array, scale: Array, v: Array) -> Float[Array, "n k"]:
         """Return f(x)."""
