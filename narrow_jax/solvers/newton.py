@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ Theta = Float[Array, " p"]
 """The hidden weights as one vector, in the order of the Jacobian's columns."""
 
 
+@runtime_checkable
 class Equations(Protocol):
     """f(θ; v⁰) at all samples, and its Jacobian."""
 

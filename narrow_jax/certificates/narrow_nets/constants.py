@@ -16,7 +16,7 @@ import numpy as np
 
 from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.activations import Activation
-from narrow_jax.jacobian import Half, Net, layers
+from narrow_jax.jacobian import Net, layers
 from narrow_jax.linalg import HOST, eigenvalue_bound
 from narrow_jax.linalg import rounding as fl
 
@@ -120,7 +120,7 @@ def residuals(net: Net, x: HostArray, y: HostArray) -> Residual:
 
 @jax.jit(static_argnames="sigmas")
 def _residual(
-    halves: tuple[Half, ...], v: Array, x: Array, y: Array, sigmas: tuple[Activation, ...]
+    halves: tuple[tuple[Array, ...], ...], v: Array, x: Array, y: Array, sigmas: tuple[Activation, ...]
 ) -> tuple[Array, Array, Array]:
     phi, moved = _features(halves, x, sigmas)
     f = jax.lax.optimization_barrier(fl.matmul(phi, v))
@@ -132,7 +132,7 @@ def _residual(
     return r, computed, fl.up(fl.norm_up(error) + 2 * fl.norm_error(r.size) * computed)
 
 
-def _features(halves: tuple[Half, ...], x: Array, sigmas: tuple[Activation, ...]) -> tuple[Array, Array]:
+def _features(halves: tuple[tuple[Array, ...], ...], x: Array, sigmas: tuple[Activation, ...]) -> tuple[Array, Array]:
     """Return what V is applied to, and a bound of its error but for one rounding."""
     ends = [layers.forward(x, half, sigmas)[1:] for half in halves]
     (phi, moved), *others = [(a, jnp.zeros_like(a) if error is None else error) for a, error in ends]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, jacobian, projections
-from narrow_jax._typing import Array, ArrayLike, Float, Params, Samples
+from narrow_jax._typing import Array, ArrayLike, Float, HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets.constants import check_outputs
 from narrow_jax.certificates.narrow_nets.problem7_nets import (
     ConstrainedNet,
@@ -57,7 +57,7 @@ class Constrained:
     @property
     def paired(self) -> bool:
         """Return whether the net is a pair."""
-        return isinstance(self.net, OneHiddenPair | DeepPair)
+        return isinstance(self.net, ConstrainedPair)
 
     @property
     def start(self) -> Params:
@@ -119,9 +119,7 @@ class Constrained:
     def project(self, point: Point, reach: Array | None = None) -> Point:
         """Return the nearest feasible point; with ``reach`` for another ball of ŵ."""
         w, v = self.split(point)
-        w = projections.l2_ball(
-            w, jax.tree.map(jnp.zeros_like, w), self.reach if reach is None else reach
-        )
+        w = projections.l2_ball(w, jax.tree.map(jnp.zeros_like, w), self.reach if reach is None else reach)
         return _flat(w, self.project_outer(v))
 
     def move(self, point: Point, step: Point) -> Point:
@@ -132,7 +130,7 @@ class Constrained:
         that of all v for the layers before the last; the mean of the pair gives way to the ball.
         """
         net = self.net
-        if not isinstance(net, OneHiddenPair | DeepPair):
+        if not isinstance(net, ConstrainedPair):
             return self.project(point + step)
         (w, v), (dw, dv) = self.split(point), self.split(step)
         moved = _along_the_valley(net, net.halves(w), net.halves(dw), net.growths(v, dv), self.reach)
@@ -164,9 +162,7 @@ def _along_the_valley(
     room = jnp.square(reach) - _squares(gaps) / 2  # ‖ŵ‖² = 2‖mean‖² + ‖gap‖²/2
     size = 2 * _squares(means)
     crowded = (size > room) & (room > 0)
-    shrink = jnp.where(
-        crowded, jnp.sqrt(jnp.where(crowded, room / jnp.where(crowded, size, 1.0), 1.0)), 1.0
-    )
+    shrink = jnp.where(crowded, jnp.sqrt(jnp.where(crowded, room / jnp.where(crowded, size, 1.0), 1.0)), 1.0)
     means = [mean * shrink for mean in means]
     structure = jax.tree.structure(at[0])
     ahead = [mean + gap / 2 for mean, gap in zip(means, gaps, strict=True)]
@@ -183,7 +179,7 @@ def _flat(w: Hidden, v: Array) -> Point:
 
 
 @jax.jit
-def _point(problem: Constrained, w: Hidden, v: Array) -> Point:
+def _point(problem: Constrained, w: Hidden, v: HostArray) -> Point:
     moved = jax.tree.map(
         lambda leaf, start: (leaf.astype(jnp.float64) - start) / problem.scale, w, problem.w0
     )
@@ -244,7 +240,7 @@ def constrained(
     )
 
 
-def _net(center: Params, x: np.ndarray, activation: Activations) -> OneHidden | Deep | DeepPair:
+def _net(center: Params, x: np.ndarray, activation: Activations) -> ConstrainedNet:
     """Return what kind of net the center is of, its shapes and entries checked."""
     names = set(center) if isinstance(center, Mapping) else set()
     if {"plus", "minus", "w1"} & names:

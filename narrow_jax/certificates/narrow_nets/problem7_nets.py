@@ -8,48 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, Params
+from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.models import mlp_apply, standard_apply
 
 Hidden = Params
 """Hidden weights: an array with one hidden layer, else a tree."""
-
-
-class ConstrainedNet(Protocol):
-    """What problem (7) asks of a net; hashable, for it is static under ``jit``."""
-
-    @property
-    def sigmas(self) -> tuple[Activation, ...]:
-        """Return σ_1 … σ_H."""
-
-    def output(self, x: Array, w0: Hidden, moved: Hidden, scale: Array, v: Array) -> Float[Array, "n k"]:
-        """Return f(x) at w⁰ + sŵ and V."""
-
-    def params(self, w: Hidden, v: Array) -> Params:
-        """Return the net's params."""
-
-    def parts(self, params: Mapping[str, Params]) -> tuple[Hidden, Array]:
-        """Return the hidden weights and V."""
-
-
-class ConstrainedPair(ConstrainedNet, Protocol):
-    """A pair of two halves of the same structure."""
-
-    def halves(self, w: Hidden) -> tuple[Hidden, Hidden]:
-        """Return both halves, the plus one first."""
-
-    def whole(self, plus: Hidden, minus: Hidden) -> Hidden:
-        """Return the hidden weights of these halves."""
-
-    def growths(self, v: Array, step: Array) -> tuple[Array, ...]:
-        """Return 1 + the relative growth of what multiplies the gap of each leaf of a half."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +36,11 @@ class OneHidden:
         """Return f(x)."""
         return standard_apply(self.params(w0 + scale * moved, v), x, self.activation)
 
-    def params(self, w: Array, v: Array) -> dict[str, Array]:
+    def params(self, w: HostArray, v: HostArray) -> dict[str, HostArray]:
         """Return {"w", "v"}."""
         return {"w": w, "v": v}
 
-    def parts(self, params: Mapping[str, Array]) -> tuple[Array, Array]:
+    def parts(self, params: Mapping[str, HostArray]) -> tuple[HostArray, HostArray]:
         """Return w and v."""
         return params["w"], params["v"]
 
@@ -112,11 +81,11 @@ class Deep:
         w = jax.tree.map(lambda start, step: start + scale * step, w0, moved)
         return mlp_apply(self.params(w, v), x, self.sigmas)
 
-    def params(self, w: Hidden, v: Array) -> Params:
+    def params(self, w: Hidden, v: HostArray) -> Params:
         """Return {"w1", …, "wL"}."""
         return {**w, f"w{len(self.sigmas) + 1}": v}
 
-    def parts(self, params: Mapping[str, Array]) -> tuple[Hidden, Array]:
+    def parts(self, params: Mapping[str, HostArray]) -> tuple[Hidden, HostArray]:
         """Return {"w1", …, "wH"} and the last layer."""
         *hidden, last = (f"w{layer}" for layer in range(1, len(params) + 1))
         return {name: params[name] for name in hidden}, params[last]
@@ -140,11 +109,11 @@ class DeepPair:
             a, gap = sigma(z), -difference(sigma, z, -z_gap)
         return gap @ v
 
-    def params(self, w: Hidden, v: Array) -> Params:
+    def params(self, w: Hidden, v: HostArray) -> Params:
         """Return {"plus", "minus", "v"}."""
         return {**w, "v": v}
 
-    def parts(self, params: Mapping[str, Params]) -> tuple[Hidden, Array]:
+    def parts(self, params: Mapping[str, Params]) -> tuple[Hidden, HostArray]:
         """Return {"plus", "minus"} and V."""
         return {half: dict(params[half]) for half in ("plus", "minus")}, params["v"]
 
@@ -162,6 +131,13 @@ class DeepPair:
         whole = (1 + jnp.sum(v * step) / jnp.sum(v * v))[None]
         names = sorted(f"w{layer}" for layer in range(1, len(self.sigmas) + 1))
         return tuple(_row_growth(v, step) if name == last else whole for name in names)
+
+
+ConstrainedNet = OneHidden | Deep | DeepPair
+"""What problem (7) asks of a net; hashable, for it is static under ``jit``."""
+
+ConstrainedPair = OneHiddenPair | DeepPair
+"""A pair, of two halves of the same structure."""
 
 
 def _row_growth(v: Array, step: Array) -> Float[Array, " h"]:

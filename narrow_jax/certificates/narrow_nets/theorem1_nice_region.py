@@ -17,7 +17,6 @@ from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
 
-
 HALVINGS = 12
 """Of the interval in which the radius of a deep net lies: then ε₀ is known to 1e-3 of it."""
 

@@ -155,10 +155,10 @@ def kkt(
         "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²); docs/deep.md,
         section 5.
     """
-    net, first = Net.of(params, activation), Net.of(center, activation, "center")
     with jax.enable_x64(True):
-        problem = constrained(center, x, y, radius, zeta, kappa, first.sigmas)
+        problem = constrained(center, x, y, radius, zeta, kappa, activation)
         loss, residual = _measure(problem, params)
+    net, first = Net.of(params, activation), Net.of(center, activation, "center")
     labels, rows = np.asarray(problem.y), np.asarray(problem.x)
     clash = distinct_samples(rows, labels, net.vanishing).clash
     found = KKT(

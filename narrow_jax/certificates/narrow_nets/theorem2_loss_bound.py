@@ -24,9 +24,7 @@ class Units(NamedTuple):
     jacobian: int
 
 
-def residual_bound(
-    net: Net, start: Net, x: HostArray, y: HostArray, sigma: float, lipschitz: float
-) -> float:
+def residual_bound(net: Net, start: Net, x: HostArray, y: HostArray, sigma: float, lipschitz: float) -> float:
     """Return a bound of ‖f − y‖: (‖ρ_w‖ + δ/D)/(σ_min(J) − ½LD − ‖f(w⁰; v)‖/D), infinity where that is not positive.
 
     D = ‖w − w⁰‖, λ = max(0, −⟨w − w⁰, Jᵀr⟩/D²), ρ_w = Jᵀr + λ(w − w⁰) and δ = max(0, −rᵀf), r = f − y. At D = 0 it is
@@ -73,9 +71,7 @@ def _growth(r: HostArray, y: HostArray, error: float) -> float:
     return max(value + rounding, 0.0) * (1 + fl.SLACK) + (fl.NORMAL if size or error else 0.0)
 
 
-def _stationarity(
-    net: Net, start: Net, x: HostArray, r: HostArray, error: float
-) -> tuple[float, int]:
+def _stationarity(net: Net, start: Net, x: HostArray, r: HostArray, error: float) -> tuple[float, int]:
     """Return (a bound of ‖Jᵀr + λ(w − w⁰)‖, e), to be multiplied by 2^e: any λ ≥ 0 gives one, the best the least."""
     J = net.jacobian(x)
     with jax.enable_x64(True):
