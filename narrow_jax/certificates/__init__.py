@@ -11,8 +11,8 @@
                           Topology": whether, and how fast, gradient descent reaches a global minimum
 ``PyramidalInvariants``   what its proof keeps along training, as a monitor for ``fit``
 ``lambda_star``           λ_* of its section 3.2, with ``hermite_coefficients`` and ``khatri_rao_sigma_min``
-``width_requirements``    Table 1 for given N and L, and ``lecun_width``, the scaling (12); with d and k, how many neurons
-                          fitting n samples takes by counting, by Theorem 1 and by others
+``width_requirements``    Table 1 for given N and L, and ``lecun_width``, the scaling (12); with d and k, how many
+                          neurons fitting n samples takes by counting, by Theorem 1 and by others
 ``stationary_value``      the loss that a deep net must have at every differentiable stationary point
 ``basis_function_bound``  local minima against regression on the net's own features
 ``regression_value``, ``linear_units``, ``separated_params``  what that bound speaks of

@@ -165,6 +165,16 @@ class KhatriRao(EvaluatedJacobian):
         parts, errors = zip(*(layer.rmv_bounded(u) for layer in self.layers), strict=True)
         return jnp.concatenate(parts), fl.norm_up(jnp.concatenate(errors))
 
+    def distance(self) -> Float[Array, ""]:
+        """Return δ ≥ ‖J − Ĵ‖₂, over 2^exponent, from the lengths of rows alone."""
+        sums = [(jnp.sum(_squares(layer.x)), jnp.sum(_squares(layer.d))) for layer in self.layers]
+        return _root_sum([layer.perturbation(*both) for layer, both in zip(self.layers, sums, strict=True)])
+
+    def norm_up(self) -> Float[Array, ""]:
+        """Return a bound of ‖Ĵ‖_F."""
+        squares = fl.stable_sum(_sum([layer.row_squares() for layer in self.layers]))
+        return fl.up(jnp.sqrt(squares) * (1 + fl.gamma(self.terms + 4 + fl.sum_terms(self.shape[0]))))
+
     @property
     def block_width(self) -> int:
         """Return the columns in a block: about 3 a row, those of whole inputs of the first layer."""

@@ -72,9 +72,15 @@ class Net(NamedTuple):
         return self.paired and all(map(np.array_equal, *self.halves))
 
     @property
+    def hidden(self) -> Float[np.ndarray, " p"]:
+        """Return all hidden weights, layer by layer."""
+        return np.concatenate([np.ravel(w) for half in self.halves for w in half])
+
+    @property
     def vanishing(self) -> bool:
         """Return whether f(0) = 0 whatever the hidden weights."""
-        return float(self.sigmas[0](jnp.zeros(()))) == 0 or (self.paired and len(self.sigmas) == 1)
+        at_zero = [float(sigma(jnp.zeros(()))) == 0 for sigma in self.sigmas]
+        return len(at_zero) == 1 or at_zero[0] if self.paired else all(at_zero)
 
     def jacobian(self, x: HostArray, v: Float[np.ndarray, "h k"] | None = None) -> Jacobian:
         """Return the Jacobian with respect to the hidden weights, for another V if there is one."""

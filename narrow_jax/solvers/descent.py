@@ -81,7 +81,7 @@ class Descent:
         J = jax.jacrev(problem.residuals)(point)
         residuals = problem.residuals(point)
         slope, gauss, top = J.T @ residuals, J.T @ J, jnp.linalg.eigvalsh(J @ J.T)[-1]
-        hidden = jnp.arange(point.size) < problem.w0.size
+        hidden = jnp.arange(point.size) < problem.hidden
         outer = jnp.max(jnp.where(hidden, 0.0, jnp.diag(gauss)))
         scale = jnp.where(hidden, top, jnp.sqrt(outer * top))
         exact = _lagrangian(problem, point, slope, gauss + _curvature(problem, point, residuals), top)
@@ -141,7 +141,7 @@ def _lagrangian(problem: Constrained, point: Point, slope: Point, hessian: Array
     What is added vanishes on the sphere. Where the ball pushes back, the first term is the curvature of the sphere, the
     second keeps a step on it, and no ball is left. Elsewhere λ = τ = 0.
     """
-    hidden = (jnp.arange(point.size) < problem.w0.size).astype(point.dtype)
+    hidden = (jnp.arange(point.size) < problem.hidden).astype(point.dtype)
     w = hidden * point
     norm = jnp.linalg.norm(w)
     u = w / jnp.where(norm > 0, norm, 1.0)
@@ -157,15 +157,19 @@ def _lagrangian(problem: Constrained, point: Point, slope: Point, hessian: Array
 
 
 def _curvature(problem: Constrained, point: Point, residuals: Array) -> Float[Array, "p p"]:
-    """Return Σ r_i ∇²f_i, which couples only the weights of one unit (of one pair of units) with each other.
+    """Return Σ r_i ∇²f_i, column by column.
 
-    So one Hessian product serves one kind of weight, such as the weights to input a, of all units at once.
+    With one hidden layer it couples only the weights of one unit (of one pair of units) with each other: there one
+    Hessian product serves one kind of weight, such as the weights to input a, of all units at once.
     """
+    slope = jax.grad(lambda at: residuals @ problem.residuals(at))
+    if not isinstance(problem.w0, jax.Array):
+        columns = jnp.eye(point.size)
+        return jax.lax.map(lambda e: jax.jvp(slope, (point,), (e,))[1], columns, batch_size=BATCH)
     w, v, units = problem.w0, problem.v0, problem.v0.shape[0]
     unit = jnp.concatenate([jnp.arange(w.size) % w.shape[1] % units, jnp.arange(v.size) // v.shape[1]])
     order = jnp.argsort(unit, stable=True)  # the weights, unit by unit, in the same order of kinds
     members = order.reshape(units, -1)
-    slope = jax.grad(lambda at: residuals @ problem.residuals(at))
 
     def product(kind: Array) -> Array:
         return jax.jvp(slope, (point,), (jnp.zeros_like(point).at[kind].set(1.0),))[1]
@@ -253,9 +257,9 @@ class _Subproblem(NamedTuple):
 
 def _projected(problem: Constrained, at: Point, matrix: Array, reach: Array) -> Float[Array, "p p"]:
     """Return P'(θ̂)·M: on the ball's sphere (R/‖ŵ‖)(I − uuᵀ), u = ŵ/‖ŵ‖, on the cone by differentiation."""
-    moved, v = problem.split(at)
-    size = moved.size
-    w, inner = moved.reshape(-1), matrix[:size]
+    _, v = problem.split(at)
+    size = problem.hidden
+    w, inner = at[:size], matrix[:size]
     norm = jnp.linalg.norm(w)
     outside = norm > reach
     u = w / jnp.where(norm > 0, norm, 1.0)

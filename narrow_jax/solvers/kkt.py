@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _progress, activations, initializers
-from narrow_jax._typing import Array, Key, Samples
-from narrow_jax.activations import Activation
+from narrow_jax import _checks, _progress, initializers
+from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
+from narrow_jax.models import Activations
 from narrow_jax.solvers.descent import Descent, Trial
 
 WEIGHTS = 8000
@@ -85,8 +85,8 @@ class KKTSolution(NamedTuple):
         converged: residual ≤ tolerance.
     """
 
-    params: dict[str, np.ndarray]
-    center: dict[str, np.ndarray]
+    params: Params
+    center: Params
     loss: float
     residual: float
     history: dict[str, np.ndarray]
@@ -97,12 +97,14 @@ def solve_kkt(
     key: Key[Array, ""],
     x: Samples,
     y: Samples,
-    width: int,
-    radius: float,
+    width: int | None = None,
+    radius: float = math.inf,
     *,
+    widths: Sequence[int] | None = None,
+    weight_scale: float = 1.0,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
-    activation: str | Activation = "tanh",
+    activation: Activations = "tanh",
     model: str = "pairwise",
     tolerance: float = 1e-8,
     steps: int = 300,
@@ -123,12 +125,14 @@ def solve_kkt(
         key: random key of the start.
         x: data, (n, d).
         y: labels, (n,) or (n, k).
-        width: m.
-        radius: ε.
+        width: m, of one hidden layer.
+        radius: ε; infinity for no ball.
+        widths: of the hidden layers of each half, for a deep pair.
+        weight_scale: what LeCun's hidden weights are multiplied by.
         zeta: ζ.
         kappa: κ.
-        activation: name or ``Activation``.
-        model: "pairwise" from a mirrored start, or "standard" from a plain one: a ball and free v.
+        activation: name or ``Activation``; for deep pairs also a sequence with one a layer.
+        model: "pairwise" from a mirrored start, or "standard" from a plain one, with one hidden layer: a ball and free v.
         tolerance: of the residual.
         steps: at most.
         progress: show a progress bar; by default where the standard error is a terminal.
@@ -153,19 +157,10 @@ def solve_kkt(
     _checks.positive("tolerance", tolerance)
     _checks.count("steps", steps)
     x, y = _checks.real_data(x, y)
-    inputs = x.shape[1]
-    _checks.count("width", width)
-    if inputs * width > WEIGHTS:
-        raise ValueError(
-            f"{inputs} × {width} hidden weights; expected at most {WEIGHTS}: Newton's matrix is dense"
-        )
-    draw = {"inputs": inputs, "width": width, "outputs": y.shape[1], "dtype": jnp.float64}
     with jax.enable_x64(True):
-        if model == "pairwise":
-            center = initializers.mirrored_lecun(key, **draw, zeta=zeta or 1e-3, kappa=kappa)
-        else:
-            center, zeta = initializers.lecun(key, **draw), None
-        problem = constrained(center, x, y, radius, zeta, kappa, activations.get(activation))
+        center = _start(key, x.shape[1], y.shape[1], width, widths, weight_scale, zeta, kappa, model)
+        zeta = zeta if model == "pairwise" else None
+        problem = constrained(center, x, y, radius, zeta, kappa, activation)
         path = _descend(problem, tolerance, steps, progress)
         params = jax.tree.map(np.asarray, problem.params(path[-1].point))
     fields = ("loss", "residual", "newton")
@@ -179,6 +174,36 @@ def solve_kkt(
     )
 
 
+def _start(
+    key: Key[Array, ""],
+    inputs: int,
+    outputs: int,
+    width: int | None,
+    widths: Sequence[int] | None,
+    weight_scale: float,
+    zeta: float | None,
+    kappa: float,
+    model: str,
+) -> Params:
+    """Return the start, what it is made of checked."""
+    if (width is None) == (widths is None) or (widths is not None and model == "standard"):
+        raise ValueError(
+            f"width is {width}, widths is {widths} and model is {model!r}; expected width, of a net with one hidden "
+            "layer, or widths, of the layers of a deep pair"
+        )
+    _checks.positive("weight_scale", weight_scale)
+    draw = {"inputs": inputs, "outputs": outputs, "dtype": jnp.float64}
+    cone = {"zeta": zeta or 1e-3, "kappa": kappa}
+    if widths is not None:
+        return initializers.mirrored_mlp(key, **draw, widths=widths, scale=weight_scale, **cone)
+    _checks.count("width", width)
+    if model == "pairwise":
+        center = initializers.mirrored_lecun(key, **draw, width=width, **cone)
+    else:
+        center = initializers.lecun(key, **draw, width=width)
+    return center if weight_scale == 1 else {**center, "w": weight_scale * center["w"]}
+
+
 def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | None) -> list[Iterate]:
     """Return the start and the point after each step."""
     unit = start_gradient(problem)
@@ -186,7 +211,7 @@ def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | No
     def measured(point: Point) -> Iterate:
         return Iterate(point, *measure(problem, point, unit))
 
-    path = [measured(problem.project(problem.point({"w": problem.w0, "v": problem.v0})))]
+    path = [measured(problem.project(problem.point(problem.start)))]
     search = Search(measured, FLOOR * unit)
     with _progress.bar(steps, show) as advance:
         for step in range(steps):

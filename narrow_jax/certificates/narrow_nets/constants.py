@@ -36,3 +36,13 @@ def unbounded(sigmas: Sequence[Activation]) -> str:
     if jumps:
         return f"σ' of {jumps[0]} jumps: J is not Lipschitz"
     return "the Lipschitz constant of J overflows: rescale x or v"
+
+
+def distance(w: HostArray, center: HostArray) -> float:
+    """Return a bound of ‖w − w⁰‖_F, 0 where they are equal."""
+    with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
+        gap = np.asarray(w, float) - np.asarray(center, float)
+    if not np.isfinite(gap).all():
+        return math.inf
+    gap, exponent = fl.unit(gap)
+    return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)

@@ -104,7 +104,7 @@ def memorization(
         holds=False,
         reason=samples.clash,
         rho=math.inf,
-        distance=_distance(net, start),
+        distance=constants.distance(net.hidden, start.hidden),
         radius=float(radius),  # beside a float32 NumPy would compare in float32
         eta=math.inf,
         residual=math.nan,
@@ -190,18 +190,3 @@ def _one_hidden_center(center: Params | HostArray, net: Net) -> Net:
         raise ValueError(f"center has shape {start.shape} and w {shape}; expected the same")
     _checks.finite("center", start)
     return Net.of({"w": start, "v": net.v}, net.sigmas, "center")
-
-
-def _distance(net: Net, center: Net) -> float:
-    """Return a bound of ‖w − w⁰‖_F over all hidden weights, 0 where they are equal."""
-    with np.errstate(over="ignore"):  # the distance of entries beyond the largest number is infinite
-        gaps = [
-            np.ravel(w - start)
-            for half, other in zip(net.halves, center.halves, strict=True)
-            for w, start in zip(half, other, strict=True)
-        ]
-    gap = np.concatenate(gaps)
-    if not np.isfinite(gap).all():
-        return math.inf
-    gap, exponent = fl.unit(gap)
-    return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)

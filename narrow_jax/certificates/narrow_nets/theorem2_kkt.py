@@ -8,16 +8,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from narrow_jax import activations, jacobian, projections
-from narrow_jax._typing import Params, Samples
-from narrow_jax.activations import Activation
+from narrow_jax import projections
+from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
+from narrow_jax.certificates.narrow_nets.theorem2_loss_bound import residual_bound
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
+from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
 
 
@@ -35,7 +36,10 @@ class KKT(NamedTuple):
         radius: ε.
         threshold: σ_min(J̃(w⁰))/(S₂ √λ_max (1 + κ/2)); 0 for κ = ∞ and for several outputs.
         sigma: proven lower bound of σ_min(J(w; v)).
-        lipschitz: L(v), an upper bound.
+        lipschitz: L(v), an upper bound; of a deep net on the ball of radius ε around w⁰.
+        loss_bound: the loss is at most that, KKT point or not: ½((‖ρ_w‖ + δ/D)/(σ_min(J) − ½LD))², small where the
+            residual is; infinity where the denominator is not positive.
+        distance: D ≥ ‖w − w⁰‖.
     """
 
     holds: bool
@@ -48,6 +52,8 @@ class KKT(NamedTuple):
     threshold: float
     sigma: float
     lipschitz: float
+    loss_bound: float
+    distance: float
 
 
 def natural_residual(
@@ -58,7 +64,7 @@ def natural_residual(
     radius: float,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
-    activation: str | Activation = "tanh",
+    activation: Activations = "tanh",
 ) -> float:
     """Return ‖θ̂ − P(θ̂ − t∇̂)‖/(t‖∇̂ at the start‖): 0 at the KKT points of problem (7) and nowhere else.
 
@@ -67,14 +73,15 @@ def natural_residual(
     NaN where the gradient cannot be measured, since products of x, v, y and ε underflow or overflow: rescale them.
 
     Args:
-        params: the weights, of a pairwise net (v of m/2 rows) or a standard one (v of m rows).
-        center: the start, both leaves.
+        params: the weights {"w": (d, m), "v": (m/2, k)} of a pairwise net; {"plus": {"w1", …}, "minus": {"w1", …}, "v"}
+            of a deep one; {"w": (d, m), "v": (m, k)} and {"w1", …, "wL"} of nets that are no pairs.
+        center: the start, all leaves.
         x: data, (n, d).
         y: labels, (n,) or (n, k).
         radius: ε.
         zeta: ζ; None where v is free.
         kappa: κ.
-        activation: name or ``Activation``.
+        activation: name or ``Activation``; for deep nets also a sequence with one a layer.
 
     Raises:
         ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.
@@ -90,7 +97,7 @@ def natural_residual(
         0.0
     """
     with jax.enable_x64(True):
-        problem = constrained(center, x, y, radius, zeta, kappa, activations.get(activation))
+        problem = constrained(center, x, y, radius, zeta, kappa, activation)
         return _measure(problem, params)[1]
 
 
@@ -109,7 +116,7 @@ def kkt(
     radius: float,
     zeta: float | None = 1e-3,
     kappa: float = math.inf,
-    activation: str | Activation = "tanh",
+    activation: Activations = "tanh",
 ) -> KKT:
     """Theorem 2, stronger: for a mirrored start, a KKT point with σ_min(J(w; v)) > ½L(v)ε has loss exactly 0.
 
@@ -120,12 +127,19 @@ def kkt(
     σ_min(J)‖r‖ ≤ ‖Jᵀr‖ = λε ≤ ½Lε‖r‖. For the second part σ_min(J(w; v)) ≥ min v (σ_min(J̃(w⁰)) − S₂√λ_max ε) and
     L ≤ κ min v S₂√λ_max.
 
+    At any point, KKT or not, ‖r‖ ≤ (‖ρ_w‖ + δ/D)/(σ_min(J) − ½LD), with D = ‖w − w⁰‖, ρ_w = Jᵀr + λ(w − w⁰) for the
+    λ ≥ 0 that makes it least, and δ = max(0, −rᵀf): ``loss_bound``, rounding included.
+
+    In deep pairs σ_min(J) depends on v more than by a factor: the first and the last part hold, "every KKT point" does
+    not. Of a net that is no pair, of free v and of a start that is not mirrored remain ``residual``, ``loss`` and
+    ``loss_bound``, where ‖f(w⁰; v)‖/D is taken off the denominator too.
+
     Args:
         params, center, x, y, radius, zeta, kappa, activation: as for ``natural_residual``.
 
     Returns:
-        ``KKT``. Where the paper's (8) has a loss O(ε²), it proves the loss 0. For a standard net, for ε = 0 and for
-        labels that contradict each other, only ``residual`` and ``loss`` say anything.
+        ``KKT``. Where the paper's (8) has a loss O(ε²), it proves the loss 0. For ε = 0 it proves nothing; for labels
+        that contradict each other only ``residual`` and ``loss`` say anything.
 
     Raises:
         ValueError: shapes that do not fit, no sample, non-finite values, ε < 0, ζ ≤ 0, κ < 1.
@@ -139,15 +153,18 @@ def kkt(
         (True, True, 3.0)
 
     Reference:
-        "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²).
+        "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²); docs/deep.md,
+        section 5.
     """
-    sigma = activations.check(activations.get(activation))
     with jax.enable_x64(True):
-        problem = constrained(center, x, y, radius, zeta, kappa, sigma)
+        problem = constrained(center, x, y, radius, zeta, kappa, activation)
         loss, residual = _measure(problem, params)
+    net, first = Net.of(params, activation), Net.of(center, activation, "center")
+    labels, rows = np.asarray(problem.y), np.asarray(problem.x)
+    clash = distinct_samples(rows, labels, net.vanishing).clash
     found = KKT(
         holds=False,
-        reason=_silence(problem),
+        reason=_silence(problem, first.mirrored) or clash,
         residual=residual,
         loss=loss,
         here=False,
@@ -156,48 +173,65 @@ def kkt(
         threshold=0.0,
         sigma=0.0,
         lipschitz=math.inf,
+        loss_bound=math.inf,
+        distance=math.inf,
     )
+    if clash:
+        return found
+    start = Net.of(problem.net.params(jax.tree.map(np.asarray, problem.w0), net.v), first.sigmas, "center")
+    found = _bounded(found, net, start, rows, labels)
     if found.reason:
         return found
-    rows, kappa = np.asarray(problem.x), float(kappa)
-    lower = float(sigma_min(jacobian.pairwise(params, rows, sigma)).lower)
-    constant = lipschitz(Net.of(params, sigma), rows, math.inf)
-    start = {"w": np.asarray(problem.w0), "v": np.asarray(problem.v0)}
-    region = nice_region(start, rows, sigma, y=np.asarray(problem.y))
-    bounded = region.every_v and math.isfinite(kappa)
-    threshold = fl.product_down(region.radius, over=1 + kappa / 2) if bounded else 0.0
+    threshold = 0.0 if len(net.sigmas) > 1 else _threshold(problem, float(kappa))
     found = found._replace(
-        here=fl.product_up(0.5, constant, found.radius) < lower,
+        here=fl.product_up(0.5, found.lipschitz, found.radius) < found.sigma,
         everywhere=found.radius < threshold,
         threshold=threshold,
-        sigma=lower,
-        lipschitz=constant,
     )
-    return found._replace(holds=found.here or found.everywhere, reason=_reason(found, sigma))
+    return found._replace(holds=found.here or found.everywhere, reason=_reason(found, net))
 
 
-def _silence(problem: Constrained) -> str:
+def _bounded(found: KKT, net: Net, start: Net, x: HostArray, y: HostArray) -> KKT:
+    """Return the result with σ_min(J), L, and the bound of the loss."""
+    lower, apart = float(sigma_min(net.jacobian(x)).lower), constants.distance(net.hidden, start.hidden)
+    residual = residual_bound(net, start, x, y, lower, lipschitz(start, x, apart))
+    return found._replace(
+        sigma=lower,
+        lipschitz=lipschitz(start, x, found.radius),
+        loss_bound=fl.product_up(0.5, residual, residual),
+        distance=apart,
+    )
+
+
+def _threshold(problem: Constrained, kappa: float) -> float:
+    """Return the ε below which every KKT point of a pair with one hidden layer has loss 0."""
+    start, rows, labels = (jax.tree.map(np.asarray, a) for a in (problem.start, problem.x, problem.y))
+    region = nice_region(start, rows, problem.net.sigmas, y=labels)
+    bounded = region.every_v and math.isfinite(kappa)
+    return fl.product_down(region.radius, over=1 + kappa / 2) if bounded else 0.0
+
+
+def _silence(problem: Constrained, mirrored: bool) -> str:
     """Return why Theorem 2 proves nothing of this problem; empty if it may."""
-    w, half = np.asarray(problem.w0), problem.w0.shape[1] // 2
     if problem.zeta is None:
         what = "v is free"
     elif float(problem.radius) == 0:
         what = "w is frozen, since ε = 0"
     elif not problem.paired:
         what = "the net is not pairwise"
-    elif not np.array_equal(w[:, :half], w[:, half:]):
+    elif not mirrored:
         what = "the start is not mirrored"
     else:
-        return distinct_samples(np.asarray(problem.x), np.asarray(problem.y)).clash
+        return ""
     return f"{what}: Theorem 2 does not speak of it"
 
 
-def _reason(found: KKT, sigma: Activation) -> str:
+def _reason(found: KKT, net: Net) -> str:
     reach = found.lipschitz * found.radius / 2
     if found.everywhere:
         return f"every KKT point has loss exactly 0: ε = {found.radius:.6g} < {found.threshold:.6g}"
     if found.here:
         return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {found.sigma:.6g} > ½Lε = {reach:.6g}"
-    if not math.isfinite(found.lipschitz):
-        return f"{constants.unbounded((sigma,))} and the theorem does not apply"
+    if not math.isfinite(found.lipschitz) and math.isfinite(found.radius):
+        return f"{constants.unbounded(net.sigmas)} and the theorem does not apply"
     return f"loss 0 is not proven: σ_min(J) ≥ {found.sigma:.6g}, ½Lε = {reach:.6g}; shrink the radius"
