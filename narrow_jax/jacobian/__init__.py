@@ -17,6 +17,7 @@ from narrow_jax.jacobian.nets import Half as Half
 from narrow_jax.jacobian.nets import Net as Net
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, admissible_widths, check_width, check_widths
+from narrow_jax.jacobian.widths import require_widths as require_widths
 from narrow_jax.jacobian.widths import width_for_rank as width_for_rank
 from narrow_jax.jacobian.widths import widths_for_rank as widths_for_rank
 

@@ -41,11 +41,13 @@ class Net(NamedTuple):
         """Return the net with these params.
 
         Raises:
-            ValueError: leaves of no net that is known, shapes that do not fit, non-finite values.
+            ValueError: no dict, leaves of no net that is known, shapes that do not fit, non-finite values.
             TypeError: leaves that are not real floating numbers.
         """
         if not isinstance(params, Mapping):
-            raise TypeError(f"{what} is a {type(params).__name__}; expected a dict of {_KINDS}")
+            raise ValueError(
+                f"{what} is {type(params).__name__}; expected a dict with the leaves of {_KINDS}"
+            )
         if set(params) == {"plus", "minus", "v"}:
             plus, minus, v = halves(params)
             both: tuple[tuple[HostArray, ...], ...] = (plus, minus)
@@ -56,7 +58,7 @@ class Net(NamedTuple):
             *hidden, v = mlp_layers(params)
             both = (tuple(hidden),)
         else:
-            raise ValueError(f"{what} has the leaves {sorted(params)}; expected those of {_KINDS}")
+            raise ValueError(f"{what} is {sorted(params)}; expected a dict with the leaves of {_KINDS}")
         sigmas = tuple(map(check_activation, mlp_activations(activation, len(both[0]))))
         wide = tuple(tuple(np.asarray(w, float) for w in half) for half in both)
         return Net(wide, np.asarray(v, float), sigmas, params)

@@ -153,12 +153,7 @@ def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: boo
     Reference:
         docs/deep.md, section 1.
     """
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
-        raise TypeError(f"widths is {widths!r}; expected a sequence such as (30, 30), one a hidden layer")
-    if not widths:
-        raise ValueError("widths is empty, depth 0; expected at least one hidden layer, such as (30, 30)")
-    for layer, width in enumerate(widths, start=1):
-        _checks.count(f"the width of layer {layer}", width)
+    require_widths(widths)
     _, rank, samples = _needed(x, outputs)
     found = rank_bound(rank, samples, widths, outputs)
     if found >= samples * outputs:
@@ -171,3 +166,13 @@ def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: boo
     if strict:
         raise ValueError(message)
     warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def require_widths(widths: Sequence[int]) -> None:
+    """Require the widths of at least one hidden layer."""
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"widths is {widths!r}; expected a sequence such as (30, 30), one a hidden layer")
+    if not widths:
+        raise ValueError("widths is empty, depth 0; expected at least one hidden layer, such as (30, 30)")
+    for layer, width in enumerate(widths, start=1):
+        _checks.count(f"the width of layer {layer}", width)
