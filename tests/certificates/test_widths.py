@@ -1,5 +1,6 @@
 """Table 1 and the scaling of LeCun's width."""
 
+import functools
 import math
 
 import jax
@@ -111,8 +112,8 @@ def test_deep_rows_against_a_search(n, d, k, layers):
     impossible, admitted = width_requirements(n, layers, inputs=d, outputs=k)[-2:]
 
     def parameters(width):
-        params = nj.initializers.mirrored_mlp(jax.random.key(0), inputs=d, widths=(width,) * depth, outputs=k)
-        return sum(leaf.size for leaf in jax.tree.leaves(params))
+        draw = functools.partial(nj.initializers.mirrored_mlp, inputs=d, widths=(width,) * depth, outputs=k)
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(draw, jax.random.key(0))))
 
     fewest = next(width for width in range(1, n) if parameters(width) >= n * k)
     assert (impossible.says, impossible.widths) == ("impossible below", (2 * fewest,) * depth)
