@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from narrow_jax import _checks, certificates, solvers
+from narrow_jax import _checks, solvers
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli.command import Answer, Command, option, overwrite, path
 from narrow_jax.cli.config import (
@@ -23,6 +23,7 @@ from narrow_jax.cli.config import (
     options_of,
     write_run,
 )
+from narrow_jax.cli.proofs import constants
 
 OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
 
@@ -126,18 +127,6 @@ def _lines(found: solvers.Memorized, folder: Path | None, seconds: float) -> lis
         f"  net       {units} hidden units, {n} samples, {k} outputs, v = {found.scale:g} · v⁰{scales}",
         *([] if found.certificate is None else constants(found.certificate)),
         f"  written   {folder or 'nowhere'} in {seconds:.2f} s",
-    ]
-
-
-def constants(found: certificates.Memorization) -> list[str]:
-    """Return the constants of a memorization certificate, one a line."""
-    return [
-        f"  ρ         {found.rho:.6g}",
-        f"  ‖w − w⁰‖  {found.distance:.6g}, ε = {found.radius:.6g}",
-        f"  η̄         {found.eta:.6g} (residual {found.residual:.3g}, its rounding {found.rounding:.3g})",
-        f"  σ_min     ≥ {found.sigma:.6g}",
-        f"  L         {found.lipschitz:.6g}",
-        f"  g         {found.g:.6g} (≤ ½ is needed)",
     ]
 
 

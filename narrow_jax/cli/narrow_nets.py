@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 
@@ -12,7 +12,7 @@ from narrow_jax import _checks, certificates
 from narrow_jax._typing import Params
 from narrow_jax.cli.command import Answer, Command, Option, option, path, switch
 from narrow_jax.cli.config import TrainConfig, build, load_data, read_run
-from narrow_jax.cli.memorize import constants
+from narrow_jax.cli.proofs import answer, constants, verdict
 from narrow_jax.data import Dataset
 
 RUN = option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)
@@ -53,7 +53,7 @@ def _memorization(args: argparse.Namespace) -> Answer:
     found = certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
     region = certificates.nice_region(center, data.x, config.activation, y=data.y)
     record = {"memorization": found._asdict(), "nice_region": region._asdict(), "assumptions": None}
-    lines = [_verdict(found), *constants(found), _verdict(region)]
+    lines = [verdict(found), *constants(found), verdict(region)]
     if config.widths is None:  # the paper's are those of one hidden layer
         audit = certificates.assumptions(data.x, data.y, config.width, config.activation)
         record["assumptions"] = audit._asdict() | {"checks": [check._asdict() for check in audit.checks]}
@@ -65,7 +65,7 @@ def _memorization(args: argparse.Namespace) -> Answer:
 def _nice_region(args: argparse.Namespace) -> Answer:
     """Judge the surroundings of the start of a run."""
     config, _, center, data = Run.of(args)
-    return _answer(certificates.nice_region(center, data.x, config.activation, y=data.y))
+    return answer(certificates.nice_region(center, data.x, config.activation, y=data.y))
 
 
 def _kkt(args: argparse.Namespace) -> Answer:
@@ -73,7 +73,7 @@ def _kkt(args: argparse.Namespace) -> Answer:
     run = Run.squared(args)
     config, params, center, data = run
     radius, zeta, kappa = config.radius, run.zeta, config.kappa
-    return _answer(certificates.kkt(params, center, data.x, data.y, radius, zeta, kappa, config.activation))
+    return answer(certificates.kkt(params, center, data.x, data.y, radius, zeta, kappa, config.activation))
 
 
 def _descent(args: argparse.Namespace) -> Answer:
@@ -84,29 +84,13 @@ def _descent(args: argparse.Namespace) -> Answer:
     point, ball = (center, config.radius) if args.from_start else (params, float("inf"))
     found = certificates.gradient_descent(point, data.x, data.y, config.activation, wrt=args.wrt, radius=ball)
     target = float(found.loss_bound(0)) / 1e4 if args.target_loss is None else args.target_loss
-    return _answer(found, {"target_loss": target, "steps": found.steps_to(target)})
+    return answer(found, {"target_loss": target, "steps": found.steps_to(target)})
 
 
 def _gradient_bound(args: argparse.Namespace) -> Answer:
     """Bound the loss of a run by its gradient."""
     config, params, _, data = Run.squared(args)
-    return _answer(certificates.gradient_bound(params, data.x, data.y, config.activation))
-
-
-def _answer(found: Any, more: Mapping[str, object] | None = None) -> Answer:
-    """Return the verdict of a certificate, and all its constants, one a line."""
-    record = found._asdict() | dict(more or {})
-    rest = {name: value for name, value in record.items() if name not in ("holds", "reason")}
-    return Answer(found.holds, record, [_verdict(found), *(_line(*entry) for entry in rest.items())])
-
-
-def _line(name: str, value: object) -> str:
-    words = name.replace("_", " ")
-    return f"  {words:18} {value:.6g}" if isinstance(value, float) else f"  {words:18} {value}"
-
-
-def _verdict(found: Any) -> str:
-    return f"{'proven' if found.holds else 'not proven'}: {found.reason}"
+    return answer(certificates.gradient_bound(params, data.x, data.y, config.activation))
 
 
 def _kind(
