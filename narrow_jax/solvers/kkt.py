@@ -16,9 +16,12 @@ from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.models import Activations
 from narrow_jax.solvers.descent import Descent, Trial
+from narrow_jax.solvers.descent_by_products import ProductDescent
 
 WEIGHTS = 8000
-"""Most hidden weights: Newton's matrix is dense, 8·p² bytes."""
+"""Most hidden weights of one layer for matrices of 8·p² bytes: beyond, and in deep pairs from DEEP_WEIGHTS, products."""
+
+DEEP_WEIGHTS = 1000
 
 # Measured by ``python -m benchmarks.kkt_constants`` over 30 problems: 1,288 steps in all, and all converge.
 
@@ -207,6 +210,8 @@ def _start(
 def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | None) -> list[Iterate]:
     """Return the start and the point after each step."""
     unit = start_gradient(problem)
+    few = problem.hidden <= (WEIGHTS if isinstance(problem.w0, jax.Array) else DEEP_WEIGHTS)
+    offers = Descent if few else ProductDescent
 
     def measured(point: Point) -> Iterate:
         return Iterate(point, *measure(problem, point, unit))
@@ -220,7 +225,7 @@ def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | No
             if here.residual <= tolerance:
                 break
             slow = step > 0 and (here.loss > SLOW * path[-2].loss or here.residual <= NEAR * tolerance)
-            descent = Descent.at(problem, here.point)
+            descent = offers.at(problem, here.point)
             found, search = search.step(descent.damped, descent.newton, here, slow)
             if found is None:
                 break
