@@ -119,30 +119,22 @@ def nice_region(
     )
 
 
-def lipschitz_within(net: Net, x: HostArray, radius: float) -> float:
-    """Return L of J(·; v) on the ball of that radius around the net's hidden weights; of one layer everywhere."""
-    if len(net.sigmas) == 1:
-        return constants.lipschitz(net.v, constants.input_norm(np.asarray(x)), net.sigmas[0])
-    slope = lipschitz(net, x, radius) if math.isfinite(radius) else math.inf
-    return math.inf if math.isnan(slope) else slope
-
-
 def _region(net: Net, x: HostArray, sigma: float) -> tuple[float, float]:
     """Return a radius r with L(r)·r ≤ σ, nearly the largest, and L(r).
 
     L grows with r: σ/L(0) is at least that radius, and σ/L of it at most.
     """
-    slope = lipschitz_within(net, x, 0.0)
+    slope = lipschitz(net, x, 0.0)
     high = fl.product_down(sigma, over=slope)
     if len(net.sigmas) == 1 or not 0 < high < math.inf:
         return high, slope
-    low, low_slope = 0.0, slope
-    trials = iter([fl.product_down(sigma, over=lipschitz_within(net, x, high))])
+    low, found = 0.0, slope
+    middle = fl.product_down(sigma, over=lipschitz(net, x, high))
     for _ in range(HALVINGS):
-        middle = next(trials, (low + high) / 2)
-        slope = lipschitz_within(net, x, middle)
+        slope = lipschitz(net, x, middle)
         if fl.product_up(slope, middle) <= sigma:
-            low, low_slope = middle, slope
+            low, found = middle, slope
         else:
             high = middle
-    return low, low_slope
+        middle = (low + high) / 2
+    return low, found

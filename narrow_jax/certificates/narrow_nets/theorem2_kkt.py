@@ -13,7 +13,8 @@ from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
-from narrow_jax.certificates.narrow_nets.theorem1_nice_region import lipschitz_within, nice_region
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
 from narrow_jax.certificates.narrow_nets.theorem2_loss_bound import residual_bound
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
@@ -193,10 +194,10 @@ def kkt(
 def _bounded(found: KKT, net: Net, start: Net, x: HostArray, y: HostArray) -> KKT:
     """Return the result with σ_min(J), L, and the bound of the loss."""
     lower, apart = float(sigma_min(net.jacobian(x)).lower), constants.distance(net, start)
-    residual = residual_bound(net, start, x, y, lower, lipschitz_within(start, x, apart))
+    residual = residual_bound(net, start, x, y, lower, lipschitz(start, x, apart))
     return found._replace(
         sigma=lower,
-        lipschitz=lipschitz_within(start, x, found.radius),
+        lipschitz=lipschitz(start, x, found.radius),
         loss_bound=fl.product_up(0.5, residual, residual),
         distance=apart,
     )
@@ -231,6 +232,7 @@ def _reason(found: KKT, net: Net) -> str:
         return f"every KKT point has loss exactly 0: ε = {found.radius:.6g} < {found.threshold:.6g}"
     if found.here:
         return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {found.sigma:.6g} > ½Lε = {reach:.6g}"
-    if not math.isfinite(found.lipschitz) and math.isfinite(found.radius):
+    smooth = all(math.isfinite(sigma.sup_second_derivative) for sigma in net.sigmas)
+    if not math.isfinite(found.lipschitz) and not (smooth and math.isinf(found.radius)):
         return f"{constants.unbounded(net.sigmas)} and the theorem does not apply"
     return f"loss 0 is not proven: σ_min(J) ≥ {found.sigma:.6g}, ½Lε = {reach:.6g}; shrink the radius"
