@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -105,21 +106,26 @@ def distance_to(end: Params) -> nj.monitors.Monitor:
     return nj.monitors.Monitor("distance to the end", lambda params, x: end, update)
 
 
-def practical(case: Case, params: Params, guarantee: Guarantee) -> tuple[float, float]:
-    """Return the step 2^i·η that falls furthest in TRIAL_STEPS steps, and the share of the loss it removes a step."""
-    steps = guarantee.learning_rate * 2.0 ** np.arange(0, 20)
+def practical(
+    apply_fn: Callable[..., jax.Array], params: Params, data: tuple[np.ndarray, np.ndarray], certified: float
+) -> tuple[float, float]:
+    """Return the step 2^i·η that falls furthest in TRIAL_STEPS steps, and the share of the loss it removes a step.
+
+    One from which the loss rises above its start is none.
+    """
+    steps = certified * 2.0 ** np.arange(0, 20)
     every = 10
     trials = nj.sweep(
-        APPLY,
+        apply_fn,
         lambda learning_rate: (params, optax.sgd(learning_rate)),
-        (case.x, case.y),
+        data,
         grid={"learning_rate": steps},
         steps=TRIAL_STEPS,
         every=every,
         progress=False,
     ).history["loss"]
     ratio = np.where(np.isfinite(trials), trials, np.inf) / trials[:, :1]
-    best = int(np.argmin(np.min(ratio, axis=1)))
+    best = int(np.argmin(np.where(np.max(ratio, axis=1) > 1, np.inf, np.min(ratio, axis=1))))
     last = max(1, int(np.sum(np.minimum.accumulate(ratio[best]) > FLOOR)) - 1)
     return float(steps[best]), float(1 - ratio[best, last] ** (1 / (last * every)))
 
@@ -147,7 +153,7 @@ def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
     sharper = nj.fit(APPLY, found.params, tx, (case.x, case.y), steps=steps, every=1, progress=True)
     own = sharper.history["loss"]
     own_bound = np.array([c.sharper.loss_bound(k) for k in range(steps + 1)])
-    step, rate = practical(case, found.params, c.sharper)
+    step, rate = practical(APPLY, found.params, (case.x, case.y), c.sharper.learning_rate)
     target = c.initial_loss / 1e4
     record = {
         "name": case.name,

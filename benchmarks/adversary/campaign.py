@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.adversary import memorized, pyramids, ranks, regions, sigma
+from benchmarks.adversary import deep, memorized, pyramids, ranks, regions, sigma
 from benchmarks.adversary.outcome import Outcome
 
 CRASH = "crash"
@@ -35,6 +35,7 @@ KINDS = {
     "sigma_min": Kind(sigma.random_problems, 1 / 2),
     "sigma_min_climbed": Kind(sigma.climb, 1 / (4 * sigma.CLIMB)),
     "sigma_min_traced": Kind(sigma.traced_problems, 1 / (4 * sigma.BATCH)),
+    "sigma_min_deep": Kind(deep.random_problems, 1 / 3),
     "memorization": Kind(memorized.memorization, 1 / 10),
     "nice_region": Kind(regions.nice_region, 1 / 10),
     "kkt": Kind(regions.kkt, 1 / 10),

@@ -178,6 +178,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
     "sigmoid": lambda z: 1 / (1 + mp.exp(-z)),
     "softplus": lambda z: mp.log1p(mp.exp(-abs(z))) + max(z, mp.mpf(0)),
     "sin": mp.sin,
+    "relu": lambda z: max(z, mp.mpf(0)),
 }
 DERIVATIVES: dict[str, Callable[[Any], Any]] = {
     "tanh": lambda z: 1 / mp.cosh(z) ** 2,

@@ -3,12 +3,16 @@
 ``memorization``  an exact zero-loss net is near the given one (Newton–Kantorovich)
 ``nice_region``   the radius in which every stationary point is a global minimum (Theorem 1)
 ``kkt``           how far from a KKT point of problem (7), and whether KKT points have loss 0 (Theorem 2)
+``gradient_descent``  gradient descent from here reaches loss 0: up to which step, at which rate, within which ball
+``GradientDescentBound``  the same along training, as a monitor for ``fit``
+``gradient_bound``    what the gradient at a point proves of the loss there
 ``assumptions``   what the theorems ask of data, width and activation
 ``pyramidal``             Theorem 3.2 of "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal
                           Topology": whether, and how fast, gradient descent reaches a global minimum
 ``PyramidalInvariants``   what its proof keeps along training, as a monitor for ``fit``
 ``lambda_star``           λ_* of its section 3.2, with ``hermite_coefficients`` and ``khatri_rao_sigma_min``
-``width_requirements``    Table 1 for given N and L, and ``lecun_width``, the scaling (12)
+``width_requirements``    Table 1 for given N and L, and ``lecun_width``, the scaling (12); with d and k, how many
+                          neurons fitting n samples takes by counting, by Theorem 1 and by others
 ``stationary_value``      the loss that a deep net must have at every differentiable stationary point
 ``basis_function_bound``  local minima against regression on the net's own features
 ``regression_value``, ``linear_units``, ``separated_params``  what that bound speaks of
@@ -31,10 +35,15 @@ from narrow_jax.certificates.depth_width.theorem2_basis_functions import (
     regression_value,
 )
 from narrow_jax.certificates.narrow_nets.assumptions import Assumptions, Check, assumptions
+from narrow_jax.certificates.narrow_nets.convergence_of_gradient_descent import (
+    GradientDescent,
+    gradient_descent,
+)
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
     distinct_samples as distinct_samples,
 )
-from narrow_jax.certificates.narrow_nets.problem7 import CARRIED as CARRIED
+from narrow_jax.certificates.narrow_nets.descent_along_training import GradientDescentBound
+from narrow_jax.certificates.narrow_nets.gradient_bound import GradientBound, gradient_bound
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
 from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
 from narrow_jax.certificates.narrow_nets.problem7 import constrained as constrained
@@ -44,6 +53,7 @@ from narrow_jax.certificates.narrow_nets.problem7 import start_gradient as start
 from narrow_jax.certificates.narrow_nets.theorem1_memorization import Memorization, memorization
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import NiceRegion, nice_region
 from narrow_jax.certificates.narrow_nets.theorem2_kkt import KKT, kkt, natural_residual
+from narrow_jax.certificates.narrow_nets.widths_beside_theorem1 import NarrowWidth
 from narrow_jax.certificates.pyramidal_nets.constants import Constants as Constants
 from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import LambdaStar, lambda_star
 from narrow_jax.certificates.pyramidal_nets.equation21_invariants import Broken, PyramidalInvariants
@@ -71,11 +81,15 @@ __all__ = [
     "BasisFunctionBound",
     "Broken",
     "Check",
+    "GradientBound",
+    "GradientDescent",
+    "GradientDescentBound",
     "Guarantee",
     "LambdaStar",
     "LecunWidth",
     "LinearUnits",
     "Memorization",
+    "NarrowWidth",
     "NiceRegion",
     "PyramidalCertificate",
     "PyramidalInvariants",
@@ -84,6 +98,8 @@ __all__ = [
     "WidthRequirement",
     "assumptions",
     "basis_function_bound",
+    "gradient_bound",
+    "gradient_descent",
     "hermite_coefficients",
     "hermite_tail",
     "khatri_rao_sigma_min",

@@ -48,6 +48,7 @@ THEOREMS = Theorems(
         (NARROW, "Assumption 2", "certificates.assumptions"),
         (NARROW, "Assumption 3", "certificates.assumptions"),
         (NARROW, "Theorem 1 (i)", "certificates.memorization"),
+        (NARROW, "Appendix C", "certificates.width_requirements"),
         (NARROW, "Theorem 1 (ii)", "certificates.nice_region"),
         (NARROW, "Equation (5)", "solvers.memorize"),
         (NARROW, "Equation (6)", "models.pairwise_apply"),

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import metadata
 
 from narrow_jax.checkpoints import strict_json
-from narrow_jax.cli import certify, memorize, spectrum, train
+from narrow_jax.cli import certify, memorize, narrow_nets, spectrum, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +66,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a theorem on a net and its data. Exit status 1 if it does not hold.",
     )
     kinds = theorems.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind in (memorize.MEMORIZATION, *certify.KINDS):
+    for kind in (*narrow_nets.KINDS, *certify.KINDS):
         kind.add(kinds)
     return parser

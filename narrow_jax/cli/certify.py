@@ -1,4 +1,4 @@
-"""``narrow-jax certify``: theorems on a net and its data; ``memorization`` is beside ``narrow-jax memorize``."""
+"""``narrow-jax certify pyramidal | stationary-value``: theorems on deep nets; ``narrow_nets`` has the other ones."""
 
 from __future__ import annotations
 

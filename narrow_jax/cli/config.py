@@ -6,7 +6,7 @@ import argparse
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +28,15 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 
 
 def _field(
-    default: Any, text: str, choices: Iterable[str] | None = None, parse: Callable[[str], Any] | None = None
+    default: Any,
+    text: str,
+    choices: Iterable[str] | None = None,
+    parse: Callable[[str], Any] | None = None,
+    several: bool = False,
 ) -> Any:
     """Return a field with the words of its option; ``parse`` where the type of the default does not do."""
     words = {"help": text, "type": parse or type(default), "choices": choices and tuple(choices)}
-    return field(default=default, metadata=words)
+    return field(default=default, metadata=words | ({"nargs": "+"} if several else {}))
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,12 @@ class TrainConfig:
         ("pairwise", "standard"),
     )
     width: int = _field(600, "hidden units m, even for the pairwise net")
+    widths: tuple[int, ...] | None = _field(
+        None,
+        "in place of --width, the hidden layers of each half of a deep pairwise net",
+        parse=int,
+        several=True,
+    )
     activation: str = _field("tanh", f"one of {', '.join(activations.names())}")
     radius: float = _field(0.1, "ε of the ball around the start that holds the hidden weights; inf for none")
     zeta: float = _field(1e-3, "ζ, lower bound of the output weights of the pairwise net")
@@ -77,18 +87,30 @@ class TrainConfig:
 
     @classmethod
     def of(cls, args: argparse.Namespace, names: Iterable[str]) -> TrainConfig:
-        """Return the config of these options; the other fields have their defaults."""
-        return cls(**{name: getattr(args, name) for name in names})
+        """Return the config of these options; the other fields, and options that are None, have their defaults.
+
+        Raises:
+            ValueError: both --width and --widths.
+        """
+        given = {name: value for name in names if (value := getattr(args, name)) is not None}
+        if "widths" not in given:
+            return cls(**given)
+        if "width" in given:
+            raise ValueError(
+                f"--width is {given['width']} and --widths {given['widths']}; expected one of the two: --width of one "
+                "hidden layer, --widths of several"
+            )
+        return cls(**given | {"widths": tuple(given["widths"])})
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> TrainConfig:
-        """Return the config that ``to_json`` wrote; the ``scale`` that `memorize` found is a result and left out.
+        """Return the config that ``to_json`` wrote; the scales that `memorize` found are results and left out.
 
         Raises:
             ValueError: a field that no config has, or a word that its option does not take.
         """
         values: dict[str, Any] = {
-            name: math.inf if value == "inf" else value for name, value in saved.items() if name != "scale"
+            name: math.inf if value == "inf" else value for name, value in saved.items() if name not in FOUND
         }
         if unknown := sorted(set(values) - set(FIELDS)):
             raise ValueError(
@@ -98,11 +120,18 @@ class TrainConfig:
         for name, words in FIELDS.items():
             if words["choices"] and values.get(name) is not None:
                 _checks.choice(name, values[name], words["choices"])
+        if values.get("widths") is not None:
+            values["widths"] = tuple(values["widths"])
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the config as JSON can hold it: an infinite bound is the word "inf"."""
-        return strict_json.plain(asdict(self))
+        """Return the config as JSON can hold it: an infinite bound is the word "inf"; either width or widths."""
+        return strict_json.plain({name: getattr(self, name) for name in self.names(self.widths)})
+
+    @staticmethod
+    def names(widths: object) -> list[str]:
+        """Return the fields that the config of a net has: that of a deep one has widths, others width."""
+        return [name for name in FIELDS if name != ("widths" if widths is None else "width")]
 
     def check(self) -> None:
         """Require what can be judged before any data are loaded.
@@ -119,16 +148,27 @@ class TrainConfig:
         for name in ("samples", "batch_size"):
             if (value := getattr(self, name)) is not None:
                 _checks.count(name, value)
-        if self.model == "standard":
+        if self.widths is not None:
+            self._check_widths()
+        elif self.model == "standard":
             _checks.count("width", self.width)
         else:
             _checks.even_width(self.width)
         _checks.zeta(self.zeta)
         _checks.kappa(self.kappa)
 
+    def _check_widths(self) -> None:
+        if self.model == "standard":
+            raise ValueError("widths are those of a deep pairwise net; expected --model pairwise, or --width")
+        for layer, width in enumerate(self.widths or (), start=1):
+            _checks.count(f"the width of layer {layer}", width)
+
 
 FIELDS: dict[str, Mapping[str, Any]] = {entry.name: entry.metadata for entry in fields(TrainConfig)}
 """The help, type and choices of each field."""
+
+FOUND = ("scale", "weight_scale")
+"""What the config of a run of `memorize` has beside them: results."""
 
 
 def options_of(names: Iterable[str], defaults: TrainConfig = TrainConfig()) -> list[Option]:
@@ -137,6 +177,8 @@ def options_of(names: Iterable[str], defaults: TrainConfig = TrainConfig()) -> l
     for name in names:
         words, default = FIELDS[name], getattr(defaults, name)
         text = words["help"] if default is None else words["help"].removesuffix(" (default: all)")
+        if name == "width":  # None tells whether it was given, where widths may be
+            text, default = f"{text} (default: {default})", None
         options.append(Option("--" + name.replace("_", "-"), {**words, "help": text, "default": default}))
     return options
 
@@ -177,23 +219,32 @@ class Built(NamedTuple):
 def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> Built:
     """Return the model, its Jacobian operator, the start and the optimizer of a run."""
     outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
-    sizes = {"inputs": data.x.shape[1], "width": config.width, "outputs": outputs}
+    sizes = {"inputs": data.x.shape[1], "outputs": outputs}
+    cone: dict[str, Any] = {"zeta": config.zeta, "kappa": config.kappa}
     key = jax.random.key(config.seed)
+    model: Any
+    operator: Any
+    if config.widths is not None:
+        jacobian.check_widths(data.x, config.widths, outputs, strict=strict)
+        params: Params = initializers.mirrored_mlp(key, **sizes, widths=config.widths, **cone)
+        model, operator = models.pairwise_mlp_apply, jacobian.pairwise_mlp
+    elif config.model == "standard":
+        params = initializers.lecun(key, **sizes, width=config.width)
+        model, operator, cone = models.standard_apply, jacobian.standard, {"zeta": None}
+    else:
+        jacobian.check_width(data.x, config.width, outputs, strict=strict)
+        params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
+        model, operator = models.pairwise_apply, jacobian.pairwise
+    tx = constraints.regime(_optimizer(config), config.radius, **cone)
+    activation = activations.get(config.activation)
+    return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)
+
+
+def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
         rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    optimizer = OPTIMIZERS[config.optimizer](rate)
-    if config.model == "standard":
-        params = initializers.lecun(key, **sizes)
-        tx = constraints.regime(optimizer, config.radius, zeta=None)
-        model, operator = models.standard_apply, jacobian.standard
-    else:
-        params = initializers.mirrored_lecun(key, **sizes, zeta=config.zeta, kappa=config.kappa)
-        tx = constraints.regime(optimizer, config.radius, config.zeta, config.kappa)
-        model, operator = models.pairwise_apply, jacobian.pairwise
-        jacobian.check_width(data.x, config.width, outputs, strict=strict)
-    activation = activations.get(config.activation)
-    return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)
+    return OPTIMIZERS[config.optimizer](rate)
 
 
 def claim(folder: Path, replace: bool) -> None:
@@ -250,7 +301,7 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
 
 def _config_of(folder: Path, saved: Mapping[str, Any]) -> TrainConfig:
     own = saved.get("config", {})
-    if missing := [name for name in FIELDS if name not in own]:
+    if missing := [name for name in TrainConfig.names(own.get("widths")) if name not in own]:
         raise ValueError(
             f"the checkpoints in {folder} are not of `narrow-jax train` (their config has no {', '.join(missing)}): "
             "nj.checkpoints.load_params gives their weights"

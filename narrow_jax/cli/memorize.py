@@ -1,4 +1,4 @@
-"""``narrow-jax memorize`` and ``narrow-jax certify memorization``: Theorem 1."""
+"""``narrow-jax memorize``: Theorem 1."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -17,11 +18,9 @@ from narrow_jax.cli.command import Answer, Command, option, overwrite, path
 from narrow_jax.cli.config import (
     FIELDS,
     TrainConfig,
-    build,
     claim,
     load_data,
     options_of,
-    read_run,
     write_run,
 )
 
@@ -32,8 +31,7 @@ def run(args: argparse.Namespace) -> Answer:
     """Solve and write the run; no if it is not proven."""
     config = TrainConfig.of(args, OPTIONS)
     config.check()
-    if args.width is not None:
-        _checks.even_width(args.width)
+    widths = _sizes(args)
     if args.radius is not None:
         _checks.radius(args.radius)
     folder = args.out or Path("runs") / f"{config.dataset}-memorize-{config.seed}"
@@ -46,6 +44,8 @@ def run(args: argparse.Namespace) -> Answer:
         data.y,
         args.width,
         args.radius,
+        widths=widths,
+        weight_scale=args.weight_scale,
         activation=config.activation,
         zeta=config.zeta,
         kappa=config.kappa,
@@ -58,11 +58,43 @@ def run(args: argparse.Namespace) -> Answer:
         warnings.warn(f"nothing is proven and nothing written: the run in {folder} stays", stacklevel=2)
     else:
         radius = math.inf if math.isnan(found.radius_used) else found.radius_used
-        config = replace(config, width=found.params["w"].shape[1], radius=radius)
+        config = replace(config, radius=radius, **_net(found))
         arrays = {**found.params, "center": found.center}
-        write_run(folder, arrays, config.to_json() | {"scale": found.scale}, data)
+        results = {"scale": found.scale} | _weight_scale(found)
+        write_run(folder, arrays, config.to_json() | results, data)
     written = None if kept else folder
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
+
+
+def _sizes(args: argparse.Namespace) -> list[int] | int | None:
+    """Return what ``solvers.memorize`` takes as widths: the layers, how many there are, or none for one.
+
+    Raises:
+        ValueError: more than one of --width, --widths and --depth, or a number that is no size.
+    """
+    given = [f"--{name}" for name in ("width", "widths", "depth") if getattr(args, name) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are given; expected one of them: each says which net")
+    if args.width is not None:
+        _checks.even_width(args.width)
+    if args.depth is not None:
+        _checks.count("depth", args.depth)
+    for layer, width in enumerate(args.widths or (), start=1):
+        _checks.count(f"the width of layer {layer}", width)
+    return args.depth if args.widths is None else args.widths
+
+
+def _net(found: solvers.Memorized) -> dict[str, Any]:
+    """Return the width, or the widths, of the net."""
+    if "w" in found.params:
+        return {"width": found.params["w"].shape[1]}
+    half = found.params["plus"]
+    return {"widths": tuple(half[f"w{layer}"].shape[1] for layer in range(1, len(half) + 1))}
+
+
+def _weight_scale(found: solvers.Memorized) -> dict[str, float]:
+    """Return the scale of the hidden weights of the start, where it is not LeCun's."""
+    return {} if found.weight_scale == 1 else {"weight_scale": found.weight_scale}
 
 
 def _record(found: solvers.Memorized, folder: Path | None, seconds: float) -> dict[str, object]:
@@ -74,8 +106,9 @@ def _record(found: solvers.Memorized, folder: Path | None, seconds: float) -> di
         "steps": max(len(found.history.get("loss", ())) - 1, 0),
         "samples": samples,
         "outputs": outputs,
-        "width": found.params["w"].shape[1],
+        **_net(found),
         "scale": found.scale,
+        **_weight_scale(found),
         "radius": found.radius_used,
         "seconds": round(seconds, 2),
         "certificate": None if certificate is None else certificate._asdict(),
@@ -84,41 +117,19 @@ def _record(found: solvers.Memorized, folder: Path | None, seconds: float) -> di
 
 
 def _lines(found: solvers.Memorized, folder: Path | None, seconds: float) -> list[str]:
-    (n, k), width = found.residual.shape, found.params["w"].shape[1]
+    n, k = found.residual.shape
+    widths = _net(found)
+    units = f"{widths['width']}" if "width" in widths else " + ".join(f"2 × {w}" for w in widths["widths"])
+    scales = "".join(f", w = {scale:.3g} · LeCun's" for scale in _weight_scale(found).values())
     return [
         f"{found.status}: {found.message}",
-        f"  net       {width} hidden units, {n} samples, {k} outputs, v = {found.scale:g} · v⁰",
-        *([] if found.certificate is None else _constants(found.certificate)),
+        f"  net       {units} hidden units, {n} samples, {k} outputs, v = {found.scale:g} · v⁰{scales}",
+        *([] if found.certificate is None else constants(found.certificate)),
         f"  written   {folder or 'nowhere'} in {seconds:.2f} s",
     ]
 
 
-def _certify(args: argparse.Namespace) -> Answer:
-    """Judge the net of a run; its start is the one saved, or the one that `train` drew."""
-    config, params, center = read_run(args.folder)
-    if config.model != "pairwise":
-        raise ValueError(f"the run is of a {config.model} net: Theorem 1 speaks of pairwise nets")
-    data = load_data(config, args.raw_dir, args.data_dir)
-    center = center or jax.tree.map(jax.device_get, build(config, data).params)
-    found = certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
-    region = certificates.nice_region(center, data.x, config.activation, y=data.y)
-    audit = certificates.assumptions(data.x, data.y, config.width, config.activation)
-    record = {
-        "memorization": found._asdict(),
-        "nice_region": region._asdict(),
-        "assumptions": audit._asdict() | {"checks": [check._asdict() for check in audit.checks]},
-    }
-    lines = [
-        f"{'proven' if found.holds else 'not proven'}: {found.reason}",
-        *_constants(found),
-        f"{'proven' if region.holds else 'not proven'}: {region.reason}",
-        "assumptions of the paper",
-        *(f"  {check.verdict:17} {check.assumption}: {check.evidence}" for check in audit.checks),
-    ]
-    return Answer(found.holds, record, lines)
-
-
-def _constants(found: certificates.Memorization) -> list[str]:
+def constants(found: certificates.Memorization) -> list[str]:
     """Return the constants of a memorization certificate, one a line."""
     return [
         f"  ρ         {found.rho:.6g}",
@@ -133,26 +144,28 @@ def _constants(found: certificates.Memorization) -> list[str]:
 COMMAND = Command(
     "memorize",
     help="find a narrow net with zero loss, and prove that it is there",
-    description="Find a pairwise net that fits every label exactly, inside a ball around a mirrored start, by "
-    "Newton's method. Writes params.npz (with the start), config.json and normalizer.npz. Exit status 1 if it is "
-    "not proven.",
+    description="Find a pairwise net, of one hidden layer or several, that fits every label exactly, inside a ball "
+    "around a mirrored start, by Newton's method. Writes params.npz (with the start), config.json and normalizer.npz. "
+    "Exit status 1 if it is not proven.",
     example="memorize --dataset digits --labels random --normalize scale --width 80 --radius 0.1",
     options=[
         *options_of(OPTIONS),
         option("--width", f"{FIELDS['width']['help']} (default: the smallest that works)", type=int),
+        option("--widths", FIELDS["widths"]["help"], type=int, nargs="+"),
+        option(
+            "--depth",
+            "in place of --width, how many hidden layers: the smallest equal widths are found",
+            type=int,
+        ),
+        option(
+            "--weight-scale",
+            "what LeCun's hidden weights are multiplied by at the start (default: 1 for one hidden layer; for several "
+            "that of the largest σ_min)",
+            type=float,
+        ),
         option("--radius", "ε of the ball (default: ε₀ of Theorem 1)", type=float),
         option("--out", "folder of the run (default: runs/DATASET-memorize-SEED)", type=path),
         overwrite(),
     ],
     run=run,
-)
-
-MEMORIZATION = Command(
-    "memorization",
-    help="an exact zero-loss net is near the net of a run (Theorem 1)",
-    description="Prove that an exact zero-loss net lies near the net of a run and inside its ball, print the "
-    "region without local minima around its start, and audit the assumptions. Exit status 1 if nothing is proven.",
-    example="certify memorization --run runs/digits-memorize-0",
-    options=[option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)],
-    run=_certify,
 )

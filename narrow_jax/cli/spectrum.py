@@ -11,7 +11,10 @@ from narrow_jax._typing import Params
 from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, overwrite, path
 from narrow_jax.cli.config import TrainConfig, build, load_data, options_of, read_run
 
-OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "model", "width", "activation", "seed")
+OPTIONS = (
+    *("dataset", "labels", "classes", "samples", "normalize"),
+    *("model", "width", "widths", "activation", "seed"),
+)
 
 _DEFAULTS = TrainConfig(samples=200)
 """All digits with their ten classes are 17,970 rows, whose work takes many minutes."""
@@ -48,7 +51,7 @@ def _config(args: argparse.Namespace) -> tuple[TrainConfig, Params | None]:
     if args.folder is None:
         return TrainConfig.of(args, OPTIONS), None
     config, params, _ = read_run(args.folder)
-    if given := [name for name in OPTIONS if getattr(args, name) != getattr(_DEFAULTS, name)]:
+    if given := [name for name in OPTIONS if getattr(args, name) not in (None, getattr(_DEFAULTS, name))]:
         raise ValueError(
             f"--run names data and model of its own, and --{given[0]} was given too: leave out one of the two"
         )

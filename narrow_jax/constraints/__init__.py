@@ -3,11 +3,11 @@
 ``project`` keeps w in a ball around its start and v in a cone; ``ball_coordinates`` lets any optimizer work
 in coordinates in which a small ball is well scaled; ``regime`` chains the two in the right order.
 
-Leaves are selected by labels, one a leaf: ``"w"`` for the ball, ``"v"`` for the cone, ``"free"`` for neither.
-By default the leaf's own name is its label, and all leaves of the two copies ``plus`` and ``minus`` of a pairwise net are
-in the ball (``by_name``); ``by_path`` labels the leaves of any model. All leaves labelled "w" share one ball. A constraint
-that would hold for no leaf is refused, unless optax masked the tree. The centre of the ball and the signs of v are those
-of the params given to ``init``.
+Leaves are selected by labels, one a leaf: ``"w"`` for the ball, ``"v"`` for the cone, ``"free"`` for neither. By
+default the leaf's own name is its label, and all leaves of the two copies ``plus`` and ``minus`` of a pairwise net are
+in the ball (``by_name``); ``by_path`` labels the leaves of any model. All leaves labelled "w" share one ball. A
+constraint that would hold for no leaf is refused, unless optax masked the tree. The centre of the ball and the signs of
+v are those of the params given to ``init``.
 
 Reference: "When Expressivity Meets Trainability", problem (7).
 """

@@ -10,14 +10,16 @@
 from narrow_jax._checks import weights as weights
 from narrow_jax.jacobian import layers as layers
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
+from narrow_jax.jacobian.deep import MLPJacobian, mlp, pairwise_mlp
 from narrow_jax.jacobian.khatri_rao import KhatriRao as KhatriRao
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
-from narrow_jax.jacobian.mlp import MLPJacobian, mlp, pairwise_mlp
 from narrow_jax.jacobian.nets import Half as Half
 from narrow_jax.jacobian.nets import Net as Net
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, admissible_widths, check_width, check_widths
+from narrow_jax.jacobian.widths import require_widths as require_widths
 from narrow_jax.jacobian.widths import width_for_rank as width_for_rank
+from narrow_jax.jacobian.widths import widths_for_rank as widths_for_rank
 
 __all__ = [
     "AutodiffJacobian",

@@ -150,15 +150,17 @@ def autodiff(
     width, batch, stored = _pieces(samples, outputs, columns, total, mode, memory_budget)
     plan = _Plan(apply_fn, chosen, mode, outputs, samples, columns, width, batch, stored)
     known = plan.samples == 1 or not _checks.traced(given)
-    computed, reverse_only = _read(plan, given)
+    computed, reverse_only, convolves = _read(plan, given)
+    if convolves:  # the slopes of many samples at once are grouped convolutions, which on a CPU take forever
+        plan = dataclasses.replace(plan, batch=1)
     plan = dataclasses.replace(plan, computed=computed, uncoupled=known, reverse_only=reverse_only)
     if known and plan.samples > 1:
         _refuse_coupling(plan, given)
     return AutodiffJacobian(*given, plan)
 
 
-def _read(plan: _Plan, given: _Data) -> tuple[str, bool]:
-    """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only."""
+def _read(plan: _Plan, given: _Data) -> tuple[str, bool, bool]:
+    """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only, and convolves."""
     x = given.x[:1] if plan.mode == "reverse" else given.x
     leaves, structure = jax.tree.flatten(given._replace(x=x))
     with _wide():
@@ -180,7 +182,7 @@ def _shape(leaf: Leaf) -> jax.ShapeDtypeStruct:
 @functools.lru_cache(maxsize=256)
 def _read_shapes(
     plan: _Plan, structure: jax.tree_util.PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]
-) -> tuple[str, bool]:
+) -> tuple[str, bool, bool]:
     def derivative(params: Params, x: Array) -> tuple[Array, object]:
         theta, rebuild = _flatten(params, plan)
 
@@ -194,7 +196,8 @@ def _read_shapes(
 
     data = jax.tree.unflatten(structure, shapes)
     primal, both = jax.make_jaxpr(plan.apply_fn)(*data), jax.make_jaxpr(derivative)(*data)
-    return precision.lowest(both), precision.has_reverse_rule_only(primal)
+    reverse_only = precision.uses(primal, precision.REVERSE_RULE_ONLY)
+    return precision.lowest(both), reverse_only, precision.uses(primal, precision.CONVOLUTION)
 
 
 def _refuse_coupling(plan: _Plan, given: _Data) -> None:
@@ -238,7 +241,8 @@ def _pieces(
     """Return the block width, the samples a reverse pass takes at once, and whether to store the matrix."""
     rows = samples * outputs
     stored = 3 * 8 * rows * columns <= budget
-    width = min(columns, max(3 * rows, 256), budget // (4 * 8 * rows))
+    whole = stored and mode == "reverse"  # a pass gives whole rows, whatever part of them is asked for
+    width = min(columns, columns if whole else max(3 * rows, 256), budget // (4 * 8 * rows))
     batch = min(samples, budget // (4 * 8 * outputs * total)) if mode == "reverse" else samples
     if width < 1 or batch < 1:
         needed = 4 * 8 * max(rows, outputs * total if mode == "reverse" else rows)

@@ -36,7 +36,7 @@ class Scaled(NamedTuple):
 
 def forward(
     x: Float[Array, "n d"],
-    weights: Sequence[Float[Array, "a b"]],
+    weights: Sequence[Float[Array, "_ _"]],
     sigmas: Sequence[Activation],
     bounded: bool = True,
 ) -> tuple[list[Hidden], Float[Array, "n h"], Float[Array, "n h"] | None]:
@@ -58,7 +58,7 @@ def forward(
 
 
 def _forward_roughly(
-    x: Float[Array, "n d"], weights: Sequence[Float[Array, "a b"]], sigmas: Sequence[Activation]
+    x: Float[Array, "n d"], weights: Sequence[Float[Array, "_ _"]], sigmas: Sequence[Activation]
 ) -> tuple[list[Hidden], Float[Array, "n h"], None]:
     hidden: list[Hidden] = []
     a = x
@@ -69,10 +69,8 @@ def _forward_roughly(
     return hidden, a, None
 
 
-def carried(*arrays: Array) -> Bool[Array, ""] | None:
-    """Return whether all arrays survive scaling; None where they are not float64."""
-    if any(array.dtype != jnp.float64 for array in arrays):
-        return None
+def carried(*arrays: Array) -> Bool[Array, ""]:
+    """Return whether all arrays, of float64, survive scaling."""
     return jnp.all(jnp.stack([fl.carried(array) for array in arrays]))
 
 
@@ -101,7 +99,7 @@ def value(
 
 def backward(
     hidden: Sequence[Hidden],
-    weights: Sequence[Float[Array, "a b"]],
+    weights: Sequence[Float[Array, "_ _"]],
     v: Float[Array, "h k"],
     exact: Bool[Array, ""] | None,
 ) -> list[Scaled]:

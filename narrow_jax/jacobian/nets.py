@@ -12,12 +12,12 @@ from narrow_jax import _checks
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
-from narrow_jax.jacobian.mlp import MLPJacobian, halves, mlp, pairwise_mlp
+from narrow_jax.jacobian.deep import MLPJacobian, halves, mlp, pairwise_mlp
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.linalg import Jacobian
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 
-Half = tuple[Float[np.ndarray, "a b"], ...]
+Half = tuple[Float[np.ndarray, "_ _"], ...]
 """W_1 … W_H in float64."""
 
 
@@ -41,11 +41,13 @@ class Net(NamedTuple):
         """Return the net with these params.
 
         Raises:
-            ValueError: leaves of no net that is known, shapes that do not fit, non-finite values.
+            ValueError: no dict, leaves of no net that is known, shapes that do not fit, non-finite values.
             TypeError: leaves that are not real floating numbers.
         """
         if not isinstance(params, Mapping):
-            raise TypeError(f"{what} is a {type(params).__name__}; expected a dict of {_KINDS}")
+            raise ValueError(
+                f"{what} is {type(params).__name__}; expected a dict with the leaves of {_KINDS}"
+            )
         if set(params) == {"plus", "minus", "v"}:
             plus, minus, v = halves(params)
             both: tuple[tuple[HostArray, ...], ...] = (plus, minus)
@@ -56,7 +58,7 @@ class Net(NamedTuple):
             *hidden, v = mlp_layers(params)
             both = (tuple(hidden),)
         else:
-            raise ValueError(f"{what} has the leaves {sorted(params)}; expected those of {_KINDS}")
+            raise ValueError(f"{what} is {sorted(params)}; expected a dict with the leaves of {_KINDS}")
         sigmas = tuple(map(check_activation, mlp_activations(activation, len(both[0]))))
         wide = tuple(tuple(np.asarray(w, float) for w in half) for half in both)
         return Net(wide, np.asarray(v, float), sigmas, params)
@@ -70,6 +72,11 @@ class Net(NamedTuple):
     def mirrored(self) -> bool:
         """Return whether both halves of a pair are equal: then f = 0."""
         return self.paired and all(map(np.array_equal, *self.halves))
+
+    @property
+    def hidden(self) -> Float[np.ndarray, " p"]:
+        """Return all hidden weights, layer by layer."""
+        return np.concatenate([np.ravel(w) for half in self.halves for w in half])
 
     @property
     def vanishing(self) -> bool:

@@ -153,6 +153,6 @@ def _evaluate(
     bounded: bool,
 ) -> KhatriRao:
     v = jnp.concatenate([v, -v]) if paired else v
-    exact = layers.carried(x, w, v) if bounded else None
+    exact = layers.carried(x, w, v) if bounded and x.dtype == jnp.float64 else None
     hidden, _, _ = layers.forward(x, (w,), (activation,), bounded)
     return KhatriRao(*layers.together(layers.backward(hidden, (w,), v, exact)))

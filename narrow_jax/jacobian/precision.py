@@ -52,11 +52,17 @@ def lowest(jaxpr: Any) -> str:
     return max(sorted(found), key=eps, default="float64")
 
 
-def has_reverse_rule_only(jaxpr: Any) -> bool:
-    """Return whether a function, or one that it calls, has a rule of its own for reverse mode and none for forward."""
+REVERSE_RULE_ONLY = "custom_vjp_call"
+"""What calls a function with a rule of its own for reverse mode and none for forward."""
+
+CONVOLUTION = "conv_general_dilated"
+
+
+def uses(jaxpr: Any, primitive: str) -> bool:
+    """Return whether a function, or one that it calls, uses a primitive, named by how its name begins."""
     return any(
-        eqn.primitive.name.startswith("custom_vjp_call")
-        or any(has_reverse_rule_only(body) for body, _ in _inner(eqn, [True] * len(eqn.invars)))
+        eqn.primitive.name.startswith(primitive)
+        or any(uses(body, primitive) for body, _ in _inner(eqn, [True] * len(eqn.invars)))
         for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns
     )
 

@@ -122,22 +122,28 @@ def admissible_widths(x: object, depth: int, outputs: int = 1) -> tuple[int, ...
     """
     _checks.count("depth", depth)
     _, rank, samples = _needed(x, outputs)
+    return widths_for_rank(rank, samples, depth, outputs)
+
+
+def widths_for_rank(rank: int, samples: int, depth: int, outputs: int) -> tuple[int, ...]:
+    """Return the smallest equal widths with which ``rank_bound`` is n·k, for a rank above 0."""
     width = 1
     while rank_bound(rank, samples, (width,) * depth, outputs) < samples * outputs:
         width += 1
     return (width,) * depth
 
 
-def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
+def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: bool = True) -> None:
     """Raise if a pair with these hidden layers cannot have a Jacobian of full row rank at its mirrored start.
 
     Args:
         x: data, (n, d).
         widths: n_1 … n_H of each half.
         outputs: k.
+        strict: raise where they are too narrow; else warn.
 
     Raises:
-        ValueError: too narrow; no layer; a width below 1.
+        ValueError: too narrow, under ``strict``; no layer; a width below 1.
         TypeError: widths that are no sequence.
 
     Example:
@@ -147,17 +153,26 @@ def check_widths(x: object, widths: Sequence[int], outputs: int = 1) -> None:
     Reference:
         docs/deep.md, section 1.
     """
+    require_widths(widths)
+    _, rank, samples = _needed(x, outputs)
+    found = rank_bound(rank, samples, widths, outputs)
+    if found >= samples * outputs:
+        return
+    message = (
+        f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
+        f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are "
+        f"{widths_for_rank(rank, samples, len(widths), outputs)}"
+    )
+    if strict:
+        raise ValueError(message)
+    warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def require_widths(widths: Sequence[int]) -> None:
+    """Require the widths of at least one hidden layer."""
     if not isinstance(widths, Sequence) or isinstance(widths, str):
         raise TypeError(f"widths is {widths!r}; expected a sequence such as (30, 30), one a hidden layer")
     if not widths:
         raise ValueError("widths is empty, depth 0; expected at least one hidden layer, such as (30, 30)")
     for layer, width in enumerate(widths, start=1):
         _checks.count(f"the width of layer {layer}", width)
-    _, rank, samples = _needed(x, outputs)
-    found = rank_bound(rank, samples, widths, outputs)
-    if found < samples * outputs:
-        smallest = admissible_widths(x, len(widths), outputs)
-        raise ValueError(
-            f"widths {tuple(widths)} are too narrow: the Jacobian has rank at most {found} for {samples} samples, "
-            f"{outputs} outputs and inputs of rank {rank}; the smallest admissible equal widths are {smallest}"
-        )

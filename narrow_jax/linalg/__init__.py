@@ -3,6 +3,7 @@
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos
+from narrow_jax.linalg import outward as outward
 from narrow_jax.linalg import rounding as rounding
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products
@@ -13,6 +14,7 @@ from narrow_jax.linalg.context import isolated as isolated
 from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound
 from narrow_jax.linalg.extreme_values import extremes as extremes
+from narrow_jax.linalg.extreme_values import spectral_norm as spectral_norm
 from narrow_jax.linalg.jacobian import Jacobian as Jacobian
 from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_host import HOST as HOST

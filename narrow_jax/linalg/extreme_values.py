@@ -33,6 +33,32 @@ def eigenvalue_bound(
     return mu + defect + forming + 4 * fl.UNIT * mu, proven
 
 
+def spectral_norm(a: Float[HostArray, "n d"], terms: int = 0, exponent: int = 0) -> float:
+    """Return an upper bound of 2^exponent·‖A‖₂: μI − fl(ÂÂᵀ), or its transpose, has a Cholesky factor.
+
+    Args:
+        a: Â, entries of size one: no square of those that matter over- or underflows.
+        terms: the entries of Â are off by γ_terms relatively.
+        exponent: as above.
+
+    Example:
+        >>> 3.0 <= spectral_norm(np.diag([1.0, 0.75]), exponent=2) - 1.0 < 3.1
+        True
+    """
+    if not a.any():
+        return 0.0
+    rows = a if a.shape[0] <= a.shape[1] else a.T
+    square = HOST.outer(rows)
+    size = float(HOST.largest(square, 1e-14).first)
+    frobenius = float(np.sum(a * a)) * (1 + fl.gamma(a.size + 8))
+    # fl(ÂÂᵀ) is off by γ_inner ‖Â‖_F², and by the errors of two entries each
+    forming = fl.gamma(rows.shape[1] + 2 * terms + 8) * frobenius
+    mu = size * (1 + 1e-9) + forming
+    bound, proven = eigenvalue_bound(HOST, square, mu, forming)
+    bound = float(bound) if proven else frobenius
+    return fl.product_up(float(np.sqrt(bound) * (1 + 4 * fl.SLACK)), exponent=exponent)
+
+
 def extremes(matrix: Float[HostArray, "a b"]) -> Extremes:
     """Enclose σ_min over min(rows, columns), and ‖A‖₂, for matrices of many shapes, where ``sigma_min`` would compile.
 

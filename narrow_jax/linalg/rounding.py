@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax._typing import Array, Float, HostArray, Int
 
 UNIT = 2.0**-53
 SLACK = 2.0**-48
@@ -25,6 +25,9 @@ TINY = 2.0**-500
 
 NORMAL = 2.0**-1022
 """The smallest normal float64: what is below may have lost any of its digits, or be flushed to 0."""
+
+CARRIED = 2.0**-900
+"""Products below that could be flushed to 0: where the largest is, nothing is measured."""
 
 
 def gamma(terms: int | float) -> float:
@@ -71,7 +74,7 @@ def unit(values: Any) -> tuple[np.ndarray, int]:
     return np.ldexp(values, -exponent), exponent
 
 
-def at_scale(values: Any, exponent: int) -> Any:
+def at_scale(values: Any, exponent: int | Int[np.ndarray, ...]) -> Any:
     """Return values·2^exponent for numbers ≥ 0: those that underflow stay above 0, those that overflow are infinite.
 
     Example:

@@ -8,11 +8,20 @@ from narrow_jax.models.mirroring import (
     mirrored,
     pairwise_head,
 )
-from narrow_jax.models.mlp import MLP, Activations, mlp_activations, mlp_apply, mlp_layers
+from narrow_jax.models.mlp import (
+    MLP,
+    Activations,
+    mlp_activations,
+    mlp_apply,
+    mlp_layers,
+    pairwise_mlp_layers,
+)
 from narrow_jax.models.one_hidden import PairwiseNet, StandardNet, pairwise_apply, standard_apply
-from narrow_jax.models.pairwise_mlp import PairwiseMLP, pairwise_mlp_apply, pairwise_mlp_layers
+from narrow_jax.models.pairwise_mlp import PairwiseMLP, pairwise_mlp_apply
 from narrow_jax.models.resnet import BasicBlock, ResNet, ResNet18
 from narrow_jax.models.stateful import Stateful
+from narrow_jax.models.two_copies import Features as Features
+from narrow_jax.models.two_copies import features_of as features_of
 from narrow_jax.models.two_copies import pairwise
 
 __all__ = [

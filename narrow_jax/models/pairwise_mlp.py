@@ -11,40 +11,8 @@ from jax.typing import DTypeLike
 
 from narrow_jax import _checks, initializers
 from narrow_jax._typing import Array, Float, HostArray, Key, Params
-from narrow_jax.models.mlp import Activations, mlp_activations, mlp_layers
-from narrow_jax.models.pairs import activated, halves
-
-Layers = list[HostArray]
-
-
-def pairwise_mlp_layers(params: Params) -> tuple[Layers, Layers, Float[HostArray, "h k"]]:
-    """Return W_1⁺ … W_H⁺, W_1⁻ … W_H⁻ and V of ``{"plus": {"w1", …, "wH"}, "minus": {…}, "v": (n_H, k)}``.
-
-    Raises:
-        ValueError: other keys, biases, no layer, shapes that do not chain, halves that differ, a v of another height.
-        TypeError: params or halves that are no dicts, or leaves that are no arrays.
-
-    Example:
-        >>> half = {"w1": jnp.ones((3, 4)), "w2": jnp.ones((4, 2))}
-        >>> plus, _, v = pairwise_mlp_layers({"plus": half, "minus": half, "v": jnp.ones((2, 1))})
-        >>> [w.shape for w in plus], v.shape
-        ([(3, 4), (4, 2)], (2, 1))
-    """
-    plus, minus, v = halves(params)
-    layers = _layers_of("plus", plus), _layers_of("minus", minus)
-    height = layers[0][-1].shape[1]
-    if v.ndim != 2 or v.shape[0] != height:
-        raise ValueError(
-            f"v has shape {v.shape}; expected (h, k) with h = {height}, the units of the last layer"
-        )
-    return *layers, v
-
-
-def _layers_of(name: str, half: Params) -> Layers:
-    try:
-        return mlp_layers(half)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"the half {name!r}: {error}") from None
+from narrow_jax.models.mlp import Activations, mlp_activations, pairwise_mlp_layers
+from narrow_jax.models.pairs import activated
 
 
 def pairwise_mlp_apply(

@@ -30,9 +30,14 @@ class TwoCopies:
     def __call__(self, params: Params, x: HostArray) -> Float[Array, "n k"]:
         """Return f(x)."""
         plus, minus, v = halves(params)
-        phi = self.features.apply if isinstance(self.features, nn.Module) else self.features
+        phi = features_of(self.features)
         both = [_rows(phi(w, x), x, v) for w in (plus, minus)]
         return pairwise_head(v, jnp.concatenate(both, axis=1), _equal(plus, minus))
+
+
+def features_of(features: Features) -> Callable[[Params, Any], Any]:
+    """Return the function (w, x) ↦ φ(x; w)."""
+    return features.apply if isinstance(features, nn.Module) else features
 
 
 def pairwise(features: Features) -> TwoCopies:

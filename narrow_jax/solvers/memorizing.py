@@ -125,7 +125,7 @@ def memorize(
     """
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
-    draw = Draw.of(key, x, y.shape[1], width, widths, weight_scale, activation, zeta, kappa)
+    draw = Draw.of(key, width, widths, y.shape[1], weight_scale, activation, zeta, kappa)
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
         raise ValueError(samples.clash)

@@ -20,7 +20,6 @@ from jax.scipy.sparse.linalg import cg
 
 from narrow_jax import _progress
 from narrow_jax._typing import Array, Float
-from narrow_jax.certificates import CARRIED
 from narrow_jax.jacobian import KhatriRao
 from narrow_jax.linalg import DEVICE, EvaluatedJacobian
 from narrow_jax.linalg import rounding as fl
@@ -185,7 +184,7 @@ class Interpolation:
                 history.append(self._record(point, damping))
         columns = {name: np.array([record[name] for record in history]) for name in history[0]}
         solved = point.misfit <= (goal if len(history) > steps else max(goal, floor))
-        resolved = largest == 0 or largest / point.scale >= CARRIED  # y/s flushed to 0 leaves no residual
+        resolved = largest == 0 or largest / point.scale >= fl.CARRIED  # y/s flushed to 0 leaves no residual
         return Path(point.theta, point.scale, columns, bool(solved and resolved))
 
     def _start(self, preconditioner: Factor | LowRank) -> tuple[Theta, Point]:

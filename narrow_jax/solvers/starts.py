@@ -39,11 +39,21 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """How starts are drawn: ``widths`` of the layers of each half, one choice after the other. Made by ``of``."""
+    """How starts are drawn. Made by ``of``.
+
+    Args:
+        key: random key.
+        width: m of a net with one hidden layer, None for the smallest.
+        widths: of the layers of each half of a deep net, or how many layers there are; None for one hidden layer.
+        outputs: k.
+        weight_scale: of the hidden weights; None where it is searched.
+        sigmas: one a layer.
+        zeta, kappa: of the cone of v.
+    """
 
     key: Key[Array, ""]
-    deep: bool
-    widths: tuple[tuple[int, ...], ...]
+    width: int | None
+    widths: Sequence[int] | int | None
     outputs: int
     weight_scale: float | None
     sigmas: tuple[Activation, ...]
@@ -53,16 +63,15 @@ class Draw:
     @staticmethod
     def of(
         key: Key[Array, ""],
-        x: np.ndarray,
-        outputs: int,
         width: int | None,
         widths: Sequence[int] | int | None,
+        outputs: int,
         weight_scale: float | None,
         activation: Activations,
         zeta: float,
         kappa: float,
     ) -> Draw:
-        """Return the draw, what it is made of checked."""
+        """Return the draw, what it is made of checked, but for the data."""
         if widths is not None and width is not None:
             raise ValueError(
                 f"width is {width} and widths is {widths}; expected width, of a net with one hidden layer, or widths, "
@@ -70,9 +79,8 @@ class Draw:
             )
         if weight_scale is not None:
             _checks.positive("weight_scale", weight_scale)
-        choices = _one_hidden(x, width, outputs) if widths is None else _deep(x, widths, outputs)
-        sigmas = tuple(mlp_activations(activation, len(choices[0])))
-        return Draw(key, widths is not None, tuple(choices), outputs, weight_scale, sigmas, zeta, kappa)
+        sigmas = tuple(mlp_activations(activation, _depth(widths)))
+        return Draw(key, width, widths, outputs, weight_scale, sigmas, zeta, kappa)
 
     @property
     def vanishing(self) -> bool:
@@ -81,14 +89,19 @@ class Draw:
 
     def starts(self, x: Float[Array, "n d"]) -> Iterator[Start]:
         """Yield the starts, for samples that are all to be learnt; x64 has to be on."""
-        for widths in self.widths:
+        for widths in self._choices(np.asarray(x)):
             make = partial(self._center, widths, x.shape[1])
-            scale = self.weight_scale or (self._best_scale(make, x) if self.deep else 1.0)
+            scale = self.weight_scale or (1.0 if self.widths is None else self._best_scale(make, x))
             yield Start(make(scale), scale, *self._names(widths))
+
+    def _choices(self, x: np.ndarray) -> list[tuple[int, ...]]:
+        if self.widths is None:
+            return _one_hidden(x, self.width, self.outputs)
+        return _deep(x, self.widths, self.outputs)
 
     def _center(self, widths: tuple[int, ...], inputs: int, scale: float) -> Params:
         cone = {"outputs": self.outputs, "zeta": self.zeta, "kappa": self.kappa, "dtype": jnp.float64}
-        if self.deep:
+        if self.widths is not None:
             return initializers.mirrored_mlp(self.key, inputs=inputs, widths=widths, scale=scale, **cone)
         center = initializers.mirrored_lecun(self.key, inputs=inputs, width=2 * widths[0], **cone)
         return {**center, "w": scale * center["w"]}
@@ -105,9 +118,19 @@ class Draw:
         return max(WEIGHT_SCALES, key=smallest)
 
     def _names(self, widths: tuple[int, ...]) -> tuple[str, str]:
-        if self.deep:
+        if self.widths is not None:
             return f"widths {widths}", f"widths {tuple(width + 1 for width in widths)}"
         return f"width {2 * widths[0]}", f"width {2 * widths[0] + 2}"
+
+
+def _depth(widths: Sequence[int] | int | None) -> int:
+    """Return the number of hidden layers."""
+    if widths is None:
+        return 1
+    if isinstance(widths, int | np.integer):
+        return _checks.count("depth", widths)
+    jacobian.require_widths(widths)
+    return len(widths)
 
 
 def _one_hidden(x: np.ndarray, width: int | None, outputs: int) -> list[tuple[int, ...]]:

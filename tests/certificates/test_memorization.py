@@ -10,6 +10,9 @@ from memorizing import KEY, WIDTH, D, N, exact_loss, exact_residual, gaussian, j
 
 import narrow_jax as nj
 from narrow_jax.certificates.narrow_nets import constants
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.certificates.narrow_nets.residuals import residuals
+from narrow_jax.jacobian import Net
 
 
 @pytest.fixture
@@ -21,10 +24,9 @@ def found():
 
 def test_lipschitz_bound_holds_and_is_not_vacuous():
     x, _ = gaussian(15, 5)
-    sigma = nj.activations.get("tanh")
     rng = np.random.default_rng(0)
     v = rng.normal(size=(4, 2))
-    L = constants.lipschitz(v, constants.input_norm(x), sigma)
+    L = lipschitz(Net.of({"w": rng.normal(size=(5, 8)), "v": v}, "tanh"), x, np.inf)
     ratios = []
     for _ in range(50):
         w = 0.3 * rng.normal(size=(5, 8))
@@ -67,11 +69,10 @@ def test_value_error_is_honest(activation):
 def test_residual_bound_is_honest(radius):
     x, y = gaussian(N // 2, k=2)
     m = nj.memorize(KEY, x, y, width=WIDTH, radius=radius)
-    with jax.enable_x64(True):
-        computed, rounding = constants.residual(m.params, x, y, nj.activations.get("tanh"))
+    found = residuals(Net.of(m.params, "tanh"), x, y)
     exact = mpmath.sqrt(2 * exact_loss(m.params, x, y))
-    assert abs(exact - computed) <= rounding
-    assert rounding < 1e-6
+    assert abs(exact - found.norm) <= found.rounding
+    assert found.rounding < 1e-6
 
 
 @settings(max_examples=6)

@@ -16,11 +16,13 @@ from pyramids import SIGMA, WIDTHS, exact_constants, problem
 
 import narrow_jax as nj
 from narrow_jax.certificates.narrow_nets import constants
+from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
 from narrow_jax.certificates.pyramidal_nets import equation21_invariants as invariants
 from narrow_jax.certificates.pyramidal_nets import guarantee
 from narrow_jax.certificates.pyramidal_nets import sharper_constants as sharper
 from narrow_jax.certificates.pyramidal_nets.guarantee import Guarantee
 from narrow_jax.certificates.pyramidal_nets.measured_norms import StartNorms
+from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 
 SCALES = [5e-324, 2.0**-565, 1e-160, 2.0**-398, 1.0, 1e160, 1e300]
@@ -63,6 +65,11 @@ UNIT_CURVATURE = nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0)
 """S₂ = 1: the Lipschitz constant for inputs of norm 1 is that of v alone."""
 
 
+def of_theorem_1(v, x, sigma):
+    """L of a net of one hidden layer, whatever its weights there."""
+    return lipschitz(Net.of({"w": np.ones((x.shape[1], len(v))), "v": v}, sigma), x, math.inf)
+
+
 @pytest.mark.parametrize(("a", "b"), list(itertools.product(SCALES, repeat=2)))
 def test_lipschitz_constants_and_norms_are_upper_bounds(a, b):
     _, x = net()
@@ -73,15 +80,13 @@ def test_lipschitz_constants_and_norms_are_upper_bounds(a, b):
         inputs = max(mpmath.fsum(mpf(entry) ** 2 for entry in sample) for sample in x)  # ‖x_i‖² of one sample
         bound = constants.input_norm(x)
         assert bound >= inputs
-        assert constants.lipschitz(v, 1.0, UNIT_CURVATURE) >= row
-        assert constants.lipschitz(v, bound, sigma) >= mpf(sigma.sup_second_derivative) * row * inputs
+        assert of_theorem_1(v, np.eye(1, 4), UNIT_CURVATURE) >= row
+        assert of_theorem_1(v, x, sigma) >= mpf(sigma.sup_second_derivative) * row * inputs
         away = mpmath.sqrt(mpmath.fsum(mpf(entry) ** 2 for entry in x.ravel()))
         assert constants.distance(x, 0 * x) >= away
         if fl.NORMAL < away < 1e308:
             assert constants.distance(x, 0 * x) <= away * (1 + 1e-12)
-    assert (
-        constants.distance(x, x) == constants.lipschitz(0 * v, 1.0, sigma) == constants.input_norm(0 * x) == 0
-    )
+    assert constants.distance(x, x) == of_theorem_1(0 * v, x, sigma) == constants.input_norm(0 * x) == 0
 
 
 SINE = nj.activations.get("sin")

@@ -72,3 +72,98 @@ BAD = {
 def test_bad_data_are_refused(x, y, above, message):
     with pytest.raises(ValueError, match=message):
         lecun_width(x, y, above, SIGMA)
+
+
+def neurons(rows):
+    return {(row.work, row.says, row.net): row.neurons for row in rows}
+
+
+def test_rows_of_one_hidden_layer_are_the_formulas():
+    rows = width_requirements(1000, 2, inputs=50)
+    assert neurons(rows) == {
+        ("counting (Sard)", "impossible below", "standard"): 20,  # 1000/51
+        ("counting (Sard)", "impossible below", "pairwise"): 20,  # 2·⌈1000/101⌉
+        ("Theorem 1", "possible from", "pairwise"): 40,
+        ("Bubeck et al. 2020", "possible from", "standard"): 80,
+        ("Daniely", "scaling", "standard"): None,
+    }
+    power = math.log(1000) / math.log(50)
+    assert rows[-1].log10_known == pytest.approx(
+        math.log10(1000 / 50 * math.log(50 * math.log(1000)) ** power)
+    )
+    assert all(
+        row.log10_known == pytest.approx(math.log10(row.neurons)) for row in rows if row.neurons is not None
+    )
+
+
+def test_several_outputs_are_admitted_by_counts_alone():
+    rows = {row.work: row for row in width_requirements(1797, 2, inputs=61, outputs=10)}
+    assert (rows["Theorem 1"].says, rows["Theorem 1"].neurons) == (
+        "admitted by counts",
+        2 * math.ceil(17970 / 61),
+    )
+    assert rows["Bubeck et al. 2020"].neurons == 4 * 30 * 10
+
+
+@pytest.mark.parametrize(("n", "d", "k", "layers"), [(1000, 3, 1, 3), (300, 10, 2, 4), (50, 4, 3, 6)])
+def test_deep_rows_against_a_search(n, d, k, layers):
+    depth = layers - 1
+    impossible, admitted = width_requirements(n, layers, inputs=d, outputs=k)[-2:]
+
+    def parameters(width):
+        params = nj.initializers.mirrored_mlp(jax.random.key(0), inputs=d, widths=(width,) * depth, outputs=k)
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    fewest = next(width for width in range(1, n) if parameters(width) >= n * k)
+    assert (impossible.says, impossible.widths) == ("impossible below", (2 * fewest,) * depth)
+    x = np.random.default_rng(0).normal(size=(n, d))
+    smallest = nj.jacobian.admissible_widths(x, depth, k)
+    assert (admitted.says, admitted.widths) == ("admitted by counts", tuple(2 * width for width in smallest))
+    assert impossible.neurons <= admitted.neurons == sum(admitted.widths)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(20, 3, 1), (1797, 61, 10), (7, 40, 2)])
+def test_one_unit_less_has_fewer_parameters_than_equations(n, d, k):
+    standard, pairwise = (row.neurons for row in width_requirements(n, 2, d, k)[:2])
+    sizes = {"inputs": d, "outputs": k}
+    for draw, width, unit in (
+        (nj.initializers.lecun, standard, 1),
+        (nj.initializers.mirrored_lecun, pairwise, 2),
+    ):
+        params = jax.eval_shape(
+            lambda key, draw=draw, m=width: draw(key, width=m, **sizes), jax.random.key(0)
+        )
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        assert count * (width - unit) // width < n * k <= count
+
+
+def test_the_rank_of_the_data_counts():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 8))
+    given = width_requirements(60, 3, x=x)
+    assert given == width_requirements(60, 3, 3)
+    assert given == width_requirements(60, 3, 8, x=x)
+    assert nj.jacobian.admissible_width(x) == next(row for row in given if row.work == "Theorem 1").neurons
+
+
+@pytest.mark.parametrize(("samples", "inputs"), [(1, 5), (100, 1), (2, 1)])
+def test_daniely_has_no_value_for_one_sample_or_one_input(samples, inputs):
+    row = width_requirements(samples, 2, inputs)[-1]
+    assert (row.work, row.log10_known) == ("Daniely", math.inf)
+
+
+NARROW_BAD = {
+    "inputs": ((10, 2, 0), {}, "inputs is 0"),
+    "outputs": ((10, 2, 3, 0), {}, "outputs is 0"),
+    "outputs alone": ((10, 2), {"outputs": 2}, "outputs is 2 without inputs; expected inputs, d, or x"),
+    "other samples": ((10, 2), {"x": np.ones((9, 3))}, r"x has shape \(9, 3\); expected \(10, d\)"),
+    "other inputs": ((9, 2, 4), {"x": np.ones((9, 3))}, r"x has shape \(9, 3\); expected \(9, 4\)"),
+    "zero": ((9, 2), {"x": np.zeros((9, 3))}, "x is 0 everywhere"),
+    "not finite": ((9, 2), {"x": np.full((9, 3), np.nan)}, "x"),
+}
+
+
+@pytest.mark.parametrize(("sizes", "options", "message"), NARROW_BAD.values(), ids=NARROW_BAD.keys())
+def test_bad_sizes_of_narrow_nets_are_refused(sizes, options, message):
+    with pytest.raises(ValueError, match=message):
+        width_requirements(*sizes, **options)

@@ -7,7 +7,7 @@ import pytest
 
 import narrow_jax as nj
 from narrow_jax.checkpoints import runs
-from narrow_jax.cli import config, main, memorize
+from narrow_jax.cli import config, main, narrow_nets
 
 SMALL = ["--dataset", "synthetic", "--samples", "30"]
 
@@ -80,7 +80,7 @@ def test_equal_samples_with_other_labels_prove_nothing(tmp_path, capsys, monkeyp
         data.x[1], data.y[0], data.y[1] = data.x[0], 1, -1
         return data
 
-    monkeypatch.setattr(memorize, "load_data", load_data)
+    monkeypatch.setattr(narrow_nets, "load_data", load_data)
     capsys.readouterr()
     assert main(["certify", "memorization", "--run", str(tmp_path), "--json"]) == 1
     result = json.loads(capsys.readouterr().out)

@@ -36,9 +36,6 @@ from narrow_jax.models import Activations, mlp_activations
 
 Point = Float[Array, " p"]
 
-CARRIED = 2.0**-900
-"""Products of data, weights and labels below that could be flushed to 0: then nothing is measured."""
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -283,6 +280,6 @@ def start_gradient(problem: Constrained) -> float:
     factors = problem.x, problem.v0, problem.y, problem.scale
     sizes = (float(np.max(np.abs(factor))) for factor in factors)
     smallest = fl.product_up(*(min(largest, 1.0) for largest in sizes))  # of the products that ∇̂ is made of
-    if 0 < smallest < CARRIED or not math.isfinite(size):
+    if 0 < smallest < fl.CARRIED or not math.isfinite(size):
         return math.nan
     return size if size > 0 else 1.0

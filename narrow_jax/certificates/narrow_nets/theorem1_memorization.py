@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from narrow_jax import _checks
@@ -14,6 +13,7 @@ from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.certificates.narrow_nets.residuals import residuals
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
@@ -29,7 +29,7 @@ class Memorization(NamedTuple):
         rho: an exact solution w lies within this distance of the given w; infinite if none is proven.
         distance: ‖w − w⁰‖.
         radius: ε.
-        eta: η̄ ≥ the length of the Newton step at w: (residual + rounding)/σ.
+        eta: η̄ ≥ the length of the Newton step at w: (left.norm + left.rounding)/σ.
         residual: ‖y − f‖ as computed.
         rounding: a bound of what rounding hides in it.
         sigma: proven lower bound of σ_min(J(w; v)).
@@ -104,7 +104,7 @@ def memorization(
         holds=False,
         reason=samples.clash,
         rho=math.inf,
-        distance=constants.distance(net, start),
+        distance=constants.distance(net.hidden, start.hidden),
         radius=float(radius),  # beside a float32 NumPy would compare in float32
         eta=math.inf,
         residual=math.nan,
@@ -119,19 +119,18 @@ def memorization(
     if not samples.kept.size:
         return _verdict(found._replace(rho=0.0), "", "nothing to learn")
     rows, labels = np.asarray(x[samples.kept]), y[samples.kept]
-    with jax.enable_x64(True):
-        residual, rounding = constants.residual(net, rows, labels)
+    left = residuals(net, rows, labels)
     smallest = sigma_min(net.jacobian(rows))
     lower = float(smallest.lower)
-    eta = fl.product_up(residual + rounding, over=lower)
+    eta = fl.product_up(left.norm + left.rounding, over=lower)
     slope = lipschitz(net, rows, fl.product_up(2.0, eta))
     g = fl.product_up(slope, eta, over=lower)
     rho = fl.product_up(2.0, eta, over=1 + math.sqrt(max(1 - 2 * g, 0.0))) if g <= 0.5 else math.inf
     found = found._replace(
         rho=rho,
         eta=eta,
-        residual=residual,
-        rounding=rounding,
+        residual=left.norm,
+        rounding=left.rounding,
         sigma=lower,
         lipschitz=slope,
         g=g,
@@ -145,7 +144,9 @@ def _obstacle(m: Memorization, net: Net, smallest: SigmaMin) -> str:
     """Return why the theorem proves no zero; empty if it does."""
     for sigma in net.sigmas:
         if not math.isfinite(sigma.sup_second_derivative):
-            return f"{constants.unbounded(net.sigmas)} and the theorem does not apply; use a smooth activation"
+            return (
+                f"{constants.unbounded(net.sigmas)} and the theorem does not apply; use a smooth activation"
+            )
         if sigma.value is None:
             return f"the rounding error of {sigma.name} is not known: use tanh, sigmoid, softplus or sin"
     if not m.sigma > 0:

@@ -12,8 +12,8 @@ from narrow_jax import projections
 from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
-from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
+from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
 from narrow_jax.certificates.narrow_nets.theorem2_loss_bound import residual_bound
 from narrow_jax.jacobian import Net
@@ -193,7 +193,7 @@ def kkt(
 
 def _bounded(found: KKT, net: Net, start: Net, x: HostArray, y: HostArray) -> KKT:
     """Return the result with σ_min(J), L, and the bound of the loss."""
-    lower, apart = float(sigma_min(net.jacobian(x)).lower), constants.distance(net, start)
+    lower, apart = float(sigma_min(net.jacobian(x)).lower), constants.distance(net.hidden, start.hidden)
     residual = residual_bound(net, start, x, y, lower, lipschitz(start, x, apart))
     return found._replace(
         sigma=lower,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,21 @@ import numpy as np
 
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.certificates.narrow_nets import constants
+from narrow_jax.certificates.narrow_nets.residuals import residuals
 from narrow_jax.jacobian import KhatriRao, Net
 from narrow_jax.linalg import rounding as fl
 
 Vector = Float[np.ndarray, " p"]
 
 
-class Units(NamedTuple):
-    """Exponents of 2: of residuals and labels, and of the Jacobian."""
-
-    labels: int
-    jacobian: int
-
-
-def residual_bound(net: Net, start: Net, x: HostArray, y: HostArray, sigma: float, lipschitz: float) -> float:
+def residual_bound(
+    net: Net,
+    start: Net,
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "n k"],
+    sigma: float,
+    lipschitz: float,
+) -> float:
     """Return a bound of ‖f − y‖: (‖ρ_w‖ + δ/D)/(σ_min(J) − ½LD − ‖f(w⁰; v)‖/D), infinity where that is not positive.
 
     D = ‖w − w⁰‖, λ = max(0, −⟨w − w⁰, Jᵀr⟩/D²), ρ_w = Jᵀr + λ(w − w⁰) and δ = max(0, −rᵀf), r = f − y. At D = 0 it is
@@ -38,13 +38,12 @@ def residual_bound(net: Net, start: Net, x: HostArray, y: HostArray, sigma: floa
         sigma: a lower bound of σ_min(J(w; v)).
         lipschitz: L of J(·; v) on the segment from w⁰ to w.
     """
-    apart = constants.distance(net, start)
-    with jax.enable_x64(True):
-        found = constants.residuals(net, x, y)
-        astray = 0.0 if start.mirrored else _size(start, x)
+    apart = constants.distance(net.hidden, start.hidden)
+    found = residuals(net, x, y)
+    astray = _size(start, x)
     if not (sigma > 0 and math.isfinite(apart + found.rounding + astray)):
         return math.inf
-    (residual, labels), unit = fl.unit(np.stack([-found.values, y]))
+    (residual, labels), unit = fl.unit(np.stack([found.r, y]))
     error = float(fl.at_scale(found.rounding, -unit))
     rho, exponent = _stationarity(net, start, x, residual, error)
     numerator = fl.product_up(rho, exponent=exponent + unit)
@@ -57,10 +56,10 @@ def residual_bound(net: Net, start: Net, x: HostArray, y: HostArray, sigma: floa
     return fl.product_up(numerator + growth, over=left) if left > 0 else math.inf
 
 
-def _size(net: Net, x: HostArray) -> float:
-    """Return a bound of ‖f‖."""
-    norm, rounding = constants.residual(net, x, np.zeros((len(x), net.v.shape[1])))
-    return (norm + rounding) * (1 + fl.SLACK)
+def _size(net: Net, x: Float[np.ndarray, "n d"]) -> float:
+    """Return a bound of ‖f‖, 0 at a mirrored start."""
+    found = residuals(net, x, np.zeros((len(x), net.v.shape[1])))
+    return (found.norm + found.rounding) * (1 + fl.SLACK)
 
 
 def _growth(r: HostArray, y: HostArray, error: float) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from narrow_jax import _checks, activations
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
+from narrow_jax.certificates.narrow_nets import NarrowWidth, narrow_widths
 from narrow_jax.certificates.pyramidal_nets.constants import Constants
 from narrow_jax.certificates.pyramidal_nets.equation13_lambda_star import check_sphere, lambda_star
 from narrow_jax.certificates.pyramidal_nets.guarantee import log10
@@ -43,31 +44,73 @@ class WidthRequirement(NamedTuple):
     wide_layers: str
 
 
-def width_requirements(samples: int, layers: int) -> list[WidthRequirement]:
-    """Table 1: return the width that each work requires for N samples and L layers, constants unknown.
+@overload
+def width_requirements(samples: int, layers: int) -> list[WidthRequirement]: ...
+@overload
+def width_requirements(
+    samples: int, layers: int, inputs: int, outputs: int = 1, *, x: HostArray | None = None
+) -> list[NarrowWidth]: ...
+@overload
+def width_requirements(
+    samples: int, layers: int, inputs: int | None = None, outputs: int = 1, *, x: HostArray
+) -> list[NarrowWidth]: ...
+def width_requirements(
+    samples: int,
+    layers: int,
+    inputs: int | None = None,
+    outputs: int = 1,
+    *,
+    x: HostArray | None = None,
+) -> list[WidthRequirement] | list[NarrowWidth]:
+    """Return the width that each work requires: Table 1 for N and L, or what fitting n samples takes for your d and k.
 
-    λ_0 and λ_min(K^(L)) are eigenvalues of other Gram matrices, φ is the smallest distance of two samples, λ_* is
-    ``lambda_star``; only the row "general" is a width without a hidden constant.
+    Table 1 has unknown constants: λ_0 and λ_min(K^(L)) are eigenvalues of other Gram matrices, φ is the smallest
+    distance of two samples, λ_* is ``lambda_star``; only the row "general" is a width without a hidden constant.
+
+    With ``inputs`` or ``x`` the rows are ``NarrowWidth``: below which numbers of neurons almost no labels can be
+    fitted, since there are too few parameters, from which ones Theorem 1 of "When Expressivity Meets Trainability" and
+    others prove that they can, and how few neurons deep pairs need.
 
     Args:
-        samples: N.
-        layers: L ≥ 2.
+        samples: N, or n.
+        layers: L ≥ 2; L − 1 are hidden.
+        inputs: d.
+        outputs: k.
+        x: data, (n, d), whose rank then counts instead of d.
 
     Raises:
-        ValueError: N < 1 or L < 2.
+        ValueError: N < 1, L < 2, d < 1, k < 1, or an x that is 0, not finite or of other shape; outputs without inputs.
 
     Example:
         >>> for row in width_requirements(samples=1000, layers=3)[1:3]:
         ...     print(f"{row.formula}: 10^{row.log10_known:.1f} {row.unknown}")
         Ω(N^24 L^12 φ^-4): 10^77.7 φ^-4
         Ω(N^8 L^12 φ^-4): 10^29.7 φ^-4
+        >>> for row in width_requirements(samples=1000, layers=3, inputs=3):
+        ...     print(f"{row.neurons} {row.says:18} {row.work}: {row.formula}")
+        250 impossible below   counting (Sard): nk/(d + k)
+        286 impossible below   counting (Sard): 2nk/(2d + k)
+        668 possible from      Theorem 1: 2nk/d
+        1336 possible from      Bubeck et al. 2020: 4⌈n/d⌉k
+        None scaling            Daniely: Õ(n/d · log(d log n)^(log n/log d))
+        84 impossible below   counting (Sard): 2Hw with 2dw + 2(H − 1)w² + wk ≥ nk
+        124 admitted by counts Madden 2024: Θ(√(nk))
 
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Table 1;
-        the power of N in row [16] is 4.
+        the power of N in row [16] is 4. "When Expressivity Meets Trainability", section 2, appendix C and Theorem 1;
+        docs/deep.md, section 1.
     """
     _checks.count("samples", samples)
     _checks.count("layers", layers, minimum=2)
+    if inputs is not None or x is not None:
+        return narrow_widths(samples, layers, inputs, outputs, x)
+    if outputs != 1:
+        raise ValueError(f"outputs is {outputs} without inputs; expected inputs, d, or x beside it")
+    return _table1(samples, layers)
+
+
+def _table1(samples: int, layers: int) -> list[WidthRequirement]:
     n, depth = math.log10(samples), math.log10(layers)
     zou = 8 * n + 12 * depth
     allen_zhu = 16 * n + zou
