@@ -1,4 +1,4 @@
-"""Directions towards a KKT point of problem (7) where no matrix of all weights fits: by products and conjugate gradients.
+"""Directions towards a KKT point of problem (7) by products and conjugate gradients, where matrices do not fit.
 
 The same two models, and the same step for the natural map, as ``solvers/descent.py`` has.
 """
@@ -35,7 +35,7 @@ ITERATIONS, ACCURATE = 1000, 1e-10
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ProductDescent:
-    """What leads on from a feasible point θ: ∇, ‖J‖², the diagonal of D, and the multiplier of the ball. Made by ``at``."""
+    """What leads on from a feasible point θ: ∇, ‖J‖², the diagonal of D, the multiplier of the ball. Made by ``at``."""
 
     problem: Constrained
     point: Point
@@ -50,7 +50,8 @@ class ProductDescent:
         """Return the descent from a point. D is ‖J‖² for w, and for v the geometric mean of that and ‖J_v‖²."""
         slope, hidden = jax.grad(problem.loss)(point), _hidden(problem, point)
         gauss = _gauss(problem, point)
-        top, outer = (_norm(lambda z, on=on: on * gauss(on * z), point) for on in (1, 1 - hidden))
+        top = _norm(gauss, point)
+        outer = _norm(lambda z: (1 - hidden) * gauss((1 - hidden) * z), point)
         scale = jnp.where(hidden > 0, top, jnp.maximum(jnp.sqrt(outer * top), LEAST * top))
         norm = jnp.linalg.norm(hidden * point)
         multiplier = -((hidden * point) @ slope) / jnp.where(norm > 0, norm, 1.0) ** 2
@@ -147,7 +148,9 @@ class _Model(NamedTuple):
         """Return the minimiser, in the metric of the scale: accelerated gradients, then Newton on the natural map."""
         bound = jnp.maximum(_norm(lambda z: self.product(z) / self.scale, self.point), 1.0)
         origin = (self.point, self.point, jnp.ones(()))
-        start = jax.lax.scan(lambda c, _: (self._accelerated(2 * bound, *c), None), origin, length=INNER)[0][0]
+        start = jax.lax.scan(lambda c, _: (self._accelerated(2 * bound, *c), None), origin, length=INNER)[0][
+            0
+        ]
         goal = SOLVED * self._size(self.point)
         none = jnp.zeros((), jnp.int32)
         return jax.lax.while_loop(
@@ -229,21 +232,31 @@ def _conjugate_gradients(product: Product, right: Point, scale: Point) -> Point:
     first = right / scale
     goal = ACCURATE * jnp.sqrt(right @ first)
 
-    def advance(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        z, residual, direction, size, count, _ = carry
-        image = product(direction)
-        curvature = direction @ image
+    def advance(last: _Conjugate) -> _Conjugate:
+        image = product(last.direction)
+        curvature = last.direction @ image
         bad = ~(curvature > 0)
-        step = jnp.where(bad, 0.0, size / jnp.where(bad, 1.0, curvature))
-        z, residual = z + step * direction, residual - step * image
-        following = residual @ (residual / scale)
-        direction = residual / scale + following / jnp.where(size > 0, size, 1.0) * direction
-        return z, residual, direction, following, count + 1, bad
+        step = jnp.where(bad, 0.0, last.size / jnp.where(bad, 1.0, curvature))
+        residual = last.residual - step * image
+        size = residual @ (residual / scale)
+        direction = residual / scale + size / jnp.where(last.size > 0, last.size, 1.0) * last.direction
+        return _Conjugate(last.z + step * last.direction, residual, direction, size, last.tries + 1, bad)
 
-    def unsolved(carry: tuple[Array, ...]) -> Array:
-        *_, size, count, bad = carry
-        return (jnp.sqrt(size) > goal) & (count < ITERATIONS) & ~bad
+    none = jnp.zeros((), jnp.int32)
+    found = jax.lax.while_loop(
+        lambda c: (jnp.sqrt(c.size) > goal) & (c.tries < ITERATIONS) & ~c.bad,
+        advance,
+        _Conjugate(jnp.zeros_like(right), right, first, right @ first, none, jnp.zeros((), bool)),
+    )
+    return jnp.where(found.bad & (found.tries == 1), first, found.z)
 
-    start = (jnp.zeros_like(right), right, first, right @ first, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    z, *_, count, bad = jax.lax.while_loop(unsolved, advance, start)
-    return jnp.where(bad & (count == 1), first, z)
+
+class _Conjugate(NamedTuple):
+    """Where conjugate gradients stand: z, its residual, the direction, the residual's size, and whether to stop."""
+
+    z: Point
+    residual: Point
+    direction: Point
+    size: Array
+    tries: Array
+    bad: Array
