@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,9 +17,13 @@ from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.models import Activations
 from narrow_jax.solvers.descent import Descent, Trial
+from narrow_jax.solvers.descent_by_products import ProductDescent
 
-WEIGHTS = 8000
-"""Most hidden weights: Newton's matrix is dense, 8·p² bytes."""
+DENSE, DENSE_DEEP = 8000, 1000
+"""Most hidden weights for matrices of 8·p² bytes, with one hidden layer and several: beyond, by products.
+
+In a deep pair all weights couple, and the Hessian takes p products.
+"""
 
 # Measured by ``python -m benchmarks.kkt_constants`` over 30 problems: 1,288 steps in all, and all converge.
 
@@ -116,7 +121,8 @@ def solve_kkt(
     the feasible set: JᵀJ, and the exact Hessian with, where the ball pushes back, the curvature of its sphere; the
     damping from the ratio of actual to predicted decrease. Where that slows down, Newton's method on
     Φ(θ) = θ − P(θ − ∇) with the generalised Jacobian of the exact projections and the exact Hessian, kept where it
-    halves ‖Φ‖ and does not raise the loss, or lowers the loss as its model predicts.
+    halves ‖Φ‖ and does not raise the loss, or lowers the loss as its model predicts. Beyond 8,000 hidden weights, or
+    1,000 of a deep pair, both by products and conjugate gradients.
 
     Where m < 2n/d and ε is small the infimum is not attained: v grows without bound and the residual falls with it.
     The loop then ends at the tolerance, or, from ε = 0.01 down, at the rounding of the gradient.
@@ -132,7 +138,7 @@ def solve_kkt(
         zeta: ζ.
         kappa: κ.
         activation: name or ``Activation``; for deep pairs also a sequence with one a layer.
-        model: "pairwise" from a mirrored start, or "standard" from a plain one, with one hidden layer: a ball and free v.
+        model: "pairwise" from a mirrored start, or "standard", of one hidden layer from a plain one: a ball and free v.
         tolerance: of the residual.
         steps: at most.
         progress: show a progress bar; by default where the standard error is a terminal.
@@ -141,13 +147,16 @@ def solve_kkt(
         ``KKTSolution``.
 
     Raises:
-        ValueError: bad ε, ζ, κ, width or model, too many weights, data that do not fit.
+        ValueError: bad ε, ζ, κ, width, widths or model, data that do not fit.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(6, 4))
         >>> s = solve_kkt(jax.random.key(0), x, x[:, 0] ** 2, width=4, radius=0.1)
         >>> s.converged, bool(np.linalg.norm(s.params["w"] - s.center["w"]) <= 0.1 + 1e-12)
         (True, True)
+        >>> deep = solve_kkt(jax.random.key(0), x, x[:, 0] ** 2, widths=(3, 3), radius=0.1)
+        >>> deep.converged, deep.params["plus"]["w2"].shape
+        (True, (3, 3))
 
     Reference:
         Problem (7) of "When Expressivity Meets Trainability"; Qi and Sun, "A nonsmooth version of Newton's method"
@@ -157,10 +166,11 @@ def solve_kkt(
     _checks.positive("tolerance", tolerance)
     _checks.count("steps", steps)
     x, y = _checks.real_data(x, y)
+    draw = _draw(width, widths, weight_scale, model)
+    cone = {"zeta": zeta or 1e-3, "kappa": kappa} if model == "pairwise" else {}
     with jax.enable_x64(True):
-        center = _start(key, x.shape[1], y.shape[1], width, widths, weight_scale, zeta, kappa, model)
-        zeta = zeta if model == "pairwise" else None
-        problem = constrained(center, x, y, radius, zeta, kappa, activation)
+        center = draw(key, inputs=x.shape[1], outputs=y.shape[1], dtype=jnp.float64, **cone)
+        problem = constrained(center, x, y, radius, zeta if cone else None, kappa, activation)
         path = _descend(problem, tolerance, steps, progress)
         params = jax.tree.map(np.asarray, problem.params(path[-1].point))
     fields = ("loss", "residual", "newton")
@@ -174,39 +184,33 @@ def solve_kkt(
     )
 
 
-def _start(
-    key: Key[Array, ""],
-    inputs: int,
-    outputs: int,
-    width: int | None,
-    widths: Sequence[int] | None,
-    weight_scale: float,
-    zeta: float | None,
-    kappa: float,
-    model: str,
-) -> Params:
-    """Return the start, what it is made of checked."""
+def _draw(
+    width: int | None, widths: Sequence[int] | None, weight_scale: float, model: str
+) -> Callable[..., Params]:
+    """Return the initializer of the start, what it is made of checked."""
     if (width is None) == (widths is None) or (widths is not None and model == "standard"):
         raise ValueError(
             f"width is {width}, widths is {widths} and model is {model!r}; expected width, of a net with one hidden "
             "layer, or widths, of the layers of a deep pair"
         )
     _checks.positive("weight_scale", weight_scale)
-    draw = {"inputs": inputs, "outputs": outputs, "dtype": jnp.float64}
-    cone = {"zeta": zeta or 1e-3, "kappa": kappa}
     if widths is not None:
-        return initializers.mirrored_mlp(key, **draw, widths=widths, scale=weight_scale, **cone)
+        return partial(initializers.mirrored_mlp, widths=widths, scale=weight_scale)
     _checks.count("width", width)
-    if model == "pairwise":
-        center = initializers.mirrored_lecun(key, **draw, width=width, **cone)
-    else:
-        center = initializers.lecun(key, **draw, width=width)
-    return center if weight_scale == 1 else {**center, "w": weight_scale * center["w"]}
+    draw: Callable[..., Params] = initializers.lecun if model == "standard" else initializers.mirrored_lecun
+
+    def one_hidden(*args: Key[Array, ""], **options: object) -> Params:
+        drawn = draw(*args, width=width, **options)
+        return {**drawn, "w": weight_scale * drawn["w"]}
+
+    return one_hidden
 
 
 def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | None) -> list[Iterate]:
     """Return the start and the point after each step."""
     unit = start_gradient(problem)
+    few = problem.hidden <= (DENSE if isinstance(problem.w0, jax.Array) else DENSE_DEEP)
+    offers = Descent if few else ProductDescent
 
     def measured(point: Point) -> Iterate:
         return Iterate(point, *measure(problem, point, unit))
@@ -220,7 +224,7 @@ def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | No
             if here.residual <= tolerance:
                 break
             slow = step > 0 and (here.loss > SLOW * path[-2].loss or here.residual <= NEAR * tolerance)
-            descent = Descent.at(problem, here.point)
+            descent = offers.at(problem, here.point)
             found, search = search.step(descent.damped, descent.newton, here, slow)
             if found is None:
                 break

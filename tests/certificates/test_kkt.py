@@ -204,7 +204,10 @@ BAD = {
     "zeta": ({"zeta": 0.0}, "zeta is 0.0"),
     "kappa": ({"kappa": 0.5}, "kappa is 0.5"),
     "model": ({"model": "pairwize"}, "did you mean 'pairwise'"),
-    "size": ({"width": 4000}, "expected at most 8000"),
+    "neither": ({"width": None}, "expected width, of a net with one hidden layer, or widths"),
+    "both": ({"widths": (3, 3)}, r"width is 4, widths is \(3, 3\)"),
+    "standard": ({"width": None, "widths": (3, 3), "model": "standard"}, "model is 'standard'; expected width"),
+    "scale": ({"weight_scale": 0.0}, "weight_scale is 0.0"),
 }
 
 

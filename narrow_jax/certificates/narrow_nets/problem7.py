@@ -193,6 +193,9 @@ def _like(params: Params, problem: Constrained) -> Params:
                 f"{problem.v0.shape}, as the center has them"
             )
         return {"w": w, "v": v}
+    if not isinstance(params, Mapping) or set(params) != set(problem.start):
+        leaves = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(f"params is {leaves}; expected {sorted(problem.start)}, as the center has them")
     Net.of(params, problem.net.sigmas)
     found, expected = (jax.tree.map(jnp.shape, tree) for tree in (params, problem.start))
     if found != expected:

@@ -128,13 +128,13 @@ def _region(net: Net, x: HostArray, sigma: float) -> tuple[float, float]:
     high = fl.product_down(sigma, over=slope)
     if len(net.sigmas) == 1 or not 0 < high < math.inf:
         return high, slope
-    low, low_slope = 0.0, slope
-    trials = iter([fl.product_down(sigma, over=lipschitz(net, x, high))])
+    low, found = 0.0, slope
+    middle = fl.product_down(sigma, over=lipschitz(net, x, high))
     for _ in range(HALVINGS):
-        middle = next(trials, (low + high) / 2)
         slope = lipschitz(net, x, middle)
         if fl.product_up(slope, middle) <= sigma:
-            low, low_slope = middle, slope
+            low, found = middle, slope
         else:
             high = middle
-    return low, low_slope
+        middle = (low + high) / 2
+    return low, found

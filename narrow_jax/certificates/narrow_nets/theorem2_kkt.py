@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from narrow_jax import projections
-from narrow_jax._typing import HostArray, Params, Samples
+from narrow_jax._typing import Float, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
@@ -191,7 +191,9 @@ def kkt(
     return found._replace(holds=found.here or found.everywhere, reason=_reason(found, net))
 
 
-def _bounded(found: KKT, net: Net, start: Net, x: HostArray, y: HostArray) -> KKT:
+def _bounded(
+    found: KKT, net: Net, start: Net, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]
+) -> KKT:
     """Return the result with σ_min(J), L, and the bound of the loss."""
     lower, apart = float(sigma_min(net.jacobian(x)).lower), constants.distance(net.hidden, start.hidden)
     residual = residual_bound(net, start, x, y, lower, lipschitz(start, x, apart))
@@ -232,6 +234,7 @@ def _reason(found: KKT, net: Net) -> str:
         return f"every KKT point has loss exactly 0: ε = {found.radius:.6g} < {found.threshold:.6g}"
     if found.here:
         return f"a KKT point here has loss exactly 0: σ_min(J) ≥ {found.sigma:.6g} > ½Lε = {reach:.6g}"
-    if not math.isfinite(found.lipschitz) and math.isfinite(found.radius):
+    smooth = all(math.isfinite(sigma.sup_second_derivative) for sigma in net.sigmas)
+    if not math.isfinite(found.lipschitz) and not (smooth and math.isinf(found.radius)):
         return f"{constants.unbounded(net.sigmas)} and the theorem does not apply"
     return f"loss 0 is not proven: σ_min(J) ≥ {found.sigma:.6g}, ½Lε = {reach:.6g}; shrink the radius"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,6 @@ from narrow_jax.jacobian import KhatriRao, Net
 from narrow_jax.linalg import rounding as fl
 
 Vector = Float[np.ndarray, " p"]
-
-
-class Units(NamedTuple):
-    """Exponents of 2: of residuals and labels, and of the Jacobian."""
-
-    labels: int
-    jacobian: int
 
 
 def residual_bound(
@@ -48,7 +40,7 @@ def residual_bound(
     """
     apart = constants.distance(net.hidden, start.hidden)
     found = residuals(net, x, y)
-    astray = 0.0 if start.mirrored else _size(start, x)
+    astray = _size(start, x)
     if not (sigma > 0 and math.isfinite(apart + found.rounding + astray)):
         return math.inf
     (residual, labels), unit = fl.unit(np.stack([found.r, y]))
@@ -65,7 +57,7 @@ def residual_bound(
 
 
 def _size(net: Net, x: Float[np.ndarray, "n d"]) -> float:
-    """Return a bound of ‖f‖."""
+    """Return a bound of ‖f‖, 0 at a mirrored start."""
     found = residuals(net, x, np.zeros((len(x), net.v.shape[1])))
     return (found.norm + found.rounding) * (1 + fl.SLACK)
 
