@@ -167,7 +167,11 @@ def test_a_large_ball_proves_nothing():
 
 
 SILENT = {
-    "not mirrored": ({}, lambda c: {**c, "plus": {**c["plus"], "w1": 2 * c["plus"]["w1"]}}, "is not mirrored"),
+    "not mirrored": (
+        {},
+        lambda c: {**c, "plus": {**c["plus"], "w1": 2 * c["plus"]["w1"]}},
+        "is not mirrored",
+    ),
     "no ball": ({"radius": 0.0}, lambda c: c, "w is frozen"),
     "free v": ({"zeta": None}, lambda c: c, "v is free"),
     "no pair": ({}, lambda c: {**c["plus"], "w3": c["v"]}, "the net is not pairwise"),
@@ -239,7 +243,12 @@ BAD = {
         {},
         r"params has the shapes .*\(4, 2\).*; expected .*as the center has them",
     ),
-    "another net": ({"w": np.ones((3, 8)), "v": np.ones((4, 1))}, CENTER, {}, r"params is \['v', 'w'\]; expected"),
+    "another net": (
+        {"w": np.ones((3, 8)), "v": np.ones((4, 1))},
+        CENTER,
+        {},
+        r"params is \['v', 'w'\]; expected",
+    ),
     "bias": (CENTER, {**CENTER, "bias": np.ones(4)}, {}, "expected a dict with the leaves"),
     "halves": (CENTER, {**CENTER, "minus": {"w1": np.ones((3, 4))}}, {}, "minus is not like plus"),
     "NaN": ({**CENTER, "v": np.full((4, 1), np.nan)}, CENTER, {}, "v has 4 non-finite entries"),
@@ -294,8 +303,9 @@ def test_no_singular_jacobian_in_the_region_of_a_deep_net(kind):
     for _ in range(20):
         hidden = {key: leaf for key, leaf in center.items() if key != outer}
         step = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), hidden)
-        size = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(step))) / region.radius
-        moved = jax.tree.map(lambda leaf, change: leaf + change / size, hidden, step)
+        size = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(step)))
+        step = jax.tree.map(lambda leaf, size=size: leaf * region.radius / size, step)
+        moved = jax.tree.map(np.add, hidden, step)
         assert smallest({**moved, outer: center[outer]}, x) > 0
 
 

@@ -206,7 +206,10 @@ BAD = {
     "model": ({"model": "pairwize"}, "did you mean 'pairwise'"),
     "neither": ({"width": None}, "expected width, of a net with one hidden layer, or widths"),
     "both": ({"widths": (3, 3)}, r"width is 4, widths is \(3, 3\)"),
-    "standard": ({"width": None, "widths": (3, 3), "model": "standard"}, "model is 'standard'; expected width"),
+    "standard": (
+        {"width": None, "widths": (3, 3), "model": "standard"},
+        "model is 'standard'; expected width",
+    ),
     "scale": ({"weight_scale": 0.0}, "weight_scale is 0.0"),
 }
 
