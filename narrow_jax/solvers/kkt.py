@@ -125,7 +125,8 @@ def solve_kkt(
     1,000 of a deep pair, both by products and conjugate gradients.
 
     Where m < 2n/d and ε is small the infimum is not attained: v grows without bound and the residual falls with it.
-    The loop then ends at the tolerance, or, from ε = 0.01 down, at the rounding of the gradient.
+    The loop then ends at the tolerance, or, from ε = 0.01 down, at the rounding of the gradient. Deep pairs with fewer
+    hidden weights than labels often need more than 300 steps: ``converged`` tells.
 
     Args:
         key: random key of the start.

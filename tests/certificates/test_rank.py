@@ -16,6 +16,7 @@ from narrow_jax.certificates import stationary_value
 from narrow_jax.certificates.depth_width import ranges
 from narrow_jax.certificates.depth_width.tangent import tangent
 from narrow_jax.certificates.depth_width.theorem1_stationary_value import Status
+from narrow_jax.jacobian.khatri_rao import Factors, KhatriRao
 from narrow_jax.linalg.rank import numerical_rank
 from narrow_jax.solvers import newton
 
@@ -340,8 +341,12 @@ def test_pivots_do_not_change_with_the_scale_of_samples_and_output_weights(dtype
     rng = np.random.default_rng(0)
     x, d = rng.normal(size=(6, 4)), rng.normal(size=(6, 1, 4))
     scale = np.ldexp(1.0, rng.integers(-20, 21, size=(6, 1)))
+
+    def jacobian(a, b):
+        return KhatriRao((Factors(jnp.asarray(a), jnp.asarray(b), None),), jnp.zeros((), jnp.int32))
+
     pivots = [
-        float(newton.Factor.of(newton.Slopes(jnp.asarray(a), jnp.asarray(b)), dtype).pivot)
+        float(newton.Factor.of(jacobian(a, b), dtype).pivot)
         for a, b in ((x, d), (x * scale, d), (x, 2.0**-20 * d))
     ]
     assert pivots[0] == pivots[1] == pivots[2] > 0

@@ -296,14 +296,23 @@ def test_bad_input():
 
 
 def test_an_activation_without_derivative_error_gives_an_estimate():
-    for activation in ("gelu", "relu"):
-        J = nj.jacobian.standard(PROBLEMS["standard"].params, PROBLEMS["standard"].x, activation)
-        s = nj.sigma_min(J)
-        assert s.status == "estimate"
-        assert s.lower == 0
-        assert s.value == pytest.approx(
-            np.linalg.svd(np.asarray(J.dense(), np.float64), compute_uv=False)[-1], rel=1e-4
-        )
+    J = nj.jacobian.standard(PROBLEMS["standard"].params, PROBLEMS["standard"].x, "gelu")
+    s = nj.sigma_min(J)
+    assert s.status == "estimate"
+    assert s.lower == 0
+    assert s.value == pytest.approx(
+        np.linalg.svd(np.asarray(J.dense(), np.float64), compute_uv=False)[-1], rel=1e-4
+    )
+
+
+def test_relu_is_certified_away_from_its_kink():
+    problem = PROBLEMS["standard"]
+    s = nj.sigma_min(nj.jacobian.standard(problem.params, problem.x, "relu"))
+    w, v, x = (np.asarray(a, np.float64) for a in (problem.params["w"], problem.params["v"], problem.x))
+    J = ((x @ w > 0) * v[:, 0])[:, None, :] * x[:, :, None]
+    truth = np.linalg.svd(J.reshape(len(x), -1), compute_uv=False)[-1]
+    assert s.status == "certified"
+    assert s.lower <= truth <= s.upper
 
 
 def test_every_status_says_what_to_do():

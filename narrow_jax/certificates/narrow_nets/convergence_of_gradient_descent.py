@@ -208,12 +208,12 @@ def gradient_descent(
     Example:
         >>> import jax, narrow_jax as nj
         >>> x = np.random.default_rng(0).normal(size=(6, 4))
-        >>> params = nj.initializers.mirrored_lecun(jax.random.key(1), inputs=4, width=8)
+        >>> params = nj.initializers.mirrored_lecun(jax.random.key(3), inputs=4, width=16)
         >>> c = gradient_descent(params, x, np.sign(x[:, 0]))
         >>> c.holds, c.scale
-        (False, 16.0)
-        >>> c = gradient_descent({**params, "v": 16 * params["v"]}, x, np.sign(x[:, 0]))
-        >>> c.holds, c.steps_to(1e-6) < 1e5, c.loss_bound([0, 10]).shape
+        (False, 2048.0)
+        >>> c = gradient_descent({**params, "v": c.scale * params["v"]}, x, np.sign(x[:, 0]))
+        >>> c.holds, c.steps_to(1e-6) < 1e5, c.loss_bound(np.arange(2)).shape
         (True, True, (2,))
 
     Reference:

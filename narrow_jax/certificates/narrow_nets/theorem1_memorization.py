@@ -83,7 +83,7 @@ def memorization(
         TypeError: arrays that are not real floating numbers.
 
     Example:
-        >>> import narrow_jax as nj
+        >>> import jax, narrow_jax as nj
         >>> x = np.random.default_rng(0).normal(size=(6, 4))
         >>> m = nj.memorize(jax.random.key(0), x, np.sin(x[:, 0]), width=4, radius=0.5, certify=False)
         >>> memorization(m.params, m.center, x, np.sin(x[:, 0]), radius=0.5).holds
