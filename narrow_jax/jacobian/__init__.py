@@ -11,6 +11,7 @@ from narrow_jax._checks import weights as weights
 from narrow_jax.jacobian import layers as layers
 from narrow_jax.jacobian.automatic import AutodiffJacobian, autodiff
 from narrow_jax.jacobian.deep import MLPJacobian, mlp, pairwise_mlp
+from narrow_jax.jacobian.khatri_rao import Factors as Factors
 from narrow_jax.jacobian.khatri_rao import KhatriRao as KhatriRao
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.nets import Half as Half

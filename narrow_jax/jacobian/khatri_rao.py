@@ -81,6 +81,19 @@ class Factors:
         """Return the squared length of each row."""
         return (_squares(self.x)[:, None] * _squares(self.d)).reshape(-1)
 
+    def gram(self, products: Products) -> tuple[HostArray, Array]:
+        """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
+        n, k, units = self.d.shape
+        inputs, outer = products.outer(self.x), products.outer(self.d.reshape(n * k, units))
+        units_norm = products.lower_norm(outer) if self.x_error is not None else 0.0
+        delta = self.perturbation(products.lower_norm(inputs), units_norm)
+        if k == 1:
+            return inputs * outer, delta
+        if isinstance(outer, np.ndarray):  # in Fortran's order the first index runs first
+            blown = outer.reshape((k, n, k, n), order="F") * inputs[None, :, None, :]
+            return blown.reshape((n * k, n * k), order="F"), delta
+        return (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k), delta
+
     @jax.jit
     def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Float[Array, ""]:
         """Return δ ≥ ‖J − Ĵ‖₂, from X ⊗ E, E_X ⊗ D and E_X ⊗ E, and the allowance for underflow.
@@ -142,7 +155,7 @@ class KhatriRao(EvaluatedJacobian):
 
     def gram(self, products: Products) -> Gram:
         """Return K̂ and its bounds: |K̂ − ĴĴᵀ| ≤ γ_{a+b+layers} M entry by entry, M the same of |X| and |D|."""
-        matrices, deltas = zip(*(_hadamard(layer, products) for layer in self.layers), strict=True)
+        matrices, deltas = zip(*(layer.gram(products) for layer in self.layers), strict=True)
         majorant, trace, error = self._majorant()
         return Gram(_sum(matrices), Bounds(majorant, trace, error, _root_sum(deltas)))
 
@@ -219,20 +232,6 @@ class KhatriRao(EvaluatedJacobian):
         perron = collatz_wielandt(lambda y: absolute.mv(absolute.rmv(y)), squares, terms)
         majorant = jnp.minimum(trace, perron)
         return majorant, trace, fl.up(fl.gamma(self.terms + 1) * majorant)
-
-
-def _hadamard(layer: Factors, products: Products) -> tuple[HostArray, Array]:
-    """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
-    n, k, units = layer.d.shape
-    inputs, outer = products.outer(layer.x), products.outer(layer.d.reshape(n * k, units))
-    units_norm = products.lower_norm(outer) if layer.x_error is not None else 0.0
-    delta = layer.perturbation(products.lower_norm(inputs), units_norm)
-    if k == 1:
-        return inputs * outer, delta
-    if isinstance(outer, np.ndarray):  # in Fortran's order the first index runs first
-        blown = outer.reshape((k, n, k, n), order="F") * inputs[None, :, None, :]
-        return blown.reshape((n * k, n * k), order="F"), delta
-    return (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k), delta
 
 
 def _sum(terms: Sequence[T]) -> T:

@@ -10,10 +10,11 @@ Everything is float64 on the host; D itself is made in slabs.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +23,16 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import HOST, column_exponents, symmetric
+from narrow_jax.jacobian import Factors, KhatriRao
+from narrow_jax.linalg import HOST, column_exponents, context
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
 
 SLAB = 2**22
 """Entries of D that are made at a time."""
 
 
-class Tangent(NamedTuple):
+@dataclass(frozen=True)
+class Tangent:
     """A net at its params and data.
 
     Args:
@@ -84,25 +87,24 @@ class Tangent(NamedTuple):
         """Return the number of weights."""
         return self.starts[-1]
 
+    @functools.cached_property
+    def jacobian(self) -> KhatriRao:
+        """Return D, the columns of each layer by input and then by unit."""
+        with jax.enable_x64(True):
+            layers = zip(map(jnp.asarray, self.features), map(jnp.asarray, self.sensitivities), strict=True)
+            return KhatriRao(tuple(Factors(phi, g, None) for phi, g in layers), jnp.zeros((), jnp.int32))
+
     def mv(self, v: Float[np.ndarray, " p"]) -> Float[np.ndarray, " r"]:
         """Return Dv."""
-        total = np.zeros(self.outputs.shape)
-        for w, phi, g, start in zip(*self._layers(), strict=True):
-            step = v[start : start + w.size].reshape(w.T.shape)
-            total += np.einsum("icb,ib->ic", g, HOST.matmul(phi, step.T))
-        return total.ravel()
+        parts = zip(self.weights, np.split(v, self.starts[1:-1]), strict=True)
+        by_input = np.concatenate([part.reshape(w.T.shape).T.ravel() for w, part in parts])
+        return context.as_numpy(lambda: _mv(self.jacobian, jnp.asarray(by_input)))
 
     def rmv(self, u: Float[np.ndarray, " r"]) -> Float[np.ndarray, " p"]:
         """Return Dᵀu."""
-        u = u.reshape(self.outputs.shape)
-        parts = (
-            HOST.matmul(np.einsum("icb,ic->ib", g, u).T, phi).ravel()
-            for _, phi, g, _ in zip(*self._layers(), strict=True)
-        )
-        return np.concatenate(list(parts))
-
-    def _layers(self) -> tuple[tuple, tuple, tuple, list[int]]:
-        return self.weights, self.features, self.sensitivities, self.starts[:-1]
+        by_input = np.split(context.as_numpy(lambda: _rmv(self.jacobian, jnp.asarray(u))), self.starts[1:-1])
+        parts = zip(self.weights, by_input, strict=True)
+        return np.concatenate([part.reshape(w.shape).T.ravel() for w, part in parts])
 
     def row_slabs(self) -> Iterator[Float[np.ndarray, "p c"]]:
         """Yield Dᵀ by consecutive samples, Fortran-ordered; each slab may be overwritten."""
@@ -111,7 +113,8 @@ class Tangent(NamedTuple):
         for first in range(0, n, size):
             here = slice(first, min(first + size, n))
             slab = np.empty(((here.stop - first), k, self.columns))
-            for w, phi, g, start in zip(*self._layers(), strict=True):
+            layers = zip(self.weights, self.features, self.sensitivities, self.starts[:-1], strict=True)
+            for w, phi, g, start in layers:
                 part = slab[:, :, start : start + w.size].reshape(-1, k, *w.T.shape)
                 np.multiply(g[here, :, :, None], phi[here, None, None, :], out=part)
             yield slab.reshape(-1, self.columns).T
@@ -131,13 +134,9 @@ class Tangent(NamedTuple):
 
     def row_gram(self) -> Float[np.ndarray, "r r"]:
         """Return DDᵀ = Σ_l (Φ^(l−1)Φ^(l−1)ᵀ) ∘ (G^(l)G^(l)ᵀ), upper triangle, without D."""
-        n, k = self.outputs.shape
-        total = np.zeros((n, k, n, k))
-        for phi, g in zip(self.features, self.sensitivities, strict=True):
-            samples, units = (HOST.outer(a) for a in (phi, g.reshape(self.rows, -1)))
-            # lower triangles in Fortran's order; within a sample the outputs need both
-            total += symmetric(units).reshape(n, k, n, k) * symmetric(samples)[:, None, :, None]
-        return np.asfortranarray(total.reshape(self.rows, self.rows))
+        grams = (layer.gram(HOST)[0] for layer in self.jacobian.layers)
+        lower = context.as_numpy(lambda: functools.reduce(operator.add, grams))
+        return np.asfortranarray(lower.T)
 
     def row_sum_norm(self) -> float:
         """Return ‖D‖_∞ = max_ic Σ_l ‖Φ_i^(l−1)‖₁ ‖G_ic^(l)‖₁."""
@@ -262,7 +261,8 @@ def _product(
 def restored(d: Tangent, t: int) -> Tangent:
     """Return the tangent with what was taken off its columns put back, but for 2^t."""
     shifts = list(map(_largest, d.feature_exponents, d.features))
-    return d._replace(
+    return replace(
+        d,
         features=tuple(
             np.ldexp(phi, e - shift)
             for phi, e, shift in zip(d.features, d.feature_exponents, shifts, strict=True)
@@ -274,6 +274,16 @@ def restored(d: Tangent, t: int) -> Tangent:
         feature_exponents=tuple(map(np.zeros_like, d.feature_exponents)),
         sensitivity_exponents=tuple(np.full_like(e, t) for e in d.sensitivity_exponents),
     )
+
+
+@jax.jit
+def _mv(d: KhatriRao, p: Array) -> Array:
+    return d.mv(p)
+
+
+@jax.jit
+def _rmv(d: KhatriRao, u: Array) -> Array:
+    return d.rmv(u)
 
 
 @jax.jit(static_argnames="sigma")
