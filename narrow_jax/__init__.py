@@ -52,3 +52,8 @@ __all__ = [
     "spectra",
     "sweep",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

@@ -19,3 +19,8 @@ __all__ = [
     "per_unit",
     "smooth_leaky_relu",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

@@ -117,3 +117,8 @@ __all__ = [
     "white_noise_loss",
     "width_requirements",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

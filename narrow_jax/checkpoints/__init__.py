@@ -28,3 +28,8 @@ __all__ = [
     "save",
     "steps",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

@@ -24,3 +24,8 @@ __all__ = [
     "standardize",
     "whiten",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

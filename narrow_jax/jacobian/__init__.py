@@ -38,3 +38,8 @@ __all__ = [
     "pairwise_mlp",
     "standard",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

@@ -49,3 +49,8 @@ __all__ = [
     "pairwise_mlp_layers",
     "standard_apply",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

@@ -21,3 +21,8 @@ __all__ = [
     "pyramidal_start",
     "solve_kkt",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__

@@ -24,3 +24,8 @@ __all__ = [
     "sigma_min",
     "singular_values",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the public names, without the modules and what they share."""
+    return __all__
