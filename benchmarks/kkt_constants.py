@@ -101,7 +101,7 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="constants; by default all")
     names = parser.parse_args().names or list(VARIANTS)
-    cases = [("WEIGHTS", kkt.WEIGHTS)] * 2  # the solver as it is; the first compiles
+    cases = [("DENSE", kkt.DENSE)] * 2  # the solver as it is; the first compiles
     cases += [(name, value) for name in names for value in VARIANTS[name]]
     records = []
     for case in cases:

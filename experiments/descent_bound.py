@@ -21,7 +21,7 @@ import argparse
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from experiments.pyramidal_convergence import on_sphere, practical
 from narrow_jax.certificates import GradientDescent
 
 TANH = nj.activations.get("tanh")
+TANH_VALUE = TANH.value or TANH
 LEAKY_TANH = nj.activations.Activation(
     "(z + tanh z)/2",
     lambda z: (z + jnp.tanh(z)) / 2,
@@ -45,7 +46,7 @@ LEAKY_TANH = nj.activations.Activation(
     derivative_error=6.0,  # (9·½ + 1)u
     analytic=True,
     zero_only_at_zero=True,
-    value=lambda z: (z + TANH.value(z)) / 2,
+    value=lambda z: (z + TANH_VALUE(z)) / 2,
     value_error=4.0,  # (5/2 + 1)u
 )
 """Both theorems speak of it: its slopes are in [½, 1], and the rounding of its value is known."""
@@ -92,14 +93,16 @@ def pyramid(name: str, sizes: str, x: np.ndarray, y: np.ndarray, widths: tuple[i
 
 def narrow(inputs: int, width: int) -> Params:
     """Return a mirrored start of one hidden layer; κ = 1 makes all v equal."""
-    sizes = {"inputs": inputs, "width": width, "kappa": 1.0}
-    return nj.initializers.mirrored_lecun(jax.random.key(0), dtype=jnp.float64, **sizes)
+    return nj.initializers.mirrored_lecun(
+        jax.random.key(0), inputs=inputs, width=width, kappa=1.0, dtype=jnp.float64
+    )
 
 
-def deep(inputs: int, widths: tuple[int, ...]) -> Params:
+def deep(inputs: int, widths: tuple[int, ...]) -> Any:
     """Return a mirrored start of several hidden layers."""
-    key, sizes = jax.random.key(0), {"inputs": inputs, "widths": widths, "kappa": 1.0}
-    return nj.initializers.mirrored_mlp(key, scale=1.5, dtype=jnp.float64, **sizes)
+    return nj.initializers.mirrored_mlp(
+        jax.random.key(0), inputs=inputs, widths=widths, kappa=1.0, scale=1.5, dtype=jnp.float64
+    )
 
 
 def cases(quick: bool) -> list[Callable[[], Case]]:

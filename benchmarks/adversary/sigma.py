@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -204,7 +204,18 @@ def solve_traced(problems: list[Problem], method: str, x64: bool, batch: bool) -
 # the check
 
 
-def check(problem: Problem, s: Any, how: str, statement: str = "") -> Outcome:
+class Operated(Protocol):
+    """A problem whose Jacobian is known exactly."""
+
+    @property
+    def kind(self) -> str:
+        """Return the name of its operator."""
+
+    def rows(self) -> exact.Matrix:
+        """Return J exactly."""
+
+
+def check(problem: Operated, s: Any, how: str, statement: str = "") -> Outcome:
     """Return whether the interval, the value and the status are right."""
     rows = problem.rows()
     k = exact.gram(rows)
