@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from narrow_jax._typing import Array, HostArray
@@ -109,6 +110,13 @@ class Activation:
 
     def _states(self, field: str) -> str:
         return f"activation {self.name!r} states {field} = {getattr(self, field)!r}"
+
+    @property
+    def vanishes(self) -> bool:
+        """Return whether σ(0) = 0 exactly is known: a computed 0 would not tell."""
+        if self.units:
+            return all(unit.vanishes for unit in self.units)
+        return self.zero_only_at_zero or self.homogeneous or self.fn is jax.numpy.sin
 
     def __call__(self, z: HostArray) -> Array:
         """Return σ(z)."""

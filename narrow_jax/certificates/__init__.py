@@ -3,6 +3,7 @@
 ``memorization``  an exact zero-loss net is near the given one (Newton–Kantorovich)
 ``nice_region``   the radius in which every stationary point is a global minimum (Theorem 1)
 ``kkt``           how far from a KKT point of problem (7), and whether KKT points have loss 0 (Theorem 2)
+``LossBound``     what the loss can be at most by how far that is, along training, as a monitor for ``fit``
 ``gradient_descent``  gradient descent from here reaches loss 0: up to which step, at which rate, within which ball
 ``GradientDescentBound``  the same along training, as a monitor for ``fit``
 ``gradient_bound``    what the gradient at a point proves of the loss there
@@ -44,6 +45,7 @@ from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
 )
 from narrow_jax.certificates.narrow_nets.descent_along_training import GradientDescentBound
 from narrow_jax.certificates.narrow_nets.gradient_bound import GradientBound, gradient_bound
+from narrow_jax.certificates.narrow_nets.loss_bound_along_training import LossBound
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained as Constrained
 from narrow_jax.certificates.narrow_nets.problem7 import Point as Point
 from narrow_jax.certificates.narrow_nets.problem7 import constrained as constrained
@@ -88,6 +90,7 @@ __all__ = [
     "LambdaStar",
     "LecunWidth",
     "LinearUnits",
+    "LossBound",
     "Memorization",
     "NarrowWidth",
     "NiceRegion",

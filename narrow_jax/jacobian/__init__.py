@@ -16,6 +16,7 @@ from narrow_jax.jacobian.khatri_rao import KhatriRao as KhatriRao
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.nets import Half as Half
 from narrow_jax.jacobian.nets import Net as Net
+from narrow_jax.jacobian.nets import vanishes as vanishes
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, admissible_widths, check_width, check_widths
 from narrow_jax.jacobian.widths import require_widths as require_widths

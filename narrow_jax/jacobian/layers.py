@@ -185,18 +185,26 @@ def together(columns: Sequence[Scaled]) -> tuple[tuple[Factors, ...], Int[Array,
     """Return the layers at one scale, that of the largest, and its exponent."""
     if len(columns) == 1:
         return (columns[0].factors,), columns[0].exponent
-    used = jnp.stack([jnp.any(c.factors.x != 0) & jnp.any(c.factors.d != 0) for c in columns])
+    used = jnp.stack(
+        [_known(c.factors.x, c.factors.x_error) & _known(c.factors.d, c.factors.d_error) for c in columns]
+    )
     exponents = jnp.stack([c.exponent for c in columns])
     top = jnp.max(jnp.where(used, exponents, jnp.int32(-(2**20))))
     top = jnp.where(jnp.any(used), top, exponents[0])
     return tuple(_shifted(c.factors, c.exponent - top) for c in columns), top
 
 
+def _known(values: Array, error: Array | None) -> Bool[Array, ""]:
+    """Return whether not all of the values are exactly 0."""
+    return jnp.any(values != 0) if error is None else jnp.any((values != 0) | (error != 0))
+
+
 def _shifted(factors: Factors, shift: Int[Array, ""]) -> Factors:
     """Return the columns times 2^shift; what is 2⁻⁹⁰⁰ of the largest is 0 within the allowance for underflow."""
     lost, shift = shift < -900, jnp.clip(shift, -900, 0)
-    d = jnp.where(lost, 0.0, fl.scaled(factors.d, shift))
-    error = None if factors.d_error is None else fl.scaled(factors.d_error, shift)
+    d, error = jnp.where(lost, 0.0, fl.scaled(factors.d, shift)), factors.d_error
+    if error is not None:
+        error = fl.scaled(jnp.where(lost, error + jnp.abs(factors.d), error), shift)
     return Factors(factors.x, d, error, factors.x_error)
 
 

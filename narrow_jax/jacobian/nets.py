@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
@@ -56,6 +55,8 @@ class Net(NamedTuple):
             both = ((w,),) if v.shape[0] == w.shape[1] else tuple((w[:, part],) for part in _parts(w, v))
         elif "w1" in params:
             *hidden, v = mlp_layers(params)
+            if not hidden:
+                raise ValueError(f"{what} have no hidden layer, only w1; expected w1 and w2 at least")
             both = (tuple(hidden),)
         else:
             raise ValueError(f"{what} is {sorted(params)}; expected a dict with the leaves of {_KINDS}")
@@ -80,15 +81,19 @@ class Net(NamedTuple):
 
     @property
     def vanishing(self) -> bool:
-        """Return whether f(0) = 0 whatever the hidden weights."""
-        at_zero = [float(sigma(jnp.zeros(()))) == 0 for sigma in self.sigmas]
-        return len(at_zero) == 1 or at_zero[0] if self.paired else all(at_zero)
+        """Return whether f(0) = 0 is known whatever the hidden weights."""
+        return vanishes(self.sigmas, self.paired)
 
     def jacobian(self, x: HostArray, v: Float[np.ndarray, "h k"] | None = None) -> Jacobian:
         """Return the Jacobian with respect to the hidden weights, for another V if there is one."""
         params = dict(self.params)
         params[_outer(params)] = self.v if v is None else v
         return hidden_jacobian(params, x, self.sigmas)
+
+
+def vanishes(sigmas: Sequence[Activation], paired: bool) -> bool:
+    """Return whether f(0) = 0 is known of a net or a pair: what enters V, or the last layer of both halves, is 0."""
+    return all(sigma.vanishes for sigma in (sigmas[:-1] if paired else sigmas))
 
 
 _KINDS = (

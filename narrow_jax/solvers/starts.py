@@ -14,7 +14,7 @@ import numpy as np
 from narrow_jax import _checks, initializers, jacobian
 from narrow_jax._typing import Array, Float, Key, Params
 from narrow_jax.activations import Activation
-from narrow_jax.jacobian import Net
+from narrow_jax.jacobian import Net, vanishes
 from narrow_jax.models import Activations, mlp_activations
 from narrow_jax.spectra import sigma_min
 
@@ -84,8 +84,8 @@ class Draw:
 
     @property
     def vanishing(self) -> bool:
-        """Return whether f(0) = 0 whatever the weights: with one hidden layer, or where σ_1(0) = 0."""
-        return len(self.sigmas) == 1 or float(self.sigmas[0](jnp.zeros(()))) == 0
+        """Return whether f(0) = 0 is known whatever the weights."""
+        return vanishes(self.sigmas, paired=True)
 
     def starts(self, x: Float[Array, "n d"]) -> Iterator[Start]:
         """Yield the starts, for samples that are all to be learnt; x64 has to be on."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax._typing import Float, HostArray, Params, Samples
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.descent_balls import (
     Ball,
     Course,
@@ -24,7 +25,7 @@ from narrow_jax.certificates.narrow_nets.descent_balls import (
     widest_ball,
 )
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
-from narrow_jax.certificates.narrow_nets.moving_weights import cone_distance, distinct, moving, read
+from narrow_jax.certificates.narrow_nets.moving_weights import cone_distance, moving, read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
@@ -222,11 +223,11 @@ def gradient_descent(
     net, x, y = read(params, x, y, activation)
     _check(wrt, radius, learning_rate, zeta, kappa)
     setting = _Setting(net, x, wrt == "all", float(radius), zeta, float(kappa))
-    left, samples = residuals(net, x, y), distinct(net, x, y)
+    left, samples = residuals(net, x, y), distinct_samples(x, y, net.vanishing)
     found = _unproven(left, len(samples.kept) * y.shape[1])
     if samples.clash:
         return found._replace(reason=samples.clash)
-    if found.residual == 0:
+    if found.residual == 0 or not samples.kept.size:
         return _nothing_to_learn(found, learning_rate)
     if not all(math.isfinite(sigma.sup_second_derivative) for sigma in net.sigmas):
         return found._replace(reason=_unbounded(net))

@@ -15,8 +15,8 @@ class DistinctSamples(NamedTuple):
     Fields:
         kept: indices of the samples that are neither zero nor equal to an earlier one.
         repeated: pairs (later, earlier) of equal samples with equal labels.
-        zero: indices of zero samples with zero labels: f(0) = 0 for every pairwise net.
-        clash: why no pairwise net can learn the labels; empty if nothing is known against it.
+        zero: indices of zero samples with zero labels, where f(0) = 0.
+        clash: why no such net can learn the labels; empty if nothing is known against it.
     """
 
     kept: Int[np.ndarray, " n_kept"]
@@ -55,7 +55,7 @@ def distinct_samples(
             zero.append(index)
         elif vanishing and not row.any():
             clash = clash or (
-                f"sample {index} is 0 and its label is not: without biases every pairwise net has f(0) = 0; "
+                f"sample {index} is 0 and its label is not: f(0) = 0 whatever the weights, since there are no biases; "
                 "remove it or append a constant input"
             )
         elif earlier == index:

@@ -12,7 +12,8 @@ import numpy as np
 
 from narrow_jax import jacobian
 from narrow_jax._typing import Array, Float, Params, Samples
-from narrow_jax.certificates.narrow_nets.moving_weights import distinct, read
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
+from narrow_jax.certificates.narrow_nets.moving_weights import read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import EvaluatedJacobian, Jacobian
@@ -80,7 +81,7 @@ def gradient_bound(
         docs/deep.md, section 6.
     """
     net, x, y = read(params, x, y, activation)
-    j, samples = _chosen(net, x, wrt), distinct(net, x, y)
+    j, samples = _chosen(net, x, wrt), distinct_samples(x, y, net.vanishing)
     left = residuals(net, x, y)
     found = GradientBound(
         holds=False,

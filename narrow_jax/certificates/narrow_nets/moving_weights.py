@@ -8,7 +8,6 @@ import numpy as np
 
 from narrow_jax import _checks, jacobian
 from narrow_jax._typing import Float, Params, Samples
-from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import DistinctSamples, distinct_samples
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import Jacobian
 from narrow_jax.linalg import rounding as fl
@@ -21,21 +20,12 @@ def read(
     """Return the net and its data in float64, checked to fit together."""
     net = Net.of(params, activation)
     x, y = _checks.real_data(x, y)
-    if not net.sigmas:
-        raise ValueError("params have no hidden layer, only w1; expected w1 and w2 at least")
     net.jacobian(x)  # checks the shapes
     if y.shape[1] != net.v.shape[1]:
         raise ValueError(
             f"y has {y.shape[1]} columns and the net {net.v.shape[1]} outputs; expected one column an output"
         )
     return net, x, y
-
-
-def distinct(net: Net, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]) -> DistinctSamples:
-    """Return the samples that follow from no others, whatever the weights: f(0) = 0 for some nets only."""
-    through = net.sigmas[:-1] if net.paired else net.sigmas
-    vanishing = all(sigma.zero_only_at_zero for sigma in through)
-    return distinct_samples(x if vanishing else np.concatenate([x, np.ones((len(x), 1))], axis=1), y)
 
 
 def moving(net: Net, x: Float[np.ndarray, "n d"], outer: bool) -> Jacobian:
@@ -55,6 +45,6 @@ def cone_distance(v: Float[np.ndarray, "h k"], zeta: float | None, kappa: float)
     room = math.inf if zeta is None else float(np.min(size)) - zeta
     if math.isfinite(kappa) and len(v) > 1:
         gaps = kappa * size[0] - size[-1]
-        room = min(room, float(np.min(gaps)) / math.sqrt(1 + kappa**2))
+        room = min(room, float(np.min(gaps)) / math.hypot(1, kappa))
     scale = float(np.max(size)) * (kappa if math.isfinite(kappa) else 1.0) + (zeta or 0.0)
     return room - 8 * fl.UNIT * scale if math.isfinite(room) else room

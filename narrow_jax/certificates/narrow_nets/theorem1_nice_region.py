@@ -122,12 +122,13 @@ def nice_region(
 def _region(net: Net, x: HostArray, sigma: float) -> tuple[float, float]:
     """Return a radius r with L(r)·r ≤ σ, nearly the largest, and L(r).
 
-    L grows with r: σ/L(0) is at least that radius, and σ/L of it at most.
+    L grows with r: σ/L(0) is at least that radius, and σ/L of it at most. Where L(0) = 0 the search ends at 1.
     """
     slope = lipschitz(net, x, 0.0)
     high = fl.product_down(sigma, over=slope)
-    if len(net.sigmas) == 1 or not 0 < high < math.inf:
+    if len(net.sigmas) == 1 or high == 0:
         return high, slope
+    high = high if math.isfinite(high) else 1.0
     low, found = 0.0, slope
     middle = fl.product_down(sigma, over=lipschitz(net, x, high))
     for _ in range(HALVINGS):
