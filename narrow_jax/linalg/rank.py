@@ -58,8 +58,11 @@ def equilibrated(matrix: Float[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
     rows, columns = np.zeros(len(of_rows), np.float32), np.zeros(len(of_columns), np.float32)
     for _ in range(_SWEEPS):
         before = columns
-        rows = -(size.sum(axis=1) + used @ columns) / of_rows
-        columns = -(size.sum(axis=0) + rows @ used) / of_columns
+        with np.errstate(
+            invalid="ignore"
+        ):  # all is finite; OpenBLAS may raise the flag for what it reads beyond the end
+            rows = -(size.sum(axis=1) + used @ columns) / of_rows
+            columns = -(size.sum(axis=0) + rows @ used) / of_columns
         if np.max(np.abs(columns - before)) < 0.5:
             break
     exponents = np.rint(rows).astype(np.int32)[:, None] + np.rint(columns).astype(np.int32)[None, :]
