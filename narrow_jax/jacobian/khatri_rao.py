@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -87,12 +87,15 @@ class Factors:
         inputs, outer = products.outer(self.x), products.outer(self.d.reshape(n * k, units))
         units_norm = products.lower_norm(outer) if self.x_error is not None else 0.0
         delta = self.perturbation(products.lower_norm(inputs), units_norm)
+        # in place where NumPy has them: a new n·k × n·k array costs more than the product
         if k == 1:
-            return inputs * outer, delta
-        if isinstance(outer, np.ndarray):  # in Fortran's order the first index runs first
-            blown = outer.reshape((k, n, k, n), order="F") * inputs[None, :, None, :]
-            return blown.reshape((n * k, n * k), order="F"), delta
-        return (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k), delta
+            outer *= inputs
+        elif isinstance(outer, np.ndarray):  # in Fortran's order the first index runs first
+            blown = outer.reshape((k, n, k, n), order="F")
+            blown *= inputs[None, :, None, :]
+        else:
+            outer = (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k)
+        return outer, delta
 
     @jax.jit
     def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Float[Array, ""]:
@@ -234,8 +237,8 @@ class KhatriRao(EvaluatedJacobian):
         return majorant, trace, fl.up(fl.gamma(self.terms + 1) * majorant)
 
 
-def _sum(terms: Sequence[T]) -> T:
-    return functools.reduce(operator.add, terms)
+def _sum(terms: Iterable[T]) -> T:
+    return functools.reduce(operator.iadd, terms)
 
 
 def _root_sum(deltas: Sequence[Array]) -> Array:
