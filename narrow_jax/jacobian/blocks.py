@@ -52,6 +52,10 @@ class Recomputed(EvaluatedJacobian, Generic[Data]):
         """Return a column block; the last is filled up with columns of 0."""
         return fl.scaled(self.columns(self.data, index), -self.exponent)
 
+    def distance(self) -> Float[Array, ""]:
+        """Return δ."""
+        return self.perturbation
+
     def gram(self, products: Products) -> Gram:
         """Return K̂ and its bounds."""
         return gram_by_blocks(self, products, self.perturbation)

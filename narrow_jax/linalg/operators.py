@@ -74,6 +74,10 @@ class EvaluatedJacobian(ABC):
     def gram(self, products: Products) -> Gram:
         """Return the Gram matrix with its bounds."""
 
+    @abstractmethod
+    def distance(self) -> Float[Array, ""]:
+        """Return δ ≥ ‖J − Ĵ‖₂ for the exact J, over 2^exponent, without the Gram matrix; infinite if none is known."""
+
     @property
     def block_count(self) -> int:
         """Return how many column blocks there are."""
@@ -200,6 +204,10 @@ class Stored(EvaluatedJacobian):
     def block_width(self) -> int:
         """Return the columns in a block: about 3 a row."""
         return min(self.matrix.shape[1], max(3 * self.matrix.shape[0], 256))
+
+    def distance(self) -> Float[Array, ""]:
+        """Return δ."""
+        return self.perturbation
 
     def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""

@@ -231,13 +231,14 @@ class _Found(NamedTuple):
 
 
 def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
-    gram = j.gram(algebra)
-    extra = gram.bounds.perturbation
     if j.shape[0] > j.shape[1]:
-        transposed = j.transposed()
+        extra, j = j.distance(), j.transposed()
+        gram = j.gram(algebra)
         # entries are rounded once where blocks are formed
         extra = fl.up(extra + 1.01 * fl.UNIT * jnp.sqrt(gram.bounds.trace))
-        j, gram = transposed, transposed.gram(algebra)
+    else:
+        gram = j.gram(algebra)
+        extra = gram.bounds.perturbation
     operand = Operand(algebra, j, gram)
     vectors, values = algebra.decompose(operand.triangle()[0])
     scale = jnp.maximum(values, jnp.max(values) * 2.0**-200 + fl.TINY)

@@ -103,7 +103,12 @@ def require_operator(J: Any) -> None:
 
 
 def plan(rows: int, columns: int) -> dict[str, int]:
-    """Return the bytes that each method needs beside the operator's own, with "auto" as the largest it may take."""
+    """Return the bytes that each method needs beside the operator's own, with "auto" as the largest it may take.
+
+    More rows than columns take the same for every method: the matrix, a basis of its columns, squares of their number.
+    """
+    if rows > columns:
+        return dict.fromkeys(METHODS, 8 * (6 * rows * columns + 6 * columns * columns))
     square = 8 * rows * rows
     gram = 4 * square + 8 * 12 * columns
     qr = gram + 8 * 8 * rows * min(3 * rows + 256, columns)
@@ -219,20 +224,33 @@ def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) 
     )
 
 
+def _null_vector(matrix: Float[Array, "n p"]) -> Float[Array, " n"]:
+    """Return a unit vector orthogonal to all p < n columns: what a basis of them leaves of the e_i farthest from it."""
+    basis = jnp.linalg.qr(matrix)[0]
+    farthest = jnp.argmin(jnp.sum(basis**2, axis=1))
+    u = jnp.zeros(len(matrix), matrix.dtype).at[farthest].set(1.0)
+    for _ in range(2):  # once leaves rounding of size u/‖rest‖
+        u = u - fl.matmul(basis, fl.matmul(basis.T, u[:, None]))[:, 0]
+    return u / jnp.linalg.norm(u)
+
+
 @functools.cache
 def _deficient(lasting: Any) -> Any:
     """Return J ↦ (result, right vector, vectors of σ_max) for more rows than columns: σ_min over the rows is 0."""
 
     def run(J: Jacobian) -> Any:
         j = J.evaluate()
-        values, vectors = jnp.linalg.eigh(symmetric(j.gram(DEVICE).matrix))
-        zero, u_max = jnp.zeros(()), vectors[:, -1]
+        thin = j.transposed()
+        values, vectors = jnp.linalg.eigh(symmetric(thin.gram(DEVICE).matrix))
+        zero, image = jnp.zeros(()), thin.rmv(vectors[:, -1])
+        size = jnp.linalg.norm(image)
+        u_max = image / jnp.where(size > 0, size, 1.0)
         s = SigmaMin(
             value=zero,
             lower=zero,
             upper=zero,
             sigma_max=jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent),
-            vector=vectors[:, 0],
+            vector=_null_vector(thin.matrix.T),
             status_code=jnp.asarray(Status.RANK_DEFICIENT_BY_SHAPE.value, jnp.int32),
             method_code=jnp.asarray(Method.SHAPE.value, jnp.int32),
             encloses=J.encloses,

@@ -330,3 +330,30 @@ def test_every_status_says_what_to_do():
         assert len(s.message) > 40
         assert s.message == result.Status(code).message
         assert s.certified == (name == "certified")
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_many_more_rows_than_columns_take_squares_of_the_smaller_side(traced, x64):
+    """A Gram matrix of the rows would take 80 GB."""
+    matrix = np.random.default_rng(0).normal(size=(100_000, 3)) * [1.0, 1e-3, 0.0]
+    J = nj.jacobian.explicit(matrix)
+    s = (jax.jit(nj.sigma_min) if traced else nj.sigma_min)(J)
+    expected = np.linalg.svd(matrix, compute_uv=False)
+    assert traced or s.status == "rank_deficient_by_shape"
+    assert (float(s.value), float(s.lower), float(s.upper)) == (0, 0, 0)
+    assert float(s.sigma_max) == pytest.approx(expected[0], rel=1e-12)
+    assert np.linalg.norm(s.vector) == pytest.approx(1, rel=1e-12)
+    assert np.linalg.norm(np.asarray(s.vector) @ matrix) < 1e-13 * expected[0]
+    values = nj.singular_values(J)
+    assert (np.abs(values.values - expected) <= values.error).all()
+    assert values.error.max() < 1e-12 * expected[0]
+    assert np.isinf(nj.condition_number(J))
+    assert float(nj.effective_rank(J)) == pytest.approx(1 + 1e-3, rel=1e-2)
+
+
+def test_the_budget_of_more_rows_than_columns_is_that_of_the_smaller_side():
+    J = nj.jacobian.explicit(np.random.default_rng(0).normal(size=(2000, 4)))
+    assert nj.sigma_min(J, memory_budget=500_000).value == 0
+    assert nj.singular_values(J, memory_budget=500_000).values.shape == (4,)
+    with pytest.raises(nj.MemoryBudgetError, match="nothing fits below"):
+        nj.sigma_min(J, memory_budget=100_000)
