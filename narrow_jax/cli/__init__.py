@@ -6,11 +6,15 @@ Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input, 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
+from pathlib import Path
+
+import jax
 
 from narrow_jax.checkpoints import strict_json
 from narrow_jax.cli import certify, memorize, narrow_nets, spectrum, train
@@ -19,10 +23,24 @@ from narrow_jax.cli import certify, memorize, narrow_nets, spectrum, train
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
+    _keep_compiled_programs()
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = partial(_show, args.command)
         return _run(args)
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless it is told another or none can be made."""
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "narrow_jax" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -260,3 +261,25 @@ def test_bad_config_of_a_run_is_status_2(config, message, tmp_path, capsys):
     runs.save(tmp_path, {"w": np.ones((20, 4)), "v": np.ones((2, 1))}, {"dataset": "synthetic"} | config)
     assert main(["spectrum", "--run", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_second_call_compiles_nothing_that_the_first_did(tmp_path):
+    command = [sys.executable, "-m", "narrow_jax.cli", *QUICK, "--json"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    kept = []
+    for run in ("first", "second"):
+        folder = str(tmp_path / run)
+        subprocess.run([*command, "--out", folder], env=environment, check=True, capture_output=True)
+        kept.append({path.name for path in (tmp_path / "cache" / "narrow_jax" / "compiled").glob("*-cache")})
+    assert kept[0]
+    assert kept[1] == kept[0]
+
+
+def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "-m", "narrow_jax.cli", *QUICK, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
