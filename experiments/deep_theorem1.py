@@ -98,7 +98,7 @@ def summary(records: list[Record]) -> Table:
     for r in records:
         sizes = (r["dataset"], *(str(r[name]) for name in ("n", "depth", "neurons", "one_layer", "steps")))
         small = (f"{r[name]:.0e}" for name in ("g", "sigma_min", "condition_number"))
-        rows.append((*sizes, *small, "" if r["proven"] else "no"))
+        rows.append((*sizes, *small, "yes" if r["proven"] else "no"))
     headings = ("case", "n", "depth", "units", "2n/d", "steps", "g", "σ_min", "κ(J⁰)", "proof")
     return table(f"Random labels, ε = {RADIUS}", headings, rows)
 

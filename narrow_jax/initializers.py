@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -237,7 +237,7 @@ def pyramidal(
 
 def _check_widths(inputs: int, widths: Sequence[int], expected: str, minimum: int = 1) -> None:
     _checks.count("inputs", inputs)
-    if not isinstance(widths, Collection) or isinstance(widths, str):
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
         raise TypeError(f"widths is {widths!r}; expected a tuple of {expected}")
     if len(widths) < minimum:
         raise ValueError(f"widths are {tuple(widths)}; expected {expected}")

@@ -82,7 +82,9 @@ def select(what: str, tree: Tree, names: str | Iterable[str], missing: bool = Fa
         (False, False, True)
     """
     paths = leaf_names(tree)
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+    if unfit := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"{what} is {unfit[0]!r}; expected a name, or names, as of {', '.join(paths[:3])}")
 
     def matches(path: str, name: str) -> bool:
         return path == name or path.endswith("/" + name) or path.startswith(name + "/")

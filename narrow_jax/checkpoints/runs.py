@@ -158,7 +158,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     missing = [name for name in (_PARAMS, _CONFIG) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} has no {' and no '.join(missing)}; expected one written by `narrow-jax train --out`"
+            f"{folder} has no {' and no '.join(missing)}; expected one written by `narrow-jax train` or `memorize`"
         )
     return read_tree(folder / _PARAMS), _read_config(folder / _CONFIG)
 

@@ -90,8 +90,8 @@ def _lines(r: dict[str, Any], message: str) -> list[str]:
 COMMAND = Command(
     "spectrum",
     help="the smallest singular value of the Jacobian, with a proven interval",
-    description="Print σ_min of the n × md Jacobian of a net on a data set: of a start drawn for the "
-    "options below, or of the params of a run. Exit status 1 if nothing is proven.",
+    description="Print σ_min of the Jacobian of a net with respect to its hidden weights on a data set: of a start "
+    "drawn for the options below, or of the params of a run. Exit status 1 if nothing is proven.",
     example="spectrum --dataset digits --normalize whiten --width 120",
     options=[
         *options_of(OPTIONS, _DEFAULTS),

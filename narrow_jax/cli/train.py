@@ -147,7 +147,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
 COMMAND = Command(
     "train",
     help="train a narrow net under the constraints",
-    description="Train a one-hidden-layer net: hidden weights in a ball around their start, output "
+    description="Train a net, of one hidden layer or a deep pair: hidden weights in a ball around their start, output "
     "weights in a cone. Writes params.npz, config.json, normalizer.npz (from the stored inputs to those of "
     "the net), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it diverged.",
     example="train --dataset digits --labels random --normalize whiten --width 120 --radius 0.1",

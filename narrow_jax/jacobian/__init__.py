@@ -5,6 +5,7 @@
 ``autodiff``                any function, by forward or reverse mode, in chunks
 ``explicit``                a matrix as it is
 ``admissible_width``, ``check_width``  how wide a pairwise net has to be for its Jacobian to have full rank
+``admissible_widths``, ``check_widths``  the same of deep pairs
 """
 
 from narrow_jax._checks import weights as weights
@@ -16,6 +17,7 @@ from narrow_jax.jacobian.khatri_rao import KhatriRao as KhatriRao
 from narrow_jax.jacobian.matrix import ExplicitJacobian, explicit
 from narrow_jax.jacobian.nets import Half as Half
 from narrow_jax.jacobian.nets import Net as Net
+from narrow_jax.jacobian.nets import plain as plain
 from narrow_jax.jacobian.nets import vanishes as vanishes
 from narrow_jax.jacobian.one_hidden import OneHiddenJacobian, pairwise, standard
 from narrow_jax.jacobian.widths import admissible_width, admissible_widths, check_width, check_widths

@@ -122,7 +122,8 @@ def mlp(
         docs/deep.md, section 1.
     """
     *hidden, v = (_weight(f"w{layer}", w) for layer, w in enumerate(mlp_layers(params), start=1))
-    names = sorted(params)
+    params = dict(sorted(params.items()))
+    names = list(params)
     chosen = range(len(names)) if wrt is None else _selected(params, wrt)
     return MLPJacobian(
         x=_data(x, (*hidden, v)[0]),

@@ -47,10 +47,11 @@ class Net(NamedTuple):
             raise ValueError(
                 f"{what} is {type(params).__name__}; expected a dict with the leaves of {_KINDS}"
             )
+        params = plain(params)
         if set(params) == {"plus", "minus", "v"}:
             plus, minus, v = halves(params)
             both: tuple[tuple[HostArray, ...], ...] = (plus, minus)
-        elif {"w", "v"} <= set(params):
+        elif "w" in params:
             w, v = _checks.weights(params, what)
             both = ((w,),) if v.shape[0] == w.shape[1] else tuple((w[:, part],) for part in _parts(w, v))
         elif "w1" in params:
@@ -89,6 +90,13 @@ class Net(NamedTuple):
         params = dict(self.params)
         params[_outer(params)] = self.v if v is None else v
         return hidden_jacobian(params, x, self.sigmas)
+
+
+def plain(params: Params) -> Params:
+    """Return mappings of any kind as dicts in the order of their keys, in which the columns of J stand."""
+    if not isinstance(params, Mapping):
+        return params
+    return {name: plain(params[name]) for name in sorted(params, key=str)}
 
 
 def vanishes(sigmas: Sequence[Activation], paired: bool) -> bool:

@@ -19,7 +19,9 @@ def _needed(x: object, outputs: int) -> tuple[int, int, int]:
     _checks.finite("x", data)
     rank = numerical_rank(data)
     if rank == 0:
-        raise ValueError("x is 0 everywhere: the Jacobian vanishes at any width; remove zero samples first")
+        raise ValueError(
+            "x is 0 everywhere: the Jacobian of the first layer vanishes at any width; remove zero samples first"
+        )
     return width_for_rank(rank, data.shape[0], outputs), rank, data.shape[0]
 
 

@@ -28,6 +28,10 @@ def householder(slabs: Iterable[Float[HostArray, "n b"]], size: int) -> Float[np
     return np.asfortranarray(np.pad(r, ((0, size - len(r)), (0, 0))))
 
 
+INVERTIBLE = 2.0**-400
+"""Pivots below have inverses whose squares overflow: of a matrix that is 0 beside what rounding hides."""
+
+
 class Host:
     """The contract of ``Algebra``, and what certificates need on the host besides."""
 
@@ -90,7 +94,8 @@ class Host:
     def cholesky(self, a: Float[HostArray, "n n"], overwrite: bool = False) -> tuple[np.ndarray, bool]:
         """Return L and whether the factorisation completed; its upper triangle holds anything, and L may lie in A."""
         factor, info = lapack.dpotrf(a, lower=1, clean=0, overwrite_a=overwrite)
-        completed = info == 0 and bool(np.isfinite(np.diag(factor)).all())
+        pivots = np.diag(factor)
+        completed = info == 0 and bool(np.isfinite(pivots).all() and np.min(pivots) > INVERTIBLE)
         return factor if completed else np.eye(a.shape[0], order="F"), completed
 
     def cholesky_defect(
@@ -126,7 +131,7 @@ class Host:
         """Return L = Rᵀ of the QR factorisation of Jᵀ, by column blocks of J, and whether R is invertible."""
         r = householder(map(block, range(count)), rows)
         pivots = np.abs(np.diag(r))
-        return np.asfortranarray(r.T), bool(np.min(pivots) > 2.0**-60 * np.max(pivots))
+        return np.asfortranarray(r.T), bool(np.min(pivots) > max(2.0**-60 * np.max(pivots), INVERTIBLE))
 
     def singular(self, factor: Float[HostArray, "n p"]) -> Ritz:
         """Return the smallest singular pair of L by the QR iteration: divide and conquer can ruin the smallest."""

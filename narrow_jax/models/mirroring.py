@@ -135,6 +135,7 @@ def pairwise_head(
     _checks.array("features", features)
     if features.ndim != 2 or v.ndim != 2 or features.shape[1] != 2 * v.shape[0]:
         raise ValueError(f"features have shape {features.shape}, v {v.shape}; expected (n, 2h) and (h, k)")
+    v = jnp.asarray(v)  # NumPy's float64 is float32 here where x64 is off
     plus, minus = jnp.split(features.astype(v.dtype), 2, axis=1)
     return zero_where(mirrored | (plus == minus), plus - minus) @ v
 

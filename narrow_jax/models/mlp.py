@@ -90,6 +90,11 @@ def mlp_activations(activation: Activations, hidden: int) -> list[Activation]:
     """
     if isinstance(activation, str | Activation):
         return [activations.get(activation)] * hidden
+    if not isinstance(activation, Sequence):
+        raise TypeError(
+            f"activation is {activation!r}; expected a name such as 'tanh', an nj.activations.Activation, which states "
+            "the constants of a function of your own, or a sequence with one a hidden layer"
+        )
     if len(activation) != hidden:
         raise ValueError(
             f"activation has {len(activation)} entries; expected {hidden}, one a hidden layer "

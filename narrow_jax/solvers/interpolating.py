@@ -15,7 +15,9 @@ from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks, initializers, jacobian, models
 from narrow_jax._typing import Array, Float, HostArray, Params, Samples
+from narrow_jax.certificates import distinct_samples
 from narrow_jax.jacobian import AutodiffJacobian
+from narrow_jax.labels import leaf_names
 from narrow_jax.linalg import EvaluatedJacobian
 from narrow_jax.models import Features
 from narrow_jax.solvers.newton import Factor, Interpolation, Path, Theta
@@ -29,7 +31,7 @@ class Interpolated(NamedTuple):
 
     Fields:
         params: {"plus": w₊, "minus": w₋, "v": (h, k)} for ``nj.models.pairwise(features)``, NumPy float64.
-        center: the mirrored start; v = scale · v⁰.
+        center: the mirrored start, with v⁰: params have v = scale · v⁰.
         scale: a power of two, ≥ 1.
         loss: ½‖y − f‖².
         residual: y − f, (n, k).
@@ -101,14 +103,18 @@ def interpolate(
     if radius == 0:
         raise ValueError("radius is 0, which freezes w at the start, where f = 0; expected a number > 0")
     _checks.count("steps", steps)
+    x = _checks.as_array("x", x)
     labels = _labels(x, y)
+    samples = distinct_samples(np.asarray(x).reshape(len(labels), -1), labels, vanishing=False)
+    if samples.clash:
+        raise ValueError(samples.clash)
     with jax.enable_x64(True):
         center = _center(features, w, x, labels, v)
-        J = jacobian.autodiff(models.pairwise(features), center, x, wrt=("plus", "minus"))
+        J = jacobian.autodiff(models.pairwise(features), center, x[samples.kept], wrt=("plus", "minus"))
         equations = CopiesOnData(J)
         problem = Interpolation(
             equations=equations,
-            y=jnp.asarray(labels).reshape(-1),
+            y=jnp.asarray(labels[samples.kept]).reshape(-1),
             start=ravel_pytree(equations.copies(center))[0],
             radius=float(radius),
             preconditioner=partial(Factor.of, dtype="float64"),
@@ -116,7 +122,9 @@ def interpolate(
         first = problem.preconditioner(equations.jacobian(problem.start))
         regular = bool(first.pivot > len(labels) * np.finfo(np.float64).eps)
         path = problem.solve(first, TOLERANCE, steps if regular else 0, progress)
-        return _concluded(equations, center, path, labels, problem.radius, regular)
+        found = _concluded(equations, center, path, labels[samples.kept], problem.radius, regular)
+        left = np.asarray(models.pairwise(features)(found.params, x)) - labels if samples.repeated else None
+        return found if left is None else found._replace(residual=-left, loss=float(np.sum(left**2) / 2))
 
 
 @jax.tree_util.register_dataclass
@@ -152,25 +160,34 @@ def _labels(x: HostArray, y: Samples) -> Float[np.ndarray, "n k"]:
     labels = labels[:, None] if labels.ndim == 1 else labels
     labels = np.asarray(_checks.real_matrix("y", labels), float)
     _checks.finite("y", labels)
-    samples = np.shape(_checks.as_array("x", x))[:1]
-    if labels.shape[:1] != samples:
-        raise ValueError(
-            f"x has {samples[0]} samples and y has shape {labels.shape}; expected one row a sample"
-        )
+    if labels.shape[:1] != np.shape(x)[:1]:
+        raise ValueError(f"x has shape {np.shape(x)} and y {labels.shape}; expected one row a sample in both")
     return labels
 
 
 def _center(features: Features, w: Params, x: HostArray, labels: np.ndarray, v: HostArray | None) -> Params:
     """Return {"plus": w, "minus": w, "v": V⁰} in float64."""
-    wide = jax.tree.map(lambda leaf: jnp.asarray(_checks.array("a leaf of w", leaf), jnp.float64), w)
+    models.pairwise(features)  # checks what the features are
+    for name, leaf in zip(leaf_names(w), jax.tree.leaves(w), strict=True):
+        if not jnp.issubdtype(jnp.result_type(_checks.array("a leaf of w", leaf)), jnp.floating):
+            raise TypeError(
+                f"the leaf {name!r} of w is {jnp.result_type(leaf)}; expected real floating numbers, since all of w is "
+                "trained: let features close over the rest"
+            )
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), w)
+    phi = models.features_of(features)(wide, x)
     if v is None:
-        phi = jax.eval_shape(models.features_of(features), wide, x)
         units = phi.shape[-1] if getattr(phi, "ndim", 0) == 2 else 1
         draw = initializers.mirrored_lecun(
             jax.random.key(0), inputs=1, width=2 * units, outputs=labels.shape[1], dtype=jnp.float64
         )
         v = draw["v"]
-    return {"plus": wide, "minus": wide, "v": jnp.asarray(_checks.real_matrix("v", v), jnp.float64)}
+    v = _checks.real_matrix("v", v)
+    if v.shape[1] != labels.shape[1]:
+        raise ValueError(f"v has shape {v.shape} and y {labels.shape}; expected a column of v for each of y")
+    if not np.isfinite(np.asarray(phi)).all():
+        raise ValueError("features(w, x) are not finite at the start; expected finite numbers")
+    return {"plus": wide, "minus": wide, "v": jnp.asarray(v, jnp.float64)}
 
 
 def _concluded(

@@ -29,7 +29,7 @@ class Memorized(NamedTuple):
 
     Fields:
         params: {"w": (d, m), "v": (m/2, k)}, or {"plus": {"w1", …}, "minus": {"w1", …}, "v"}, NumPy float64.
-        center: the mirrored start; v = scale · v⁰.
+        center: the mirrored start, with v⁰: params have v = scale · v⁰.
         scale: a power of two, ≥ 1.
         weight_scale: what the draw of the hidden weights was multiplied by.
         loss: ½‖y − f‖².

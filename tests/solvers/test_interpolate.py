@@ -86,11 +86,11 @@ def test_a_linen_module(model):
         check(found, nj.models.pairwise(model), x, Y[:10], 0.1)
 
 
-def test_equal_samples_are_a_deficient_rank():
-    x = np.vstack([X, X[:1]])
-    found = nj.solvers.interpolate(sine, W, x, np.append(Y, -Y[0]), 0.1, progress=False)
+def test_more_equations_than_the_model_has_directions():
+    x = np.tile(X[0], (12, 1)) * np.arange(1.0, 13.0)[:, None]
+    found = nj.solvers.interpolate(lambda w, x: x @ w["kernel"], W, x, Y, 0.1, progress=False)
     assert found.status == "rank_deficient"
-    assert "13 equations" in found.message
+    assert "12 equations" in found.message
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_equal_samples_are_a_deficient_rank():
     [
         ({"radius": 0.0}, "radius is 0"),
         ({"radius": -1.0}, "radius is -1.0"),
-        ({"y": Y[:5]}, "x has 12 samples and y has shape"),
+        ({"y": Y[:5]}, "expected one row a sample in both"),
         ({"y": np.append(Y[:11], np.nan)}, "y has 1 non-finite"),
         ({"features": lambda w, x: jnp.sum(x @ w["kernel"], axis=1)}, "expected \\(n, h\\)"),
         (
@@ -119,3 +119,50 @@ def test_what_does_not_fit_is_refused(change, message):
 def test_labels_that_are_no_floating_numbers_are_refused():
     with pytest.raises(TypeError, match="y has dtype int64"):
         nj.solvers.interpolate(sine, W, X, np.arange(12), progress=False)
+
+
+def test_equal_samples_count_once_and_clash_by_name():
+    w, x = (
+        {"kernel": np.random.default_rng(0).normal(size=(3, 8))},
+        np.random.default_rng(1).normal(size=(4, 3)),
+    )
+    twice = np.concatenate([x, x[:1]])
+
+    def features(w, x):
+        return jnp.tanh(x @ w["kernel"])
+
+    found = nj.solvers.interpolate(features, w, twice, [1.0, -1, 1, 1, 1], radius=1.0)
+    assert found.status == "estimate"
+    assert found.residual.shape == (5, 1)
+    assert np.abs(found.residual).max() < 1e-8
+    with pytest.raises(ValueError, match="samples 0 and 4 are equal"):
+        nj.solvers.interpolate(features, w, twice, [1.0, -1, 1, 1, -1], radius=1.0)
+
+
+@pytest.mark.parametrize("leaf", [np.int32(3), np.array([True, False]), np.array([1 + 2j])])
+def test_leaves_that_cannot_be_trained_are_named(leaf):
+    w = {"kernel": np.ones((3, 8)), "other": leaf}
+    with pytest.raises(TypeError, match="the leaf 'other' of w is"):
+        nj.solvers.interpolate(lambda w, x: jnp.tanh(x @ w["kernel"]), w, np.eye(3), np.ones(3), radius=1.0)
+
+
+def test_features_that_are_not_finite_and_a_v_of_other_outputs_are_named():
+    w, x = {"kernel": np.ones((3, 8))}, np.eye(3)
+    with pytest.raises(ValueError, match="not finite at the start"):
+        nj.solvers.interpolate(lambda w, x: jnp.log(x @ w["kernel"] - 1), w, x, np.ones(3), radius=1.0)
+    with pytest.raises(ValueError, match="expected a column of v for each of y"):
+        nj.solvers.interpolate(
+            lambda w, x: jnp.tanh(x @ w["kernel"]), w, x, np.ones(3), radius=1.0, v=np.ones((8, 2))
+        )
+
+
+def test_what_it_finds_can_be_applied_where_x64_is_off():
+    w = {"kernel": np.random.default_rng(0).normal(size=(3, 8))}
+    x, y = np.random.default_rng(1).normal(size=(4, 3)), np.array([1.0, -1, 1, 1])
+
+    def features(w, x):
+        return jnp.tanh(x @ w["kernel"])
+
+    found = nj.solvers.interpolate(features, w, x, y, radius=1.0)
+    f = nj.models.pairwise(features)(found.params, x.astype("float32"))
+    np.testing.assert_allclose(f[:, 0], y, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Theorems of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work", on one-hidden-layer nets."""
+"""Theorems of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work", on nets and pairs of any depth."""
 
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
     distinct_samples as distinct_samples,

@@ -35,6 +35,12 @@ def unbounded(sigmas: Sequence[Activation]) -> str:
     jumps = [sigma.name for sigma in sigmas if not math.isfinite(sigma.sup_second_derivative)]
     if jumps:
         return f"σ' of {jumps[0]} jumps: J is not Lipschitz"
+    unknown = [sigma.name for sigma in sigmas if sigma.value is None or sigma.derivative_error is None]
+    if unknown and len(sigmas) > 1:
+        return (
+            f"the rounding error of {unknown[0]} is not known, and so not what enters the layers above: state value, "
+            "value_error and derivative_error"
+        )
     return "the Lipschitz constant of J overflows: rescale x or v"
 
 

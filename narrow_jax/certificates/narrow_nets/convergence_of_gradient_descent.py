@@ -228,6 +228,8 @@ def gradient_descent(
     if samples.clash:
         return found._replace(reason=samples.clash)
     if found.residual == 0 or not samples.kept.size:
+        if setting.outer and cone_distance(net.v, zeta, float(kappa)) < 0:
+            return found._replace(reason="V is outside the cone, into which the first step projects it")
         return _nothing_to_learn(found, learning_rate)
     if not all(math.isfinite(sigma.sup_second_derivative) for sigma in net.sigmas):
         return found._replace(reason=_unbounded(net))
@@ -354,7 +356,7 @@ def _too_far(start: Start, scale: float | None) -> str:
     else:
         g = fl.product_up(start.lipschitz(low), low, over=start.sigma)
         where = f"no ball holds the path of any step: L‖r⁰‖/σ² = {g:.3g} ≥ ½ on the smallest, or grows to it on others"
-    return where + (f"; multiply V by {scale:g}" if scale else "")
+    return where + (f"; multiply V by {scale:.0f}" if scale else "")
 
 
 def _scale(setting: _Setting, found: GradientDescent) -> float | None:

@@ -112,7 +112,9 @@ def _chosen(net: Net, x: Float[np.ndarray, "n d"], wrt: str | Iterable[str] | No
     """Return the Jacobian with respect to the weights that are named."""
     if "w" not in net.params and not net.paired:
         return jacobian.mlp(net.params, x, net.sigmas, wrt=wrt)
-    names = [wrt] if isinstance(wrt, str) else wrt if wrt is None else list(wrt)
+    names = (
+        wrt if wrt is None else list(wrt) if isinstance(wrt, Iterable) and not isinstance(wrt, str) else [wrt]
+    )
     known = {"w": "w1"} if net.paired else {"w": "w1", "v": "w2"}
     if names is not None and not (names and set(names) <= set(known)):
         raise ValueError(f"wrt is {wrt!r}; expected {' or '.join(map(repr, known))}, or None")

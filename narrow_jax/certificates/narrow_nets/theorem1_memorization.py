@@ -29,7 +29,7 @@ class Memorization(NamedTuple):
         rho: an exact solution w lies within this distance of the given w; infinite if none is proven.
         distance: ‖w − w⁰‖.
         radius: ε.
-        eta: η̄ ≥ the length of the Newton step at w: (left.norm + left.rounding)/σ.
+        eta: η̄ ≥ the length of the Newton step at w: (residual + rounding)/σ.
         residual: ‖y − f‖ as computed.
         rounding: a bound of what rounding hides in it.
         sigma: proven lower bound of σ_min(J(w; v)).
@@ -174,6 +174,10 @@ def _center(center: Params | HostArray, net: Net) -> Net:
     outer = "v" if net.paired else f"w{len(net.params)}"
     if not isinstance(center, Mapping):
         raise ValueError(f"center is a {type(center).__name__}; expected a tree like the params")
+    if set(center) | {outer} != set(net.params):
+        raise ValueError(
+            f"center is {sorted(center)} and params are {sorted(net.params)}; expected the same leaves"
+        )
     start = Net.of({**center, outer: net.v}, net.sigmas, "center")
     shapes = [[w.shape for half in side.halves for w in half] for side in (start, net)]
     if shapes[0] != shapes[1]:
@@ -182,9 +186,9 @@ def _center(center: Params | HostArray, net: Net) -> Net:
 
 
 def _one_hidden_center(center: Params | HostArray, net: Net) -> Net:
-    if isinstance(center, dict) and "w" not in center:
+    if isinstance(center, Mapping) and "w" not in center:
         raise ValueError(f"center is {sorted(center)}; expected w⁰ (d, m), or a dict with it under 'w'")
-    start = np.asarray(center["w"] if isinstance(center, dict) else center, float)
+    start = np.asarray(center["w"] if isinstance(center, Mapping) else center, float)
     shape = np.shape(net.params["w"])
     if start.shape != shape:
         raise ValueError(f"center has shape {start.shape} and w {shape}; expected the same")

@@ -16,7 +16,7 @@ from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
 from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constrained, measure, start_gradient
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
 from narrow_jax.certificates.narrow_nets.theorem2_loss_bound import residual_bound
-from narrow_jax.jacobian import Net
+from narrow_jax.jacobian import Net, plain
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
@@ -96,6 +96,7 @@ def natural_residual(
         >>> natural_residual(start, start, x, np.zeros(6), radius=0.1)
         0.0
     """
+    params, center = plain(params), plain(center)
     with jax.enable_x64(True):
         problem = constrained(center, x, y, radius, zeta, kappa, activation)
         return _measure(problem, params)[1]
@@ -156,6 +157,7 @@ def kkt(
         "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²); docs/deep.md,
         section 5.
     """
+    params, center = plain(params), plain(center)
     with jax.enable_x64(True):
         problem = constrained(center, x, y, radius, zeta, kappa, activation)
         loss, residual = _measure(problem, params)
