@@ -391,8 +391,8 @@ def weights(params: Any, what: str = "params") -> tuple[Any, Any]:
 
 
 def one_hidden(params: Any, what: str = "params") -> None:
-    """Require a mapping with the leaves of a one-hidden-layer net, and no others."""
-    if not isinstance(params, Mapping) or {"w", "v"} != set(params):
+    """Require a mapping with the leaves of a one-hidden-layer net; runs may keep its start beside, as "center"."""
+    if not isinstance(params, Mapping) or {"w", "v"} != set(params) - {"center"}:
         found = sorted(params) if isinstance(params, Mapping) else type(params).__name__
         raise ValueError(
             f"{what} is {found}; expected a dict with the leaves 'w' (d, m) and 'v', without biases"

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _keep_compiled_programs() -> None:
     """Let JAX keep what it compiles in the user's cache folder, unless it is told another or none can be made."""
-    if jax.config.read("jax_compilation_cache_dir") is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "narrow_jax" / "compiled"
     try:

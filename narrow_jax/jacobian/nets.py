@@ -47,7 +47,7 @@ class Net(NamedTuple):
             raise ValueError(
                 f"{what} is {type(params).__name__}; expected a dict with the leaves of {_KINDS}"
             )
-        params = plain(params)
+        params = plain({name: leaf for name, leaf in params.items() if name != "center"})
         if set(params) == {"plus", "minus", "v"}:
             plus, minus, v = halves(params)
             both: tuple[tuple[HostArray, ...], ...] = (plus, minus)

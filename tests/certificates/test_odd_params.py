@@ -79,6 +79,17 @@ def test_biases_of_one_hidden_layer_are_refused_everywhere():
             call()
 
 
+def test_params_of_a_run_have_their_start_beside():
+    """As ``runs.load`` gives those of ``narrow-jax memorize``."""
+    m = nj.memorize(jax.random.key(0), X, Y, radius=0.5, progress=False)
+    both = {**m.params, "center": m.center}
+    np.testing.assert_array_equal(
+        nj.jacobian.pairwise(both, X).dense(), nj.jacobian.pairwise(m.params, X).dense()
+    )
+    assert nj.certificates.gradient_bound(both, X, Y) == nj.certificates.gradient_bound(m.params, X, Y)
+    assert nj.certificates.memorization(both, m.center, X, Y, 0.5).holds
+
+
 @pytest.mark.parametrize("activation", [np.tanh, jax.numpy.tanh, None, 3])
 def test_an_activation_that_is_none_is_named(activation, unchecked):
     for call in (
