@@ -41,7 +41,7 @@ def halves(params: Params) -> tuple[Params, Params, Shaped[HostArray, "*shape"]]
     expected = 'expected {"plus": w, "minus": w, "v": (h, k)}, two copies of one tree and the output weights'
     if not isinstance(params, Mapping):
         raise TypeError(f"params is a {type(params).__name__}; {expected}")
-    if set(params) != {"plus", "minus", "v"}:
+    if set(params) - {"center"} != {"plus", "minus", "v"}:  # runs may keep their start beside
         raise ValueError(f"params have the keys {', '.join(map(str, params)) or 'none'}; {expected}")
     plus, minus = params["plus"], params["minus"]
     if not jax.tree.leaves(plus):

@@ -131,7 +131,7 @@ def memorize(
         raise ValueError(samples.clash)
     rows, labels = x[samples.kept], y[samples.kept]
     if not len(rows):
-        raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 for every pairwise net")
+        raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 whatever the weights")
     if method == "auto":  # a factor of JJᵀ of 30,000 equations n·k is 7 GB in float64
         method = "cholesky" if labels.size <= 30_000 else "cg"
     preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of

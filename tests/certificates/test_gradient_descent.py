@@ -1,7 +1,6 @@
 """Gradient descent in fact never leaves what is proven of it, and where nothing can be proven nothing is."""
 
 import functools
-import itertools
 import math
 
 import jax
@@ -9,119 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from descended_nets import STEPS, dense, drawn, provable, rounding, run, value
 
 import narrow_jax as nj
-from narrow_jax.certificates import gradient_bound, gradient_descent
+from narrow_jax.certificates import gradient_descent
 from narrow_jax.certificates.narrow_nets import descent_balls
 from narrow_jax.certificates.narrow_nets.descent_balls import Ball, Start
-
-SIGMAS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus, "sin": jnp.sin}
-STEPS = 300
-
-
-def outputs(params, x, name):
-    """A reference of its own: all four kinds of nets from their formulas."""
-    sigma = SIGMAS[name]
-
-    def features(weights):
-        return functools.reduce(lambda a, w: sigma(a @ w), weights, x)
-
-    def layers(net):
-        return [net[f"w{index + 1}"] for index in range(len(net))]
-
-    if "plus" in params:
-        return (features(layers(params["plus"])) - features(layers(params["minus"]))) @ params["v"]
-    if "w" not in params:
-        *hidden, v = layers(params)
-        return features(hidden) @ v
-    w, v = params["w"], params["v"]
-    if w.shape[1] == v.shape[0]:
-        return features([w]) @ v
-    plus, minus = jnp.split(features([w]), 2, axis=1)
-    return (plus - minus) @ v
-
-
-def outer(params):
-    """The name of V."""
-    return "v" if "v" in params else f"w{len(params)}"
-
-
-@functools.partial(jax.jit, static_argnames=("name", "wrt", "steps"))
-def descended(start, x, y, eta, name, wrt, steps):
-    """Plain gradient descent on ½‖f − y‖²: the residuals' norms, the path's lengths and the last point."""
-
-    def loss(params):
-        return jnp.sum((outputs(params, x, name) - y) ** 2) / 2
-
-    def step(state, _):
-        params, length = state
-        value, gradient = jax.value_and_grad(loss)(params)
-        if wrt == "w":
-            gradient = {**gradient, outer(params): jnp.zeros_like(gradient[outer(params)])}
-        params = jax.tree.map(lambda p, g: p - eta * g, params, gradient)
-        moved = eta * jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
-        return (params, length + moved), (jnp.sqrt(2 * value), length)
-
-    (last, _), (norms, lengths) = jax.lax.scan(step, (start, jnp.zeros(())), length=steps)
-    return norms, lengths, last
-
-
-def run(params, x, y, eta, name="tanh", wrt="w", steps=STEPS):
-    with jax.enable_x64(True):
-        arrays = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, float)), (params, x, y))
-        return jax.tree.map(np.asarray, descended(*arrays, jnp.asarray(eta), name, wrt, steps))
-
-
-def value(params, x, name):
-    with jax.enable_x64(True):
-        arrays = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, float)), (params, x))
-        return np.asarray(outputs(*arrays, name))
-
-
-def rounding(params, y):
-    """What f is not known below."""
-    return 1e-14 * (np.sum(np.abs(params[outer(params)])) + np.linalg.norm(y))
-
-
-def drawn(kind, depth, k, seed):
-    """Weights and data of a small net with enough weights."""
-    rng = np.random.default_rng(seed)
-    n, d, h = 5, 4, 8
-    sizes = [d] + [h] * depth
-
-    def half():
-        return {
-            f"w{layer}": rng.normal(size=(a, b)) / np.sqrt(a)
-            for layer, (a, b) in enumerate(itertools.pairwise(sizes), start=1)
-        }
-
-    v = rng.normal(size=(h, k)) / np.sqrt(h)
-    hidden = half()
-    x, y = rng.normal(size=(n, d)), rng.normal(size=(n, k))
-    if kind == "pairwise":
-        return {"w": np.concatenate([hidden["w1"]] * 2, axis=1), "v": v}, x, y
-    if kind == "standard":
-        return {"w": hidden["w1"], "v": v}, x, y
-    if kind == "pair":
-        return {"plus": hidden, "minus": hidden, "v": v}, x, y
-    if kind == "split pair":
-        other = {name: w + 0.1 * rng.normal(size=w.shape) for name, w in hidden.items()}
-        return {"plus": hidden, "minus": other, "v": v}, x, y
-    return {**hidden, f"w{depth + 1}": v}, x, y
-
-
-def provable(params, x, y, name, wrt):
-    """Scale V of a mirrored pair, or move the labels of another net near its outputs, until the theorem holds."""
-    c = gradient_descent(params, x, y, name, wrt=wrt)
-    if c.scale is not None:
-        params = {**params, "v": c.scale * params["v"]}
-        return params, y, gradient_descent(params, x, y, name, wrt=wrt)
-    f = value(params, x, name)
-    while not c.holds:
-        y = f + (y - f) / 8
-        c = gradient_descent(params, x, y, name, wrt=wrt)
-    return params, y, c
-
 
 CASES = [
     ("pairwise", 1, 1, "w", "tanh"),
@@ -161,19 +53,6 @@ def test_no_step_breaks_the_bounds_and_ten_times_the_step_breaks_both(proven):
     norms, lengths, _ = run(params, x, y, 10 * c.max_learning_rate, name, wrt)
     assert not (norms <= np.sqrt(2 * c.loss_bound(np.arange(STEPS)))).all()
     assert not lengths[-1] <= c.distance_bound()
-
-
-def dense(params, x, name, wrt):
-    """The whole Jacobian, by reverse mode."""
-    with jax.enable_x64(True):
-        params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, float)), params)
-        v = outer(params)
-        fixed = {} if wrt == "all" else {v: params[v]}
-        moving = {key: leaf for key, leaf in params.items() if key not in fixed}
-        j = jax.jacrev(lambda part: outputs({**part, **fixed}, jnp.asarray(x), name))(moving)
-        return np.concatenate(
-            [np.asarray(leaf).reshape(len(x) * params[v].shape[1], -1) for leaf in jax.tree.leaves(j)], axis=1
-        )
 
 
 def test_constants_enclose_those_of_the_dense_jacobian_along_the_path(proven):
@@ -424,90 +303,3 @@ def test_every_ball_promises_what_descent_on_a_quadratic_of_the_same_constants_k
         assert path <= course.radius
     beyond = Ball(1.0, 0.7)
     assert descent_balls.course(start, beyond, 10.0) is None
-
-
-@pytest.mark.parametrize(
-    ("kind", "depth", "wrt"),
-    [("pairwise", 1, None), ("standard", 1, None), ("pair", 2, "w"), ("mlp", 2, ["w1", "w3"])],
-)
-def test_gradient_bound_is_that_of_the_dense_jacobian(kind, depth, wrt):
-    params, x, y = drawn(kind, depth, 1, 40)
-    rng = np.random.default_rng(41)
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape), params)
-    found = gradient_bound(params, x, y, wrt=wrt)
-    chosen = {"w", "plus", "minus"} if kind in ("pairwise", "pair") or wrt == "w" else set(wrt or params)
-    with jax.enable_x64(True):
-        arrays = jax.tree.map(jnp.asarray, params)
-        fixed = {name: leaf for name, leaf in arrays.items() if name not in chosen}
-        moved = {name: leaf for name, leaf in arrays.items() if name in chosen}
-        j = jax.jacrev(lambda part: outputs({**part, **fixed}, jnp.asarray(x), "tanh")[:, 0])(moved)
-        j = np.concatenate([np.asarray(leaf).reshape(len(x), -1) for leaf in jax.tree.leaves(j)], axis=1)
-    r = value(params, x, "tanh") - y
-    sigma, gradient = np.linalg.svd(j, compute_uv=False)[-1], np.linalg.norm(j.T @ r)
-    assert found.holds, found.reason
-    assert sigma * (1 - 1e-9) <= found.sigma * (1 + 2e-9)
-    assert found.sigma <= sigma * (1 + 1e-12)
-    assert gradient * (1 - 1e-12) <= found.gradient_norm <= gradient * (1 + 1e-9)
-    assert np.sum(r**2) / 2 == pytest.approx(found.loss)
-    assert found.loss <= found.bound
-    assert found.bound == pytest.approx((gradient / sigma) ** 2 / 2, rel=1e-6)
-
-
-def test_gradient_bound_near_a_minimum_is_that_of_rounding():
-    _, x, y = drawn("pairwise", 1, 1, 42)
-    m = nj.memorize(jax.random.key(0), x, y, width=16, radius=0.5)
-    found = gradient_bound(m.params, x, y)
-    assert found.holds
-    assert found.loss <= found.bound < 1e-18
-
-
-def test_gradient_bound_says_why_nothing_is_proven():
-    params, x, y = drawn("pairwise", 1, 1, 43)
-    wide = np.random.default_rng(0).normal(size=(100, 4))
-    assert "widen the network" in gradient_bound(params, wide, np.ones(100)).reason
-    x[1] = x[0]
-    assert "no network can learn both" in gradient_bound(params, x, y).reason
-    with pytest.raises(ValueError, match=r"wrt is 'v'; expected 'w', or None"):
-        gradient_bound(params, x, y, wrt="v")
-    with pytest.raises(ValueError, match="unknown wrt layer 'w9'"):
-        gradient_bound({"w1": np.ones((4, 3)), "w2": np.ones((3, 1))}, x, y, wrt="w9")
-
-
-def split(eta, wrt):
-    """SGD on all weights but a V that is frozen."""
-    frozen = "v" if wrt == "w" else "none"
-
-    def labels(params):
-        return {name: name if name == frozen else "moves" for name in params}
-
-    return optax.partition({"moves": optax.sgd(eta), "v": optax.set_to_zero()}, labels)
-
-
-@pytest.mark.parametrize(
-    ("kind", "wrt", "dtype"),
-    [("pairwise", "w", np.float32), ("pair", "w", np.float64), ("mlp", "all", np.float64)],
-)
-def test_monitor_sees_no_bound_broken_by_the_step_that_was_certified(kind, wrt, dtype, x64):
-    params, x, y = drawn(kind, 1 if kind == "pairwise" else 2, 1, 50)
-    params, y, c = provable(params, x, y, "tanh", wrt)
-    params, x, y = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, x, y))
-    apply_fn = functools.partial(lambda params, x: outputs(params, x, "tanh"))
-    for rate, every, named in (
-        (1, 1, None),
-        (1, 7, None),
-        (10, 1, {"‖θ − θ⁰‖ ≤ R", "½‖f − y‖² ≤ loss_bound(k)"}),
-    ):
-        eta = rate * (c.learning_rate if rate == 1 else c.max_learning_rate)
-        watch = nj.certificates.GradientDescentBound(c, y, every=every)
-        with jax.numpy_dtype_promotion("standard"):
-            result = nj.fit(
-                apply_fn, params, split(eta, wrt), (x, y), steps=100, every=every, monitors=[watch]
-            )
-        broken = watch.first_broken(result.history)
-        assert broken is None if named is None else broken.invariant in named
-
-
-def test_monitor_asks_for_a_certificate_that_holds():
-    params, x, y = drawn("pairwise", 1, 1, 51)
-    with pytest.raises(ValueError, match="the certificate does not hold: no ball"):
-        nj.certificates.GradientDescentBound(gradient_descent(params, x, y), y)

@@ -88,6 +88,26 @@ def test_params_of_a_run_have_their_start_beside():
     )
     assert nj.certificates.gradient_bound(both, X, Y) == nj.certificates.gradient_bound(m.params, X, Y)
     assert nj.certificates.memorization(both, m.center, X, Y, 0.5).holds
+    deep = {**PAIR.params, "center": PAIR.center}
+    np.testing.assert_array_equal(
+        nj.jacobian.pairwise_mlp(deep, X).dense(), nj.jacobian.pairwise_mlp(PAIR.params, X).dense()
+    )
+    np.testing.assert_array_equal(
+        nj.models.pairwise_mlp_apply(deep, X), nj.models.pairwise_mlp_apply(PAIR.params, X)
+    )
+    assert nj.certificates.gradient_bound(deep, X, Y) == nj.certificates.gradient_bound(PAIR.params, X, Y)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_monitor_of_the_loss_bound_reads_leaves_by_name(order):
+    change = ORDERS[order]
+    watches = [nj.certificates.LossBound(tree, X, Y, 0.1) for tree in (PAIR.center, change(PAIR.center))]
+    params = jax.tree.map(jax.numpy.float32, PAIR.params)
+    values = [
+        watch.update(watch.init(p, X), p, X)[1]
+        for watch, p in zip(watches, (params, change(params)), strict=True)
+    ]
+    assert float(values[0]) == float(values[1])
 
 
 @pytest.mark.parametrize("activation", [np.tanh, jax.numpy.tanh, None, 3])

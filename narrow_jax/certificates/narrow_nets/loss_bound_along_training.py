@@ -15,7 +15,7 @@ from narrow_jax import _checks
 from narrow_jax._typing import Array, HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
-from narrow_jax.jacobian import Net, pairwise, pairwise_mlp
+from narrow_jax.jacobian import Net, pairwise, pairwise_mlp, plain
 from narrow_jax.linalg import Jacobian
 from narrow_jax.models import Activations, pairwise_apply, pairwise_mlp_apply
 from narrow_jax.monitors import Monitor, SigmaMinMonitor
@@ -80,6 +80,7 @@ class LossBound(Monitor):
         """Return the monitor of a run from this start."""
         _checks.radius(radius)
         data, labels = _checks.real_data(x, y)
+        center = plain(center)
         net = Net.of(center, activation, "center")
         if not net.mirrored:
             raise ValueError(
@@ -101,7 +102,7 @@ class LossBound(Monitor):
 
         def look(watch: _Watch, params: Params, x: HostArray) -> tuple[_Watch, Array]:
             tracked, sigma = tracker.update(watch.tracked, params, jnp.asarray(x))
-            bound = _bound(lambda p: predict(p, x), watch, params, sigma, radius)
+            bound = _bound(lambda p: predict(p, x), watch, plain(params), sigma, radius)
             return watch._replace(tracked=tracked), bound
 
         return super().__new__(cls, name, begin, look)
@@ -119,7 +120,7 @@ def _functions(
 
 
 def _hidden(params: Params) -> Params:
-    return {name: leaf for name, leaf in params.items() if name != "v"}
+    return {name: leaf for name, leaf in params.items() if name not in ("v", "center")}
 
 
 def _unknown(net: Net, radius: float) -> str:
