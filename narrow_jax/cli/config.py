@@ -72,6 +72,9 @@ class TrainConfig:
     radius: float = _field(0.1, "ε of the ball around the start that holds the hidden weights; inf for none")
     zeta: float = _field(1e-3, "ζ, lower bound of the output weights of the pairwise net")
     kappa: float = _field(math.inf, "κ ≥ 1, largest ratio of output weights; inf for none")
+    v_scale: float = _field(
+        1.0, "factor of the output weights at the start, such as `certify descent` names, ahead of ζ and κ"
+    )
     loss: str = _field(
         "squared",
         "squared: ½ Σ (y − f)²; mean_squared: the mean of (y − f)²; cross_entropy: the mean over the samples, "
@@ -156,6 +159,7 @@ class TrainConfig:
             _checks.even_width(self.width)
         _checks.zeta(self.zeta)
         _checks.kappa(self.kappa)
+        _checks.positive("v_scale", self.v_scale)
 
     def _check_widths(self) -> None:
         if self.model == "standard":
@@ -235,6 +239,7 @@ def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> 
         jacobian.check_width(data.x, config.width, outputs, strict=strict)
         params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
         model, operator = models.pairwise_apply, jacobian.pairwise
+    params["v"] = config.v_scale * params["v"]
     tx = constraints.regime(_optimizer(config), config.radius, **cone)
     activation = activations.get(config.activation)
     return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -77,14 +78,55 @@ def _kkt(args: argparse.Namespace) -> Answer:
 
 
 def _descent(args: argparse.Namespace) -> Answer:
-    """Judge gradient descent from the params of a run, or from its start."""
+    """Judge gradient descent from the params of a run, or from its start, inside its ball as `train` runs it."""
     if args.target_loss is not None:
         _checks.positive("target loss", args.target_loss)
-    config, params, center, data = Run.squared(args)
-    point, ball = (center, config.radius) if args.from_start else (params, float("inf"))
-    found = certificates.gradient_descent(point, data.x, data.y, config.activation, wrt=args.wrt, radius=ball)
+    _checks.positive("v_scale", args.v_scale)
+    run = Run.squared(args)
+    config, params, center, data = run
+    point, asked = dict(params), {"wrt": args.wrt}
+    if args.from_start:
+        point, asked = dict(center), asked | {"radius": config.radius, "coordinates": "ball"}
+        if args.wrt == "all":
+            asked |= {"zeta": run.zeta, "kappa": math.inf if run.zeta is None else config.kappa}
+    point["v"] = args.v_scale * point["v"]
+    found = certificates.gradient_descent(point, data.x, data.y, config.activation, **asked)
     target = float(found.loss_bound(0)) / 1e4 if args.target_loss is None else args.target_loss
-    return answer(found, {"target_loss": target, "steps": found.steps_to(target)})
+    steps = found.steps_to(target)
+    record = found._asdict() | {"target_loss": target, "steps": steps}
+    if found.holds:
+        lines = [*_course(found), f"  steps      {steps:.6g} to loss {target:.6g}"]
+    else:
+        larger = found.scale is not None and found.scale > 1
+        lines = (
+            _start(found)
+            + [f"  try        --v-scale {args.v_scale * (found.scale or 1):.12g} (`train` takes it too)"]
+            * larger
+        )
+    return Answer(found.holds, record, [verdict(found), *lines])
+
+
+def _start(c: certificates.GradientDescent) -> list[str]:
+    """Return what is measured at the start, one a line."""
+    return [
+        f"  residual   {c.residual:.6g}, its rounding {c.rounding:.3g}; rows {c.rows}",
+        f"  σ_min      ≥ {c.sigma:.6g} at the start",
+        f"  ‖J‖        ≤ {c.beta:.6g}",
+    ]
+
+
+def _course(c: certificates.GradientDescent) -> list[str]:
+    """Return what is proven of gradient descent, one a line."""
+    return [
+        f"  η          {c.learning_rate:.6g}; the largest found {c.max_learning_rate:.6g}",
+        f"  rate       {c.rate:.6g} of the residual a step in the long run, {c.first_rate:.6g} from the first",
+        f"  path       ≤ {c.radius:.6g}, in units of {c.unit:.6g}; ‖θ − θ⁰‖ ≤ {c.distance_bound():.6g}",
+        *_start(c),
+        f"  α          {c.alpha:.6g} ≤ σ_min along the path",
+        f"  L          {c.lipschitz:.6g}",
+        f"  q          {c.q:.6g} (steps: < 1 is needed)",
+        f"  g          {c.g:.6g} (path: < ½ is needed)",
+    ]
 
 
 def _gradient_bound(args: argparse.Namespace) -> Answer:
@@ -139,10 +181,11 @@ KINDS = (
         "far away. From the net of a run without a ball, or with --from-start from its start, inside its ball.",
         _descent,
         [
-            switch("--from-start", "judge the start of the run"),
+            switch("--from-start", "judge the start of the run, in the coordinates of `train`"),
+            option("--v-scale", "multiply the output weights by that first", type=float, default=1.0),
             option(
                 "--wrt",
-                "w: the hidden weights move; all: the output weights too",
+                "w: the hidden weights move; all: the output weights too, as in `train`",
                 choices=("w", "all"),
                 default="w",
             ),

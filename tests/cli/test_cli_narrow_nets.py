@@ -115,6 +115,37 @@ def test_descent_from_the_start_asks_for_a_larger_v(folders, capsys):
     assert found["steps"] == "inf"
 
 
+def test_a_proven_step_can_be_run(folders, capsys, tmp_path):
+    """`certify descent` names a scale and a step in the coordinates of `train`, which stays below the proven bound."""
+    _, found = certified(folders / "trained deep", "descent", capsys, "--from-start", "--wrt", "all")
+    larger = ["--v-scale", str(found["scale"])]
+    status, proven = certified(
+        folders / "trained deep", "descent", capsys, "--from-start", "--wrt", "all", *larger
+    )
+    assert (status, proven["unit"], proven["wrt"]) == (0, 0.1, "all")
+    sgd = ["--optimizer", "sgd", "--schedule", "constant", "--learning-rate", repr(proven["learning_rate"])]
+    steps = ["--steps", "200", "--every", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", *SMALL, "--widths", "3", "3", *larger, *sgd, *steps, "--json"]) == 0
+    capsys.readouterr()
+    loss = [
+        json.loads(line)["loss"] for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    ]
+    start = 0.5 * proven["residual"] ** 2
+    kept = (1 - proven["first_rate"]) ** np.arange(201)
+    assert (np.array(loss) <= start * kept**2 * (1 + 1e-4) + 1e-9).all()
+    status, again = certified(tmp_path / "run", "descent", capsys, "--from-start", "--wrt", "all")
+    assert (status, again["learning_rate"]) == (0, proven["learning_rate"])
+
+
+def test_descent_says_what_to_try(folders, capsys):
+    command = ["certify", "descent", "--run", str(folders / "trained deep"), "--from-start"]
+    assert main(command) == 1
+    tried = capsys.readouterr().out.splitlines()[-1].split()
+    assert tried[:2] == ["try", "--v-scale"]
+    assert main([*command, *tried[1:3]]) == 0
+    assert "steps" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_descent_counts_steps_to_the_target(folders, capsys):
     steps = [
         certified(folders / "narrow", "descent", capsys, "--target-loss", target)[1]["steps"]
@@ -195,6 +226,7 @@ BAD = {
     "depth 0": (["memorize", *SMALL, "--depth", "0"], "depth is 0"),
     "width 0": (["memorize", *SMALL, "--widths", "3", "0"], "the width of layer 2 is 0"),
     "narrow": (["memorize", *SMALL, "--widths", "1", "1"], "the smallest admissible equal widths are (2, 2)"),
+    "v scale": (["train", *SMALL, "--v-scale", "0"], "v_scale is 0"),
     "weight scale": (["memorize", *SMALL, "--widths", "3", "3", "--weight-scale", "0"], "weight_scale is 0"),
     "train both": (["train", *SMALL, "--width", "4", "--widths", "3", "3"], "expected one of the two"),
     "train standard": (

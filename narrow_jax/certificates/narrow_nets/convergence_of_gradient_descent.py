@@ -24,8 +24,7 @@ from narrow_jax.certificates.narrow_nets.descent_balls import (
     speed,
     widest_ball,
 )
-from narrow_jax.certificates.narrow_nets.lipschitz import lipschitz
-from narrow_jax.certificates.narrow_nets.moving_weights import cone_distance, moving, read
+from narrow_jax.certificates.narrow_nets.moving_weights import Setting, cone_distance, read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
@@ -33,6 +32,7 @@ from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
 
 WRT = ("w", "all")
+COORDINATES = ("plain", "ball")
 ROOM = 4
 """How far ``scale`` raises φ above ‖r⁰‖: then α² is at least about ¾σ₀², and the rate near its best."""
 
@@ -52,9 +52,10 @@ class GradientDescent(NamedTuple):
         first_rate: ηα²(1−q), the share that every step removes.
         late_rate: ηα² where ηβ² ≤ 1, else 0: what a step removes when the residual is small.
         bend: c with ‖r_k‖ ≤ (1−a)^k‖r⁰‖/(1 − c(1 − (1−a)^k)), a the ``late_rate``.
-        radius: R: the whole path is not longer.
+        radius: R: the whole path is not longer, in the coordinates of the steps.
+        unit: s of the coordinates (w − w⁰)/s and sV in which the steps are taken; 1 for plain ones.
         sigma: σ₀, proven lower bound of σ_min(J) at the start, over samples that are distinct.
-        lipschitz: L, a Lipschitz constant of J on a ball that holds the path.
+        lipschitz: L, a Lipschitz constant of J on a ball that holds the path; as σ₀, β and α of the same coordinates.
         beta: a bound of ‖J‖₂ on that ball.
         alpha: σ₀√(1−2g), a lower bound of σ_min(J) along the path.
         q: ηM/2 with M = β² + L‖r⁰‖; below 1.
@@ -64,6 +65,7 @@ class GradientDescent(NamedTuple):
         scale: a power of two; with V multiplied by it the theorem holds for some step. 1 where it holds as it is, None
             where no such number is known, as for what is no mirrored pair.
         rows: equations n·k after samples that follow from others are dropped.
+        wrt: which weights move, "w" or "all".
     """
 
     holds: bool
@@ -75,6 +77,7 @@ class GradientDescent(NamedTuple):
     late_rate: float
     bend: float
     radius: float
+    unit: float
     sigma: float
     lipschitz: float
     beta: float
@@ -85,6 +88,7 @@ class GradientDescent(NamedTuple):
     rounding: float
     scale: float | None
     rows: int
+    wrt: str
 
     @property
     def initial_loss(self) -> float:
@@ -115,8 +119,15 @@ class GradientDescent(NamedTuple):
         return min(steps)
 
     def distance_bound(self) -> float:
-        """Return a bound of ‖θ_k − θ⁰‖ for all k, and of the length of the whole path; infinite if none is proven."""
-        return self.radius
+        """Return a bound of ‖θ_k − θ⁰‖ for all k, and of the length of the whole path; infinite if none is proven.
+
+        Of the weights as they are, in whatever coordinates the steps are taken.
+        """
+        if self.unit == 1:
+            return self.radius
+        if self.wrt == "w":
+            return fl.product_up(self.unit, self.radius)
+        return fl.product_up(self.radius, over=self.unit)
 
     def _late(self, k: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
         """Return x/(1 − c(1 − x)) with x = (1−a)^k."""
@@ -141,28 +152,6 @@ def _steps(rate: float, share: float) -> float:
     return float(max(math.ceil(wanted / decay), 1)) if wanted / decay < 1e308 else math.inf
 
 
-class _Setting(NamedTuple):
-    """What is asked: the net and its data, which weights move, and how far they may."""
-
-    net: Net
-    x: Float[np.ndarray, "n d"]
-    outer: bool
-    radius: float
-    zeta: float | None
-    kappa: float
-
-    def start(self, sigma: float, beta: float, residual: float, scale: float = 1.0) -> Start:
-        """Return what is known at the start with V multiplied by a power of two."""
-        net = self.net._replace(v=self.net.v * scale)
-        return Start(
-            sigma=fl.product_down(sigma, scale),
-            beta=fl.product_up(beta, scale),
-            residual=residual,
-            cap=min(self.radius, cone_distance(net.v, self.zeta, self.kappa) if self.outer else math.inf),
-            lipschitz=functools.cache(lambda radius: lipschitz(net, self.x, radius, self.outer)),
-        )
-
-
 def gradient_descent(
     params: Params,
     x: Samples,
@@ -174,6 +163,7 @@ def gradient_descent(
     learning_rate: float | None = None,
     zeta: float | None = None,
     kappa: float = math.inf,
+    coordinates: str = "plain",
 ) -> GradientDescent:
     """Gradient descent from here reaches loss 0, at a rate, without leaving a ball: is it proven?
 
@@ -196,14 +186,16 @@ def gradient_descent(
         learning_rate: η to judge; None for the one with the fastest proven rate.
         zeta: for ``wrt="all"``, of the cone |V| ≥ ζ that V must not touch; None if there is none.
         kappa: the same of max|V|/min|V| ≤ κ in each column.
+        coordinates: in which the steps are taken: "plain", or "ball" for those of ``constraints.regime`` and
+            ``ball_coordinates`` with this radius, (w − w⁰)/s and sV with s = min(ε, 1).
 
     Returns:
         ``GradientDescent``.
 
     Raises:
         ValueError: params of no known net or without a hidden layer, shapes that do not fit, no sample, non-finite
-            values, another ``wrt``, a negative radius, a learning rate or ζ that is not positive, κ < 1, a cone for a
-            V that does not move.
+            values, another ``wrt`` or coordinates, a negative radius, a learning rate or ζ that is not positive,
+            κ < 1, a cone for a V that does not move.
         TypeError: arrays that are not real floating numbers.
 
     Example:
@@ -222,9 +214,11 @@ def gradient_descent(
     """
     net, x, y = read(params, x, y, activation)
     _check(wrt, radius, learning_rate, zeta, kappa)
-    setting = _Setting(net, x, wrt == "all", float(radius), zeta, float(kappa))
+    _checks.choice("coordinates", coordinates, COORDINATES)
+    unit = min(float(radius), 1.0) if coordinates == "ball" and radius > 0 else 1.0
+    setting = Setting(net, x, wrt == "all", float(radius), zeta, float(kappa), unit)
     left, samples = residuals(net, x, y), distinct_samples(x, y, net.vanishing)
-    found = _unproven(left, len(samples.kept) * y.shape[1])
+    found = _unproven(setting, left, len(samples.kept) * y.shape[1])
     if samples.clash:
         return found._replace(reason=samples.clash)
     if found.residual == 0 or not samples.kept.size:
@@ -233,10 +227,9 @@ def gradient_descent(
         return _nothing_to_learn(found, learning_rate)
     if not all(math.isfinite(sigma.sup_second_derivative) for sigma in net.sigmas):
         return found._replace(reason=_unbounded(net))
-    smallest = sigma_min(moving(net, x[samples.kept], setting.outer))
-    norm = norms(moving(net, x, setting.outer)).jacobian
-    beta = math.hypot(norm, left.features) * (1 + fl.SLACK) if setting.outer and net.paired else norm
-    start = setting.start(float(smallest.lower), beta, found.residual)
+    smallest = sigma_min(setting.moving(samples.kept))
+    beta = setting.norm(norms(setting.moving()).jacobian, left.features)
+    start = setting.start(setting.smallest(float(smallest.lower)), beta, found.residual)
     found = found._replace(sigma=start.sigma, beta=beta)
     obstacle = _obstacle(net, start, smallest.message)
     if obstacle:
@@ -259,7 +252,7 @@ def _check(wrt: str, radius: float, learning_rate: float | None, zeta: float | N
         )
 
 
-def _unproven(left: Residuals, rows: int) -> GradientDescent:
+def _unproven(setting: Setting, left: Residuals, rows: int) -> GradientDescent:
     """Return the certificate of which nothing is proven."""
     residual = (left.norm + left.rounding) * (1 + fl.SLACK)
     return GradientDescent(
@@ -272,6 +265,7 @@ def _unproven(left: Residuals, rows: int) -> GradientDescent:
         late_rate=0.0,
         bend=0.0,
         radius=math.inf,
+        unit=setting.unit,
         sigma=0.0,
         lipschitz=math.inf,
         beta=math.inf,
@@ -282,6 +276,7 @@ def _unproven(left: Residuals, rows: int) -> GradientDescent:
         rounding=left.rounding,
         scale=None,
         rows=rows,
+        wrt="all" if setting.outer else "w",
     )
 
 
@@ -321,7 +316,7 @@ def _unbounded(net: Net) -> str:
 
 
 def _judged(
-    setting: _Setting, start: Start, found: GradientDescent, learning_rate: float | None
+    setting: Setting, start: Start, found: GradientDescent, learning_rate: float | None
 ) -> GradientDescent:
     """Return the verdict: the ball that allows the largest step decides, the one of the fastest rate is the default."""
     widest = widest_ball(start)
@@ -336,8 +331,13 @@ def _judged(
     if course is None:
         reason = f"the step {learning_rate:.3g} is not proven to converge: the largest found is {limit:.3g}"
         return found._replace(reason=reason, learning_rate=float(learning_rate or limit))
-    reason = f"loss 0 is reached within {course.radius:.3g}: a step removes {course.rate:.3g} of the residual"
+    within = f"{course.radius:.3g}{_where(found)}"
+    reason = f"loss 0 is reached within {within}: a step removes {course.rate:.3g} of the residual"
     return found._replace(holds=True, reason=reason, rate=course.rate, **course._asdict())
+
+
+def _where(found: GradientDescent) -> str:
+    return "" if found.unit == 1 else f" in units of {found.unit:.3g}"
 
 
 def _fastest(start: Start, widest: Ball) -> Course | None:
@@ -359,7 +359,7 @@ def _too_far(start: Start, scale: float | None) -> str:
     return where + (f"; multiply V by {scale:.0f}" if scale else "")
 
 
-def _scale(setting: _Setting, found: GradientDescent) -> float | None:
+def _scale(setting: Setting, found: GradientDescent) -> float | None:
     """Return a power of two such that V times it is proven to converge; None if none is known.
 
     While V is frozen, σ₀, L and so φ are proportional to V: the ball of the largest φ is sought once. V that moves adds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class _Watch(NamedTuple):
     """What the monitor carries: the start, the certificate's numbers, the targets, and how many records there were."""
 
     start: Params
+    unit: Array
     radius: Array
     residual: Array
     logs: Array
@@ -100,6 +102,7 @@ def _begin(certificate: GradientDescent, params: Params, y: HostArray) -> _Watch
     rates = np.array([certificate.first_rate, certificate.late_rate])
     return _Watch(
         start=jax.tree.map(jnp.copy, params),
+        unit=jnp.asarray(certificate.unit, dtype),
         radius=jnp.asarray(certificate.radius * above, dtype),
         residual=jnp.asarray(certificate.residual * above, dtype),
         logs=jnp.asarray(np.log1p(-np.minimum(rates, 1 - 2.0**-50)) / above, dtype),
@@ -112,10 +115,9 @@ def _begin(certificate: GradientDescent, params: Params, y: HostArray) -> _Watch
 def _look(
     activation: Activations, every: int, watch: _Watch, params: Params, x: HostArray
 ) -> tuple[_Watch, Array]:
-    moved = jax.tree.map(lambda p, start: jnp.sum((p - start) ** 2), params, watch.start)
     unit = jnp.finfo(watch.residual.dtype).eps / 2
-    size = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(watch.start)))
-    near = jnp.sqrt(sum(jax.tree.leaves(moved))) <= watch.radius + 4 * unit * size
+    moved = _length(watch.unit, jax.tree.map(operator.sub, params, watch.start))
+    near = moved <= watch.radius + 4 * unit * _length(watch.unit, watch.start)
     # the step of this record lies after that of the record before
     step = jnp.maximum((watch.records - 1) * every + 1, 0).astype(watch.residual.dtype)
     first, late = jnp.exp(step * watch.logs)
@@ -124,6 +126,14 @@ def _look(
     low = norm <= watch.residual * share * (1 + 64 * unit) + rounding
     code = jnp.where(near, jnp.where(low, 0, 2), 1).astype(jnp.int32)
     return watch._replace(records=watch.records + 1), code
+
+
+def _length(unit: Array, params: Params) -> Array:
+    """Return ‖(w/s, sV)‖, the length in the coordinates of the steps."""
+    outer = "v" if "v" in params else f"w{len(params)}"
+    factors = {name: unit if name == outer else 1 / unit for name in params}
+    parts = [factors[name] * leaf for name in params for leaf in jax.tree.leaves(params[name])]
+    return jnp.sqrt(sum(jnp.sum(part**2) for part in parts))
 
 
 def _residual(activation: Activations, params: Params, x: Array, y: Array) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ Half = Sequence[Float[np.ndarray, "_ _"]]
 """W_1 … W_H."""
 
 
-def lipschitz(net: Net, x: HostArray, radius: float, outer: bool = False) -> float:
+def lipschitz(net: Net, x: HostArray, radius: float, outer: bool = False, unit: float = 1.0) -> float:
     """Return L with ‖J(θ) − J(θ')‖₂ ≤ L‖θ − θ'‖_F for all θ, θ' within a distance of the net's weights.
 
     θ are the hidden weights, of both halves of a pair together, V fixed; with ``outer`` θ holds V too. J is the
@@ -38,6 +38,7 @@ def lipschitz(net: Net, x: HostArray, radius: float, outer: bool = False) -> flo
         x: data, (n, d).
         radius: of the ball in the Frobenius norm; infinity for no ball.
         outer: whether V moves.
+        unit: s, where θ, its ball and J are those of the coordinates (w − w⁰)/s and sV.
 
     Returns:
         An upper bound, 0 only where that is exact, and infinity where nothing is known.
@@ -62,7 +63,7 @@ def lipschitz(net: Net, x: HostArray, radius: float, outer: bool = False) -> flo
         return math.inf
     # two halves with the same bounds share V as one would with √2 of it
     distinct, shared = (net.halves[:1], math.sqrt(2)) if net.mirrored else (net.halves, 1.0)
-    halves = [_half(net, half, x, float(radius), outer) for half in distinct]
+    halves = [_half(net, half, x, float(radius), outer, unit) for half in distinct]
     return min(_by_samples(halves, shared, outer), _by_layers(halves, shared, outer, input_norm(x)))
 
 
@@ -134,8 +135,14 @@ class _Half(NamedTuple):
         return [layer.sigma.lipschitz for layer in self.layers]
 
 
-def _half(net: Net, half: Half, x: np.ndarray, radius: float, outer: bool) -> _Half:
-    layers, v = _hidden(half, net.sigmas, x, radius), _norms(net.v, radius if outer else 0.0)
+def _half(net: Net, half: Half, x: np.ndarray, radius: float, outer: bool, unit: float = 1.0) -> _Half:
+    """Return the half; in other units f̈ has s² of both hidden directions, and all its terms ‖V‖ or a row of it once."""
+    inside, apart = radius, radius if outer else 0.0
+    if unit != 1:
+        inside, apart = fl.product_up(unit, radius), fl.product_up(apart, over=unit)
+    layers, v = _hidden(half, net.sigmas, x, inside), _norms(net.v, apart)
+    if unit != 1:
+        v = fl.product_up(unit, unit, v[0]), fl.product_up(unit, unit, v[1])
     norms, rows = zip(*((layer.norm, layer.row) for layer in layers), v, strict=True)
     return _Half(layers, norms, rows)
 
