@@ -367,11 +367,6 @@ def memory_budget(budget: object) -> None:
         )
 
 
-def traced(*trees: Any) -> bool:
-    """Return whether any array in some pytrees is traced."""
-    return any(concrete(leaf) is None for leaf in jax.tree.leaves(trees))
-
-
 def weights(params: Any, what: str = "params") -> tuple[Any, Any]:
     """Return the leaves w and v of a one-hidden-layer net, NumPy or JAX arrays as they are.
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks, projections
-from narrow_jax._typing import Array, ArrayLike, Float, Key
+from narrow_jax._typing import Array, ArrayLike, Float, Key, Params
 
 __all__ = ["PYRAMIDS", "lecun", "mirrored_lecun", "mirrored_mlp", "pyramidal"]
 
@@ -80,7 +80,7 @@ def mirrored_lecun(
         ``{"w": (d, m), "v": (h, k)}``; columns j and h + j of w are equal.
 
     Raises:
-        ValueError: odd width, a size below 1, ζ ≤ 0, κ < 1, or float64 while x64 is off.
+        ValueError: odd width, a size below 1, ζ ≤ 0, κ < 1, weights beyond the dtype, or float64 while x64 is off.
         TypeError: a key that is none, such as 42, or a dtype that is not floating.
 
     Example:
@@ -93,10 +93,8 @@ def mirrored_lecun(
     """
     _checks.even_width(width)
     half = _normal_weights(key, inputs, width // 2, width, outputs, dtype)
-    return {
-        "w": jnp.concatenate([half["w"], half["w"]], axis=1),
-        "v": _into_cone(half["v"], zeta, kappa),
-    }
+    w = jnp.concatenate([half["w"], half["w"]], axis=1)
+    return _represented({"w": w, "v": _into_cone(half["v"], zeta, kappa)}, zeta=zeta)
 
 
 def mirrored_mlp(
@@ -131,7 +129,8 @@ def mirrored_mlp(
         ``{"plus": {"w1": (d, n_1), …, "wH": (n_{H−1}, h)}, "minus": the same, "v": (h, k)}``.
 
     Raises:
-        ValueError: no width (depth 0), a size below 1, c ≤ 0, ζ ≤ 0, κ < 1, or float64 while x64 is off.
+        ValueError: no width (depth 0), a size below 1, c ≤ 0, ζ ≤ 0, κ < 1, weights beyond the dtype, or
+            float64 while x64 is off.
         TypeError: a key that is none, such as 42, widths that are no sequence, or a dtype that is not floating.
 
     Example:
@@ -157,7 +156,8 @@ def mirrored_mlp(
     sizes = enumerate(itertools.pairwise((inputs, *widths)), start=1)
     half = {f"w{layer}": normal(layer, *size, scale / math.sqrt(size[0])) for layer, size in sizes}
     v = normal(0, widths[-1], outputs, 1 / math.sqrt(2 * widths[-1]))
-    return {"plus": half, "minus": jax.tree.map(jnp.copy, half), "v": _into_cone(v, zeta, kappa)}
+    drawn = {"plus": half, "minus": jax.tree.map(jnp.copy, half), "v": _into_cone(v, zeta, kappa)}
+    return _represented(drawn, scale=scale, zeta=zeta)
 
 
 PYRAMIDS = ("identity", "gaussian", "lecun")
@@ -197,7 +197,7 @@ def pyramidal(
 
     Raises:
         ValueError: an unknown variant, fewer than two widths, a size below 1, c ≤ 0, ν < 0, c or ν with "lecun",
-            or float64 while x64 is off.
+            weights beyond the dtype, or float64 while x64 is off.
 
     Example:
         >>> params = pyramidal(jax.random.key(0), inputs=5, widths=(40, 3, 2), scale=7.0)
@@ -232,6 +232,19 @@ def pyramidal(
             params["w2"] = normal * jnp.sqrt(variance).astype(dtype)
         else:
             params[f"w{layer}"] = normal * (200 * scale / jnp.sqrt(rows)).astype(dtype)
+    return _represented(params, scale=scale, variance=variance)
+
+
+def _represented(params: Params, **sizes: object) -> Params:
+    """Require weights that their dtype can hold."""
+    for leaf in jax.tree.leaves(params):
+        drawn = _checks.concrete(leaf)
+        if drawn is not None and not np.isfinite(drawn.astype(np.float64)).all():
+            given = ", ".join(f"{name} is {size}" for name, size in sizes.items())
+            raise ValueError(
+                f"{given}: weights of that size are beyond {leaf.dtype}, which ends at "
+                f"{jnp.finfo(leaf.dtype).max:.3g}; expected smaller ones, or a wider dtype"
+            )
     return params
 
 

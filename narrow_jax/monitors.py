@@ -2,6 +2,9 @@
 
 A monitor is a pair of pure functions: ``init(params, x) -> state`` and ``update(state, params, x) ->
 (state, value)`` with a scalar value. They run inside the compiled training loop, at every record.
+
+Those that watch a run against a theorem are beside it: ``nj.certificates.GradientDescentBound``, ``LossBound`` and
+``PyramidalInvariants``.
 """
 
 from __future__ import annotations
@@ -64,4 +67,13 @@ class SigmaMinMonitor(Monitor):
             name,
             lambda params, x: tracking.start(*jacobian(params, x).shape),
             lambda tracked, params, x: tracking.look(tracked, jacobian(params, x)),
+        )
+
+
+def require_certificate(certificate: object, kind: type, maker: str) -> None:
+    """Require the certificate that a monitor watches a run against."""
+    if not isinstance(certificate, kind):
+        raise TypeError(
+            f"certificate is {type(certificate).__name__}; expected {kind.__name__}: pass what "
+            f"nj.certificates.{maker} returns"
         )

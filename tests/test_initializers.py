@@ -288,3 +288,17 @@ def test_scale_may_be_traced():
 def test_bad_arguments_of_the_deep_net_are_refused(bad, error, message, unchecked):
     with pytest.raises(error, match=message):
         initializers.mirrored_mlp(**({"key": jax.random.key(0), "inputs": 3, "widths": (4, 3)} | bad))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key: initializers.mirrored_mlp(key, inputs=3, widths=(4, 4), scale=1e6, dtype=jnp.float16),
+        lambda key: initializers.mirrored_lecun(key, inputs=3, width=4, zeta=1e6, dtype=jnp.float16),
+        lambda key: initializers.pyramidal(key, inputs=3, widths=(5, 3, 2), scale=1e6, dtype=jnp.float16),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_weights_beyond_their_dtype_are_refused(draw):
+    with pytest.raises(ValueError, match=r"beyond float16, which ends at 6\.55e\+04"):
+        draw(jax.random.key(0))

@@ -15,7 +15,7 @@ README = Path(__file__).parents[1] / "README.md"
 PACKAGE = README.with_name("narrow_jax")
 LAYERS = [
     {"_typing"},
-    {"_checks", "_progress", "precision"},
+    {"_checks", "_host", "_printing", "precision"},
     {"labels", "linalg"},
     {"activations", "checkpoints", "losses", "projections", "spectra"},
     {"initializers", "constraints", "monitors"},
@@ -32,7 +32,7 @@ OWNERS = {  # heavy or optional packages, and the only modules that may import t
     "sklearn": {"data"},
     "PIL": {"data"},
     "matplotlib": {"plots"},
-    "rich": {"_progress"},
+    "rich": {"_printing"},
     "orbax": {"checkpoints"},
 }
 PACKAGES = sorted(

@@ -248,6 +248,21 @@ def get(activation: str | Activation) -> Activation:
     return _STOCK[_checks.choice("activation", activation, _STOCK)]
 
 
+def shared(activation: str | Activation) -> Activation:
+    """Return the activation of a pairwise net of one hidden layer, whose units share one.
+
+    Raises:
+        ValueError: ``per_unit``, or an unknown name.
+    """
+    sigma = get(activation)
+    if sigma.units:
+        raise ValueError(
+            f"activation is {sigma.name}; the units of a pairwise net of one hidden layer share one activation: take a "
+            "standard net, or a deep pair, whose halves may have units that differ"
+        )
+    return sigma
+
+
 def per_unit(activations: Sequence[str | Activation]) -> Activation:
     """Return the activation that applies the j-th of these to column j: units of one layer that differ.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from narrow_jax import _checks
 
 NARROW = "When Expressivity Meets Trainability"
 PYRAMIDAL = "Global Convergence of Deep Networks"
@@ -18,9 +20,22 @@ class Statement(NamedTuple):
 
 
 class Theorems(tuple[Statement, ...]):
-    """The statements in the order of the papers; printed, a table."""
+    """The statements in the order of the papers; printed, a table. By name, ``["Theorem 1"]``, those of all papers."""
 
     __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return what stands there, or the statements whose name begins like that, such as "Theorem 1 (i)".
+
+        Raises:
+            ValueError: a statement that no paper has.
+        """
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        rows = Theorems(row for row in self if f"{row.statement} ".startswith((key + " ", key + ",")))
+        if not rows:
+            _checks.choice("statement", key, dict.fromkeys(row.statement for row in self))
+        return rows
 
     def __str__(self) -> str:
         """Return a row a statement, under the titles of the papers."""

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from narrow_jax import labels
+from narrow_jax._printing import brief
 from narrow_jax._typing import Params, Tree
 from narrow_jax.checkpoints import leaves, strict_json
 from narrow_jax.checkpoints.checkpoint import Checkpoint, CheckpointError, Step, offer
@@ -30,6 +31,10 @@ class Restored(NamedTuple):
     state: Tree
     history: dict[str, np.ndarray]
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
+
 
 class Weights(NamedTuple):
     """What ``load_params`` returns.
@@ -45,6 +50,10 @@ class Weights(NamedTuple):
     params: Params
     model_state: Tree
     config: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
 
 def restore(

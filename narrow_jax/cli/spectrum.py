@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from narrow_jax import _checks, _progress, plots, spectra
+from narrow_jax import _checks, _printing, plots, spectra
 from narrow_jax._typing import Params
 from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, overwrite, path
 from narrow_jax.cli.config import TrainConfig, build, load_data, options_of, read_run
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Answer:
     built = build(config, data)
     J = built.jacobian(built.params if params is None else params, data.x)
     if (rows := J.shape[0]) > _MANY_ROWS:
-        _progress.say(
+        _printing.say(
             f"J has {rows:,} rows: the work grows with their cube, and a matrix of their products takes "
             f"{8 * rows**2 / 2**30:.1f} GiB; fewer samples are fewer rows"
         )

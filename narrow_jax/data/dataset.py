@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from narrow_jax._printing import brief
 from narrow_jax._typing import Float, Int, Shaped
 from narrow_jax.data.normalizers import Normalizer
 
@@ -66,6 +67,10 @@ class Dataset(NamedTuple):
     classes: int | None = None
     normalizer: Normalizer | None = None
     image_shape: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
 
 def regression_targets(labels: Int[np.ndarray, " n"], classes: int) -> Float[np.ndarray, "n k"]:

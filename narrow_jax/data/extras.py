@@ -12,5 +12,5 @@ def extra(module: str, purpose: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{purpose} needs packages that are not installed ({error}): pip install narrow_jax[data]"
+            f"{purpose} needs packages that are not installed ({error}): pip install 'narrow_jax[data]'"
         ) from error

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import HostArray
 
 # On deviations, of columns scaled to deviation one. Above the rounding of float32 pixels (1e-8), below what tells
@@ -40,6 +42,10 @@ class Normalizer(NamedTuple):
     factor: HostArray
     kept: HostArray | None = None
     before: Normalizer | None = None
+
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
     @overload
     def apply(self, x: np.ndarray) -> np.ndarray: ...
@@ -132,6 +138,7 @@ def pixels(columns: int, levels: int | None) -> Normalizer:
     return Normalizer(np.zeros(columns), np.asarray(1 / levels if levels else 1.0))
 
 
+@host_only
 def standardize(x: HostArray) -> Normalizer:
     """Return the map of each column to mean 0 and deviation 1; constant columns are dropped.
 
@@ -166,6 +173,7 @@ def standardize(x: HostArray) -> Normalizer:
     return Normalizer(low + span * mean, factor, None if varies.all() else np.flatnonzero(varies))
 
 
+@host_only
 def scale(x: HostArray) -> Normalizer:
     """Return the map to mean 0 and deviation 1 over all entries together.
 
@@ -197,6 +205,7 @@ def scale(x: HostArray) -> Normalizer:
     return Normalizer(np.full(host.shape[1], mean), np.asarray(1 / deviation))
 
 
+@host_only
 def whiten(x: HostArray) -> Normalizer:
     """Return the map to uncorrelated coordinates of mean 0 and variance 1 (PCA whitening).
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax._checks import MemoryBudgetError
 from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Int, Leaf, Params
 from narrow_jax.jacobian import coupling, inputs, precision
@@ -149,7 +149,7 @@ def autodiff(
     total = sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
     width, batch, stored = _pieces(samples, outputs, columns, total, mode, memory_budget)
     plan = _Plan(apply_fn, chosen, mode, outputs, samples, columns, width, batch, stored)
-    known = plan.samples == 1 or not _checks.traced(given)
+    known = plan.samples == 1 or not _host.traced(given)
     computed, reverse_only, convolves = _read(plan, given)
     if convolves:  # the slopes of many samples at once are grouped convolutions, which on a CPU take forever
         plan = dataclasses.replace(plan, batch=1)

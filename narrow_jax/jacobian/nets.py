@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, activations
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
@@ -62,6 +62,8 @@ class Net(NamedTuple):
         else:
             raise ValueError(f"{what} is {sorted(params)}; expected a dict with the leaves of {_KINDS}")
         sigmas = tuple(map(check_activation, mlp_activations(activation, len(both[0]))))
+        if len(both) == 2 and "w" in params:
+            activations.shared(sigmas[0])
         wide = tuple(tuple(np.asarray(w, float) for w in half) for half in both)
         return Net(wide, np.asarray(v, float), sigmas, params)
 

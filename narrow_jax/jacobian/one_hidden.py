@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, activations
 from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
@@ -86,13 +86,14 @@ def pairwise(params: Params, x: object, activation: str | Activation = "tanh") -
         Equation (6) of "When Expressivity Meets Trainability: Fewer than n Neurons Can Work".
     """
     w, v, x = _checked(params, x)
+    sigma = check_activation(activations.shared(activation))
     _checks.even_width(w.shape[1])
     if v.shape[0] * 2 != w.shape[1]:
         raise ValueError(
             f"v has {v.shape[0]} rows and w has {w.shape[1]} columns; a pairwise net has v of shape (m/2, k): "
             f"expected {w.shape[1] // 2} rows. For one v a unit use jacobian.standard"
         )
-    return OneHiddenJacobian(x, w, v, check_activation(activation), paired=True)
+    return OneHiddenJacobian(x, w, v, sigma, paired=True)
 
 
 def standard(params: Params, x: object, activation: str | Activation = "tanh") -> OneHiddenJacobian:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from narrow_jax import _checks
+from narrow_jax import _host
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.context import isolated
@@ -82,7 +82,7 @@ class Jacobian(metaclass=_Structural):
 
     def column_blocks(self) -> Iterator[Float[Array, "r _"]]:
         """Yield J in blocks of consecutive columns, at most about 3 columns a row each."""
-        if _checks.traced(self):  # one block: how many there are is not known outside of the float64 context
+        if _host.traced(self):  # one block: how many there are is not known outside of the float64 context
             yield _product(lambda J: J.dense(), self)
             return
         ambient = jnp.zeros((), float).dtype
@@ -104,7 +104,7 @@ def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Ar
         return call(_Exact(J.evaluate(), ambient), *(jnp.asarray(vector, jnp.float64) for vector in vectors))
 
     number = isolated(run)(J, *vectors)
-    if not _checks.traced(J, *vectors):
+    if not _host.traced(J, *vectors):
         return number
     return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
 

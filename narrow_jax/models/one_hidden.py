@@ -32,7 +32,10 @@ def standard_apply(
     """
     sigma = activations.get(activation)
     _check_shapes(params, x, paired=False)
-    return _outputs(params["w"], params["v"], x, lambda z, _: sigma(z))
+    w, v = params["w"], params["v"]
+    if sigma.units:  # which are told apart by the column
+        return jnp.matmul(sigma(jnp.matmul(x, w)), v)
+    return _outputs(w, v, x, lambda z, _: sigma(z))
 
 
 def pairwise_apply(
@@ -51,7 +54,7 @@ def pairwise_apply(
     Reference:
         "When Expressivity Meets Trainability", equation (6).
     """
-    sigma = activations.get(activation)
+    sigma = activations.shared(activation)
     _check_shapes(params, x, paired=True)
     plus, minus = jnp.split(params["w"], 2, axis=1)
     # equal columns of w may round apart in a product, zero cannot: exact at the mirrored start, accurate near it

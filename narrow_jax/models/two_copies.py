@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,20 @@ class TwoCopies:
 
 def features_of(features: Features) -> Callable[[Params, Any], Any]:
     """Return the function (w, x) ↦ φ(x; w)."""
-    return features.apply if isinstance(features, nn.Module) else features
+    if not isinstance(features, nn.Module):
+        return features
+    module = features
+
+    def apply(w: Params, x: Any) -> Any:
+        if not isinstance(w, Mapping) or "params" not in w:
+            keys = ", ".join(map(str, w)) if isinstance(w, Mapping) else type(w).__name__
+            raise ValueError(
+                f"w is {keys or 'empty'}; expected the variables of {type(module).__name__}, "
+                '{"params": …}, as module.init(key, x) returns them'
+            )
+        return module.apply(w, x)
+
+    return apply
 
 
 def pairwise(features: Features) -> TwoCopies:

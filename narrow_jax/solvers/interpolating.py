@@ -14,6 +14,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from narrow_jax import _checks, initializers, jacobian, models
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Float, HostArray, Params, Samples
 from narrow_jax.certificates import distinct_samples
 from narrow_jax.jacobian import AutodiffJacobian
@@ -52,7 +54,12 @@ class Interpolated(NamedTuple):
     status: str
     message: str
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def interpolate(
     features: Features,
     w: Params,

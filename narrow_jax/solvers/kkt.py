@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _progress, initializers
+from narrow_jax import _checks, _printing, initializers
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
 from narrow_jax.models import Activations
@@ -97,7 +99,12 @@ class KKTSolution(NamedTuple):
     history: dict[str, np.ndarray]
     converged: bool
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def solve_kkt(
     key: Key[Array, ""],
     x: Samples,
@@ -218,7 +225,7 @@ def _descend(problem: Constrained, tolerance: float, steps: int, show: bool | No
 
     path = [measured(problem.project(problem.point(problem.start)))]
     search = Search(measured, FLOOR * unit)
-    with _progress.bar(steps, show) as advance:
+    with _printing.bar(steps, show) as advance:
         for step in range(steps):
             here = path[-1]
             advance(step, here.loss)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, certificates
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import distinct_samples
@@ -53,7 +55,12 @@ class Memorized(NamedTuple):
     status: str
     message: str
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def memorize(
     key: Key[Array, ""],
     x: Samples,

@@ -18,7 +18,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 from jax.scipy.sparse.linalg import cg
 
-from narrow_jax import _progress
+from narrow_jax import _printing
 from narrow_jax._typing import Array, Float
 from narrow_jax.jacobian import KhatriRao
 from narrow_jax.linalg import DEVICE, EvaluatedJacobian
@@ -170,7 +170,7 @@ class Interpolation:
         goal, floor = math.sqrt(tolerance) * size, 1e-7 * size
         delta, point = self._start(first)
         history = [self._record(point, 0.0)]
-        with _progress.bar(steps, show) as advance:
+        with _printing.bar(steps, show) as advance:
             for step in range(steps):
                 advance(step, history[-1]["loss"])
                 if not point.misfit > goal:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from narrow_jax import _checks, activations, certificates, initializers
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import Constants, PyramidalCertificate, StartNorms, check_start
@@ -42,7 +44,12 @@ class PyramidalStart(NamedTuple):
     scale: float
     variance: float
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def pyramidal_start(
     key: Key[Array, ""],
     x: HostArray,

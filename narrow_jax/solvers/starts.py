@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, initializers, jacobian
+from narrow_jax import _checks, activations, initializers, jacobian
 from narrow_jax._typing import Array, Float, Key, Params
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian import Net, vanishes
@@ -80,6 +80,8 @@ class Draw:
         if weight_scale is not None:
             _checks.positive("weight_scale", weight_scale)
         sigmas = tuple(mlp_activations(activation, _depth(widths)))
+        if widths is None:
+            activations.shared(sigmas[0])
         return Draw(key, width, widths, outputs, weight_scale, sigmas, zeta, kappa)
 
     @property

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Float
 from narrow_jax.linalg import DEVICE, HOST, Algebra, EvaluatedJacobian, Jacobian, context, isolated
 from narrow_jax.linalg import rounding as fl
@@ -33,6 +34,10 @@ class SingularValues:
     values: Any
     bounds: Any
     encloses: str = field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief("SingularValues", vars(self))
 
     @property
     def error(self) -> Any:
@@ -99,7 +104,7 @@ def condition_number(J: Any) -> Any:
         1.5
     """
     s = smallest_value.sigma_min(J, certify=False)
-    if _checks.traced(J):
+    if _host.traced(J):
         return _ratio(s)
     with jax.enable_x64(True):
         return np.float64(_ratio(s))
@@ -132,7 +137,7 @@ def effective_rank(J: Any) -> Any:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007).
     """
     s, zero = _found(J)
-    if _checks.traced(J):
+    if _host.traced(J):
         return _entropic(s.values, zero)
     with jax.enable_x64(True):
         return np.float64(_entropic(jnp.asarray(s.values), zero))
@@ -149,7 +154,7 @@ def _entropic(values: Array, zero: Any) -> Array:
 
 def _found(J: Any) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
-    if not _checks.traced(J):
+    if not _host.traced(J):
         if context.on_cpu(J):
             return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
@@ -85,7 +85,7 @@ def sigma_min(
     if jax.default_backend() == "tpu":
         dtype = "float32"  # no native float64 there
     certify = certify and dtype == "float64"
-    wide, traced = J.shape[0] <= J.shape[1], _checks.traced(J)
+    wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     if wide and dtype == "float64" and not traced and context.on_cpu(J):
         return context.as_numpy(lambda: _solve(HOST, J.evaluate(), method, certify, J.encloses)[0])
     lasting = context.ambient() if traced else jnp.dtype(dtype if wide else "float64")

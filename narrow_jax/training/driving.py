@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _progress
+from narrow_jax import _checks, _printing
 from narrow_jax.training.loop import History, Observer, Span, State, Told, Values
 
 Run = Callable[[State, Span], tuple[State, Values]]
@@ -97,5 +97,5 @@ def written(path: Path, history: History) -> Iterator[Callable[[Told], None]]:
 @contextmanager
 def bar(steps: int, show: bool | None) -> Iterator[Callable[[Told], None]]:
     """Show the steps done and the loss, of many runs its mean."""
-    with _progress.bar(steps, show) as advance:
+    with _printing.bar(steps, show) as advance:
         yield lambda told: advance(told.step, float(np.mean(told.records["loss"][-1])))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from narrow_jax._host import host_only
 from narrow_jax._typing import Params
 from narrow_jax.constraints import Transformation
 from narrow_jax.data import Stream
@@ -75,6 +76,7 @@ def _short(value: Any) -> str:
     return low if low == high else f"{low}…{high}"
 
 
+@host_only
 def fit(
     apply_fn: Callable[..., Any],
     params: Params,

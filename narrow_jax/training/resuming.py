@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _progress, checkpoints
+from narrow_jax import _checks, _printing, checkpoints
 from narrow_jax.checkpoints import CheckpointError
 from narrow_jax.data import Stream
 from narrow_jax.training.loop import Batch, History, Inputs, Observer, Problem, State, Told
@@ -58,7 +58,7 @@ class Saver(NamedTuple):
         if self.resume is False:
             return state, {}
         if self.resume is True and not found:
-            _progress.say(f"nothing to resume in {self.folder}: the run begins at step 0")
+            _printing.say(f"nothing to resume in {self.folder}: the run begins at step 0")
             return state, {}
         step = None if self.resume is True else self.resume
         restored = checkpoints.restore(self.folder, state, config, step)

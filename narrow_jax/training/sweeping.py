@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.constraints import transformation
 from narrow_jax.data import Stream, arrays
@@ -28,6 +29,7 @@ Points = dict[str, HostArray]
 """The value of each axis of the grid at every run."""
 
 
+@host_only
 def sweep(
     apply_fn: Callable[..., Any],
     setup: Setup,

@@ -98,3 +98,16 @@ def test_monitor_asks_for_a_certificate_that_holds():
     params, x, y = drawn("pairwise", 1, 1, 51)
     with pytest.raises(ValueError, match="the certificate does not hold: no ball"):
         nj.certificates.GradientDescentBound(gradient_descent(params, x, y), y)
+
+
+@pytest.mark.parametrize("given", [None, 3.0, "bound"])
+def test_monitors_ask_for_their_certificate(given, unchecked):
+    with pytest.raises(
+        TypeError, match=r"expected GradientDescent: pass what nj\.certificates\.gradient_descent"
+    ):
+        nj.certificates.GradientDescentBound(given, np.ones(3))
+    sigma = nj.activations.smooth_leaky_relu(0.5, 1.0)
+    with pytest.raises(
+        TypeError, match=r"expected PyramidalCertificate: pass what nj\.certificates\.pyramidal"
+    ):
+        nj.certificates.PyramidalInvariants(given, np.ones((3, 1)), sigma)

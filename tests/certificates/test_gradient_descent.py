@@ -303,3 +303,8 @@ def test_every_ball_promises_what_descent_on_a_quadratic_of_the_same_constants_k
         assert path <= course.radius
     beyond = Ball(1.0, 0.7)
     assert descent_balls.course(start, beyond, 10.0) is None
+
+
+def test_a_net_that_is_no_pair_is_told_what_would_serve():
+    params, x, y = drawn("standard", 1, 1, 39)
+    assert "start from a mirrored pair" in gradient_descent(params, x, 1e3 * y).reason

@@ -70,3 +70,12 @@ def test_printed_it_is_a_table():
 )
 def test_a_wrong_number_is_seen(text, statement, holds):
     assert names(text, statement) == holds
+
+
+def test_statements_are_found_by_name():
+    rows = nj.certificates.THEOREMS["Theorem 1"]
+    assert {row.code.rsplit(".")[-1] for row in rows} == {"memorization", "nice_region", "stationary_value"}
+    assert len(nj.certificates.THEOREMS["Problem (7)"]) == 4
+    assert nj.certificates.THEOREMS[0] == next(iter(nj.certificates.THEOREMS))
+    with pytest.raises(ValueError, match="unknown statement 'Theorem 9'"):
+        nj.certificates.THEOREMS["Theorem 9"]

@@ -317,5 +317,5 @@ def test_load_refuses(name: str, options: dict, message: str) -> None:
 )
 def test_missing_extra_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"'{name}' needs packages.*pip install narrow_jax\[data\]"):
+    with pytest.raises(ImportError, match=rf"'{name}' needs packages.*pip install 'narrow_jax\[data\]'"):
         data.load(name, data_dir=tmp_path)

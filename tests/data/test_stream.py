@@ -195,7 +195,7 @@ def test_sweep_wants_data_on_the_device(data, problem):
 
 def test_without_grain_it_says_what_to_install(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(ImportError, match=r"a stream needs packages .*pip install narrow_jax\[data\]"):
+    with pytest.raises(ImportError, match=r"a stream needs packages .*pip install 'narrow_jax\[data\]'"):
         nj.data.Stream(*data).batches(KEY, 2)
 
 

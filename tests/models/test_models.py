@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import narrow_jax as nj
 from narrow_jax import activations, models
 
 # a float64 sum of at most 60 products of numbers of order 1, taken in another order; measured 4e-15
@@ -229,3 +230,35 @@ def test_pairwise_module_refuses_an_odd_width():
 def test_module_refuses_an_unknown_activation(module):
     with pytest.raises(ValueError, match="unknown activation 'tahn': did you mean 'tanh'"):
         jax.eval_shape(module(width=4, activation="tahn").init, jax.random.key(0), jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("inputs", [3, 70])
+@pytest.mark.parametrize("samples", [2, 4])
+def test_units_that_differ_are_those_of_the_columns(inputs, samples):
+    """Also for as many samples as units, and for short inputs, whose units lie along the rows of the products."""
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(inputs, 4)), "v": rng.normal(size=(4, 1))}
+    x = rng.normal(size=(samples, inputs))
+    z = x @ params["w"]
+    expected = np.stack([np.tanh(z[:, 0]), np.sin(z[:, 1]), np.tanh(z[:, 2]), np.sin(z[:, 3])], axis=1)
+    sigma = activations.per_unit(["tanh", "sin", "tanh", "sin"])
+    found = models.standard_apply(params, x, sigma)
+    np.testing.assert_allclose(found, expected @ params["v"], rtol=1e-5)
+
+
+def test_the_units_of_a_pairwise_net_share_one_activation():
+    sigma = activations.per_unit(["tanh", "sin"])
+    params = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=3, width=4)
+    x, y = np.ones((2, 3)), np.ones(2)
+    for call in (
+        lambda: nj.models.pairwise_apply(params, x, sigma),
+        lambda: nj.jacobian.pairwise(params, x, sigma),
+        lambda: nj.certificates.kkt(params, params, x, y, 0.1, activation=sigma),
+        lambda: nj.certificates.gradient_descent(params, x, y, sigma),
+        lambda: nj.memorize(jax.random.key(0), x, y, radius=0.1, activation=sigma),
+        lambda: nj.solvers.solve_kkt(jax.random.key(0), x, y, radius=0.1, width=4, activation=sigma),
+    ):
+        with pytest.raises(
+            ValueError, match=r"per_unit\(tanh, sin\); the units of a pairwise net .* share one"
+        ):
+            call()

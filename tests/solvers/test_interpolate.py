@@ -166,3 +166,14 @@ def test_what_it_finds_can_be_applied_where_x64_is_off():
     found = nj.solvers.interpolate(features, w, x, y, radius=1.0)
     f = nj.models.pairwise(features)(found.params, x.astype("float32"))
     np.testing.assert_allclose(f[:, 0], y, atol=1e-3)
+
+
+def test_a_module_needs_all_of_its_variables():
+    module = nn.Dense(5)
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    variables = module.init(jax.random.key(0), x)
+    with pytest.raises(
+        ValueError,
+        match=r"w is (kernel, bias|bias, kernel); expected the variables of Dense, \{\"params\": …\}",
+    ):
+        nj.solvers.interpolate(module, {**variables["params"]}, x, x[:, 0], radius=0.1)

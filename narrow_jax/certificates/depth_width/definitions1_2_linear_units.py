@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.certificates.depth_width.tangent import Tangent, tangent
 from narrow_jax.models import Activations
@@ -31,7 +33,12 @@ class LinearUnits(NamedTuple):
     first_layer: int
     strong: bool
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def linear_units(
     params: Params,
     x: HostArray,
@@ -98,6 +105,7 @@ def _acts_linearly(d: Tangent, layer: int) -> np.ndarray:
     return ((d.slopes[layer - 1] == 1) | (d.preactivations[layer - 1] == 0)).all(axis=0)
 
 
+@host_only
 def separated_params(
     key: Key[Array, ""],
     x: HostArray,

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
 from narrow_jax._typing import Array, HostArray, Key
 from narrow_jax.certificates.depth_width.factorizations import orthonormal
 from narrow_jax.linalg import numerical_rank
@@ -52,6 +53,7 @@ class WhiteNoiseLoss(NamedTuple):
     reason: str
 
 
+@host_only
 def white_noise_loss(
     key: Key[Array, ""],
     patterns: HostArray,

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.linalg import blas
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Float, HostArray, Params
 from narrow_jax.certificates.depth_width import factorizations, ranges
 from narrow_jax.certificates.depth_width.factorizations import CUTOFFS, Spectrum
@@ -96,7 +98,12 @@ class StationaryValue(NamedTuple):
     holds: bool
     reason: str
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def stationary_value(
     params: Params,
     x: HostArray,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
 from narrow_jax._typing import HostArray, Params
 from narrow_jax.certificates.depth_width import factorizations
 from narrow_jax.certificates.depth_width.definitions1_2_linear_units import (
@@ -46,6 +47,7 @@ class BasisFunctionBound(NamedTuple):
     reason: str
 
 
+@host_only
 def regression_value(
     params: Params,
     x: HostArray,
@@ -77,6 +79,7 @@ def regression_value(
     )
 
 
+@host_only
 def basis_function_bound(
     params: Params,
     x: HostArray,

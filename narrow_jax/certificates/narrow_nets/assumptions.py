@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from narrow_jax import _checks, activations
+from narrow_jax._host import host_only
 from narrow_jax._typing import Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
@@ -45,6 +46,7 @@ class Assumptions(NamedTuple):
     width_needed: int
 
 
+@host_only
 def assumptions(x: Samples, y: Samples, width: int, activation: str | Activation = "tanh") -> Assumptions:
     """Assumptions 1, 2 and 3, audited: width, activation, data.
 

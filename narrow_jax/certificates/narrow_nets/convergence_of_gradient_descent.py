@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
 from narrow_jax._typing import Float, HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.descent_balls import (
@@ -152,6 +153,7 @@ def _steps(rate: float, share: float) -> float:
     return float(max(math.ceil(wanted / decay), 1)) if wanted / decay < 1e308 else math.inf
 
 
+@host_only
 def gradient_descent(
     params: Params,
     x: Samples,
@@ -322,7 +324,7 @@ def _judged(
     widest = widest_ball(start)
     if widest is None:
         scale = _scale(setting, found)
-        return found._replace(reason=_too_far(start, scale), scale=scale)
+        return found._replace(reason=_too_far(start, scale, setting.net.paired), scale=scale)
     limit = largest_step(start, widest)
     found = found._replace(max_learning_rate=limit, scale=1.0)
     course = (
@@ -347,7 +349,7 @@ def _fastest(start: Start, widest: Ball) -> Course | None:
     return proven or settled(start, widest, largest_step(start, widest))
 
 
-def _too_far(start: Start, scale: float | None) -> str:
+def _too_far(start: Start, scale: float | None, paired: bool) -> str:
     low = least_path(start)
     if start.cap == 0:
         where = "ε = 0 freezes the hidden weights"
@@ -356,7 +358,10 @@ def _too_far(start: Start, scale: float | None) -> str:
     else:
         g = fl.product_up(start.lipschitz(low), low, over=start.sigma)
         where = f"no ball holds the path of any step: L‖r⁰‖/σ² = {g:.3g} ≥ ½ on the smallest, or grows to it on others"
-    return where + (f"; multiply V by {scale:.0f}" if scale else "")
+    if scale:
+        return f"{where}; multiply V by {scale:.0f}"
+    near = "; start from a mirrored pair, for which a larger V serves, or nearer to the labels"
+    return where if paired else where + near
 
 
 def _scale(setting: Setting, found: GradientDescent) -> float | None:

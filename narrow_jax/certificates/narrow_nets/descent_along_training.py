@@ -17,7 +17,7 @@ from narrow_jax.certificates.narrow_nets.convergence_of_gradient_descent import 
 from narrow_jax.certificates.pyramidal_nets.equation21_invariants import Broken
 from narrow_jax.certificates.pyramidal_nets.measured_norms import EVALUATION
 from narrow_jax.models import Activations, mlp_activations, mlp_layers
-from narrow_jax.monitors import Monitor
+from narrow_jax.monitors import Monitor, require_certificate
 
 NAME = "broken_bound"
 BOUNDS = ("‖θ − θ⁰‖ ≤ R", "½‖f − y‖² ≤ loss_bound(k)")
@@ -52,6 +52,7 @@ class GradientDescentBound(Monitor):
 
     Raises:
         ValueError: a certificate that does not hold, ``every`` below 1.
+        TypeError: no certificate of ``gradient_descent``, targets that are no array.
 
     Example:
         >>> import optax
@@ -76,6 +77,8 @@ class GradientDescentBound(Monitor):
     ) -> GradientDescentBound:
         """Return the monitor of a run."""
         _checks.count("every", every)
+        require_certificate(certificate, GradientDescent, "gradient_descent")
+        _checks.array("y", y)
         if not certificate.holds:
             raise ValueError(
                 f"the certificate does not hold: {certificate.reason}; expected one that bounds the run"

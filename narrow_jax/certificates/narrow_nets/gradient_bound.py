@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import jacobian
+from narrow_jax._host import host_only
 from narrow_jax._typing import Array, Float, Params, Samples
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.moving_weights import read
@@ -42,6 +43,7 @@ class GradientBound(NamedTuple):
     sigma: float
 
 
+@host_only
 def gradient_bound(
     params: Params,
     x: Samples,

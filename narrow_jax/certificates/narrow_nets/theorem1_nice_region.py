@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
 from narrow_jax._typing import HostArray, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
@@ -44,6 +45,7 @@ class NiceRegion(NamedTuple):
     rows: int
 
 
+@host_only
 def nice_region(
     center: Params, x: Samples, activation: Activations = "tanh", *, y: Samples | None = None
 ) -> NiceRegion:

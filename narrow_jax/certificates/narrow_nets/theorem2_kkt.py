@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from narrow_jax import projections
+from narrow_jax._host import host_only
 from narrow_jax._typing import Float, Params, Samples
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
@@ -56,6 +57,7 @@ class KKT(NamedTuple):
     distance: float
 
 
+@host_only
 def natural_residual(
     params: Params,
     center: Params,
@@ -109,6 +111,7 @@ def _measure(problem: Constrained, params: Params) -> tuple[float, float]:
     return loss or fl.product_up(0.5, size, size), residual  # a square that underflowed is not a loss of 0
 
 
+@host_only
 def kkt(
     params: Params,
     center: Params,

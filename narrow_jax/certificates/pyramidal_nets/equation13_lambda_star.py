@@ -11,6 +11,8 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks, activations
+from narrow_jax._host import host_only
+from narrow_jax._printing import brief
 from narrow_jax._typing import Array, HostArray
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.pyramidal_nets.lemma3_4_khatri_rao_powers import (
@@ -40,7 +42,12 @@ class LambdaStar(NamedTuple):
     gram: np.ndarray
     method: str
 
+    def __repr__(self) -> str:
+        """Return one line, arrays by their shapes."""
+        return brief(type(self).__name__, self._asdict())
 
+
+@host_only
 def lambda_star(x: HostArray, activation: str | Activation, method: str | None = None) -> LambdaStar:
     """Equation (13): return λ_* = λ_min(G_*), the constant of LeCun's initialisation and of Theorem 3.3.
 

@@ -16,7 +16,7 @@ from narrow_jax._typing import Array, HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.pyramidal_nets.measured_norms import EVALUATION
 from narrow_jax.certificates.pyramidal_nets.theorem3_2_convergence import PyramidalCertificate
-from narrow_jax.monitors import Monitor
+from narrow_jax.monitors import Monitor, require_certificate
 
 NAME = "broken_invariant"
 LAYERS = 1000
@@ -81,6 +81,7 @@ class PyramidalInvariants(Monitor):
 
     Raises:
         ValueError: another activation than the certificate's, ``every`` below 1.
+        TypeError: no certificate of ``pyramidal``, targets that are no array.
 
     Example:
         >>> import optax
@@ -104,6 +105,8 @@ class PyramidalInvariants(Monitor):
     ) -> PyramidalInvariants:
         """Return the monitor of a run."""
         _checks.count("every", every)
+        require_certificate(certificate, PyramidalCertificate, "pyramidal")
+        _checks.array("y", y)
         sigma = activations.check(activations.get(activation))
         own = sigma.min_derivative, sigma.sup_second_derivative
         if own != (certificate.gamma, certificate.beta):

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks, activations
+from narrow_jax._host import host_only
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
 from narrow_jax.linalg import column_exponents
@@ -64,6 +65,7 @@ def hermite_tail(activation: str | Activation, coefficients: np.ndarray) -> floa
     return float(max(0.0, square - np.sum(coefficients**2)))
 
 
+@host_only
 def khatri_rao_sigma_min(x: HostArray, power: int) -> float:
     """Lemma 3.4: return σ_min(X^{*r}) over the rows; each row of X^{*r} is the r-fold Kronecker product of a row of X.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from narrow_jax import _checks, activations
+from narrow_jax._host import host_only
 from narrow_jax._typing import HostArray, Params
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.pyramidal_nets import sharper_constants
@@ -83,6 +84,7 @@ class PyramidalCertificate(NamedTuple):
         return power10_down(self.paper.log10_max_learning_rate)
 
 
+@host_only
 def pyramidal(
     params: Params,
     x: HostArray,
