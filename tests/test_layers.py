@@ -14,8 +14,8 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 PACKAGE = README.with_name("narrow_jax")
 LAYERS = [
-    {"_typing"},
-    {"_checks", "_host", "_printing", "precision"},
+    {"_host", "_typing"},
+    {"_checks", "_printing", "precision"},
     {"labels", "linalg"},
     {"activations", "checkpoints", "losses", "projections", "spectra"},
     {"initializers", "constraints", "monitors"},
