@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax._host import traced
@@ -60,12 +62,16 @@ def _brief(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_brief(part)}" for key, part in value.items()) + "}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return f"{type(value).__name__}(holds={value.holds})" if hasattr(value, "holds") else repr(value)
-    if isinstance(value, list | tuple) and any(np.ndim(part) for part in value):
-        return f"[{', '.join(map(_brief, value))}]"
+    if isinstance(value, list | tuple):
+        plain = all(isinstance(part, int | float | str | None) for part in value)
+        return repr(value) if plain else f"[{', '.join(map(_brief, value))}]"
     if isinstance(value, str):
         return repr(value if len(value) <= _LETTERS else value[: _LETTERS - 1] + "…")
-    if traced(value) or getattr(value, "shape", None):
-        return f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, float) or np.asarray(value).dtype.kind == "f":
+    if isinstance(value, float | np.floating):
         return f"{float(value):.6g}"
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    if not hasattr(value, "shape"):
+        return repr(value)
+    number = isinstance(value, np.ndarray | np.generic | jax.Array) and not (value.shape or traced(value))
+    if not number or jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        return f"{value.dtype}{list(value.shape)}"
+    return _brief(float(value)) if jnp.issubdtype(value.dtype, jnp.floating) else repr(value.item())

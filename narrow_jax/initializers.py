@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -235,11 +236,13 @@ def pyramidal(
     return _represented(params, scale=scale, variance=variance)
 
 
-def _represented(params: Params, **sizes: object) -> Params:
-    """Require weights that their dtype can hold."""
+def _represented(params: Params, **sizes: Any) -> Params:
+    """Require weights that their dtype can hold; where they are traced, sizes that it can hold."""
+    known = [size for size in sizes.values() if _checks.concrete(size) is not None]
     for leaf in jax.tree.leaves(params):
         drawn = _checks.concrete(leaf)
-        if drawn is not None and not np.isfinite(drawn.astype(np.float64)).all():
+        beyond = any(float(size) > float(jnp.finfo(leaf.dtype).max) for size in known)
+        if beyond or (drawn is not None and not np.isfinite(drawn.astype(np.float64)).all()):
             given = ", ".join(f"{name} is {size}" for name, size in sizes.items())
             raise ValueError(
                 f"{given}: weights of that size are beyond {leaf.dtype}, which ends at "

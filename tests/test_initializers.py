@@ -302,3 +302,10 @@ def test_bad_arguments_of_the_deep_net_are_refused(bad, error, message, unchecke
 def test_weights_beyond_their_dtype_are_refused(draw):
     with pytest.raises(ValueError, match=r"beyond float16, which ends at 6\.55e\+04"):
         draw(jax.random.key(0))
+
+
+def test_sizes_beyond_the_dtype_are_refused_where_weights_are_traced():
+    with pytest.raises(ValueError, match=r"zeta is 100000\.0: weights of that size are beyond float16"):
+        jax.jit(lambda key: initializers.mirrored_lecun(key, inputs=4, width=8, zeta=1e5, dtype=jnp.float16))(
+            jax.random.key(0)
+        )

@@ -46,3 +46,15 @@ def test_sigma_min_names_its_status_outside_and_not_inside_of_jit():
     assert "status_code=" in seen[0]
     many = jax.vmap(lambda a: nj.sigma_min(nj.jacobian.explicit(a)))(np.ones((2, 3, 4), np.float32))
     assert "value=float32[2]" in repr(many)
+
+
+def test_odd_contents():
+    class Odd(dict):
+        pass
+
+    layers = [(np.ones((2, 3)), np.ones(3)), ()]
+    assert brief("R", {"w": layers}) == "R(w=[[float64[2, 3], float64[3]], ()])"
+    assert brief("R", {"key": jax.random.key(0), "tree": Odd(a=1)}) == "R(key=key<fry>[], tree={a: 1})"
+    shapes = jax.eval_shape(lambda a: nj.sigma_min(nj.jacobian.explicit(a)), np.ones((2, 3), np.float32))
+    assert "value=float32[]" in repr(shapes)
+    assert "value=None" in repr(jax.tree.map(lambda leaf: None, shapes))

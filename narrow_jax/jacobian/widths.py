@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import host_only
 from narrow_jax.linalg import numerical_rank
 
 
@@ -54,6 +55,7 @@ def admissible_width(x: object, outputs: int = 1) -> int:
     return _needed(x, outputs)[0]
 
 
+@host_only
 def check_width(x: object, width: int, outputs: int = 1, strict: bool = False) -> None:
     """Warn if a pairwise net of this width cannot have a Jacobian of full row rank at its mirrored start.
 
@@ -135,6 +137,7 @@ def widths_for_rank(rank: int, samples: int, depth: int, outputs: int) -> tuple[
     return (width,) * depth
 
 
+@host_only
 def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: bool = True) -> None:
     """Raise if a pair with these hidden layers cannot have a Jacobian of full row rank at its mirrored start.
 

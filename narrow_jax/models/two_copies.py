@@ -81,6 +81,10 @@ def pairwise(features: Features) -> TwoCopies:
     Reference:
         "When Expressivity Meets Trainability", equation (6), with any features in place of σ(xw).
     """
+    if isinstance(features, type):
+        raise TypeError(
+            f"features is the class {features.__name__}; expected a module of it, {features.__name__}(…)"
+        )
     if not isinstance(features, nn.Module):
         _checks.function("features", features, "(w, x) ↦ features (n, h)", "module.apply")
     return TwoCopies(features)

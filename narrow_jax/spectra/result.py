@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from narrow_jax import _checks
+from narrow_jax._host import traced
 from narrow_jax._printing import brief
 
 
@@ -77,7 +78,7 @@ class SigmaMin:
 
     def __repr__(self) -> str:
         """Return one line, the status and the method by name where they are known."""
-        named = _checks.concrete(self.status_code) is not None
+        named = isinstance(self.status_code, int | np.generic | np.ndarray | jax.Array) and not traced(self)
         codes = {"status": self.status, "method": self.method} if named else {"status_code": self.status_code}
         numbers = {name: getattr(self, name) for name in ("value", "lower", "upper", "sigma_max", "vector")}
         return brief("SigmaMin", codes | numbers | {"encloses": self.encloses})

@@ -247,10 +247,30 @@ def test_a_cone_that_v_would_touch_proves_nothing():
     near = gradient_descent(params, x, y, zeta=least - reached / 100, **asked)
     assert not near.holds
     assert near.scale > 1
-    assert not gradient_descent(params, x, y, kappa=1.0, **asked).holds
+    edge = gradient_descent(params, x, y, kappa=1.0, **asked)
+    assert not edge.holds
+    assert "freeze V, or widen the cone" in edge.reason
+    assert "outside the cone" in gradient_descent(params, x, y, zeta=2 * least, **asked).reason
 
 
 def test_unknown_coordinates():
     params, x, y = drawn("pairwise", 1, 1, 207)
     with pytest.raises(ValueError, match="unknown coordinates 'polar': did you mean 'plain'"):
         gradient_descent(params, x, y, coordinates="polar")
+
+
+def test_steps_that_float32_loses_are_not_proven():
+    params, x, y = drawn("pairwise", 1, 1, 208)
+    assert "take plain coordinates" in gradient_descent(params, x, y, radius=1e-30, coordinates="ball").reason
+
+
+def test_frozen_weights_leave_the_distance_no_room():
+    """V is large and does not move: what it weighs is no rounding of the distance of w."""
+    params, x, y = drawn("pairwise", 1, 1, 209)
+    params = {**params, "v": 2.0**30 * params["v"]}
+    c = gradient_descent(params, x, y)
+    watch = nj.certificates.GradientDescentBound(c, y)
+    with jax.enable_x64(True):
+        state = watch.init(jax.tree.map(jnp.asarray, params), x)
+        far = {**params, "w": params["w"] + 2 * c.radius}
+        assert int(watch.update(state, far, x)[1]) == 1

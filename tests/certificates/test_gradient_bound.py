@@ -111,3 +111,10 @@ def test_monitors_ask_for_their_certificate(given, unchecked):
         TypeError, match=r"expected PyramidalCertificate: pass what nj\.certificates\.pyramidal"
     ):
         nj.certificates.PyramidalInvariants(given, np.ones((3, 1)), sigma)
+
+
+def test_an_activation_without_stated_rounding_is_named():
+    silent = nj.activations.Activation("mine", jnp.tanh, lambda z: 1 - jnp.tanh(z) ** 2, 1.0, 0.0, 0.77)
+    params, x, y = drawn("pair", 2, 1, 3)
+    for call in (gradient_bound, gradient_descent):
+        assert "the rounding error of mine is not stated" in call(params, x, y, silent).reason

@@ -206,3 +206,8 @@ BAD = {
 def test_bad_features_and_params_are_refused(phi, params, error, message, unchecked):
     with pytest.raises(error, match=message):
         pairwise(phi)(params, jnp.ones((6, 3)))
+
+
+def test_the_class_of_a_module_is_no_module():
+    with pytest.raises(TypeError, match=r"features is the class Dense; expected a module of it, Dense\(…\)"):
+        nj.models.pairwise(nn.Dense)

@@ -13,8 +13,10 @@ import numpy as np
 
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.activations import Activation
+from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg import spectral_norm
+from narrow_jax.spectra import SigmaMin
 
 
 def input_norm(x: Float[np.ndarray, "n d"]) -> float:
@@ -52,3 +54,15 @@ def distance(w: HostArray, center: HostArray) -> float:
         return math.inf
     gap, exponent = fl.unit(gap)
     return fl.product_up(float(np.linalg.norm(gap)), 1 + fl.gamma(gap.size + 4), exponent=exponent)
+
+
+def unproven_rank(net: Net, smallest: SigmaMin) -> str:
+    """Return why σ_min(J) > 0 is not proven, and what to do."""
+    deep = len(net.sigmas) > 1
+    silent = [s.name for s in net.sigmas if s.derivative_error is None or (deep and s.value is None)]
+    why = (
+        f"the rounding error of {silent[0]} is not stated: use tanh, sigmoid, softplus or sin"
+        if silent
+        else smallest.message
+    )
+    return f"σ_min(J) > 0 is not proven: {why}"

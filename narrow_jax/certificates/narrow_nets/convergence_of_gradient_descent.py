@@ -11,6 +11,7 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax._host import host_only
 from narrow_jax._typing import Float, HostArray, Params, Samples
+from narrow_jax.certificates.narrow_nets.constants import unproven_rank
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.descent_balls import (
     Ball,
@@ -30,10 +31,11 @@ from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, resi
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
-from narrow_jax.spectra import sigma_min
+from narrow_jax.spectra import SigmaMin, sigma_min
 
 WRT = ("w", "all")
 COORDINATES = ("plain", "ball")
+_SMALLEST_UNIT = 2.0**-60
 ROOM = 4
 """How far ``scale`` raises φ above ‖r⁰‖: then α² is at least about ¾σ₀², and the rate near its best."""
 
@@ -223,6 +225,10 @@ def gradient_descent(
     found = _unproven(setting, left, len(samples.kept) * y.shape[1])
     if samples.clash:
         return found._replace(reason=samples.clash)
+    if unit < _SMALLEST_UNIT:
+        return found._replace(
+            reason=f"steps of ε² = {radius:.3g}² are lost in float32: take plain coordinates"
+        )
     if found.residual == 0 or not samples.kept.size:
         if setting.outer and cone_distance(net.v, zeta, float(kappa)) < 0:
             return found._replace(reason="V is outside the cone, into which the first step projects it")
@@ -233,7 +239,7 @@ def gradient_descent(
     beta = setting.norm(norms(setting.moving()).jacobian, left.features)
     start = setting.start(setting.smallest(float(smallest.lower)), beta, found.residual)
     found = found._replace(sigma=start.sigma, beta=beta)
-    obstacle = _obstacle(net, start, smallest.message)
+    obstacle = _obstacle(net, start, smallest)
     if obstacle:
         return found._replace(reason=obstacle)
     return _judged(setting, start, found, learning_rate)
@@ -297,14 +303,14 @@ def _nothing_to_learn(found: GradientDescent, learning_rate: float | None) -> Gr
     )
 
 
-def _obstacle(net: Net, start: Start, message: str) -> str:
+def _obstacle(net: Net, start: Start, smallest: SigmaMin) -> str:
     """Return why nothing can be proven whatever the step; empty if something may be."""
     if any(sigma.value is None for sigma in net.sigmas) and not net.mirrored:
         return "the rounding error of the activation is not known: use tanh, sigmoid, softplus or sin"
     if not math.isfinite(start.residual):
         return "the rounding error of f is not bounded: x, the weights or y are too large or too small; rescale them"
     if not start.sigma > 0:
-        return f"σ_min(J) > 0 is not proven: {message}"
+        return unproven_rank(net, smallest)
     if not math.isfinite(start.beta):
         return "‖J‖ is not bounded: x or the weights are too large; rescale them"
     return ""
@@ -351,6 +357,8 @@ def _fastest(start: Start, widest: Ball) -> Course | None:
 
 def _too_far(start: Start, scale: float | None, paired: bool) -> str:
     low = least_path(start)
+    if start.cap < 0:
+        return "V is outside the cone of ζ and κ, or at its edge (with κ = 1 always): freeze V, or widen the cone"
     if start.cap == 0:
         where = "ε = 0 freezes the hidden weights"
     elif not low < start.cap:

@@ -87,7 +87,7 @@ class GradientDescentBound(Monitor):
             cls,
             NAME,
             lambda params, x: _begin(certificate, params, y),
-            lambda watch, params, x: _look(activation, every, watch, params, x),
+            lambda watch, params, x: _look(activation, every, certificate.wrt, watch, params, x),
         )
 
     def first_broken(self, history: Mapping[str, np.ndarray]) -> Broken | None:
@@ -116,11 +116,11 @@ def _begin(certificate: GradientDescent, params: Params, y: HostArray) -> _Watch
 
 
 def _look(
-    activation: Activations, every: int, watch: _Watch, params: Params, x: HostArray
+    activation: Activations, every: int, wrt: str, watch: _Watch, params: Params, x: HostArray
 ) -> tuple[_Watch, Array]:
     unit = jnp.finfo(watch.residual.dtype).eps / 2
     moved = _length(watch.unit, jax.tree.map(operator.sub, params, watch.start))
-    near = moved <= watch.radius + 4 * unit * _length(watch.unit, watch.start)
+    near = moved <= watch.radius + 4 * unit * _length(watch.unit, watch.start, wrt)
     # the step of this record lies after that of the record before
     step = jnp.maximum((watch.records - 1) * every + 1, 0).astype(watch.residual.dtype)
     first, late = jnp.exp(step * watch.logs)
@@ -131,11 +131,11 @@ def _look(
     return watch._replace(records=watch.records + 1), code
 
 
-def _length(unit: Array, params: Params) -> Array:
-    """Return ‖(w/s, sV)‖, the length in the coordinates of the steps."""
+def _length(unit: Array, params: Params, wrt: str = "all") -> Array:
+    """Return ‖(w/s, sV)‖, the length in the coordinates of the steps; of w alone for "w"."""
     outer = "v" if "v" in params else f"w{len(params)}"
-    factors = {name: unit if name == outer else 1 / unit for name in params}
-    parts = [factors[name] * leaf for name in params for leaf in jax.tree.leaves(params[name])]
+    factors = {name: unit if name == outer else 1 / unit for name in params if wrt == "all" or name != outer}
+    parts = [factors[name] * leaf for name in factors for leaf in jax.tree.leaves(params[name])]
     return jnp.sqrt(sum(jnp.sum(part**2) for part in parts))
 
 

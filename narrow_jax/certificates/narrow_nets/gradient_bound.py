@@ -13,6 +13,7 @@ import numpy as np
 from narrow_jax import jacobian
 from narrow_jax._host import host_only
 from narrow_jax._typing import Array, Float, Params, Samples
+from narrow_jax.certificates.narrow_nets.constants import unproven_rank
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.moving_weights import read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
@@ -100,7 +101,7 @@ def gradient_bound(
     smallest = sigma_min(_chosen(net, x[samples.kept], wrt))
     found = found._replace(sigma=float(smallest.lower))
     if not found.sigma > 0:
-        return found._replace(reason=f"σ_min(J) > 0 is not proven: {smallest.message}")
+        return found._replace(reason=unproven_rank(net, smallest))
     ratio = fl.product_up(found.gradient_norm, over=found.sigma)
     bound = fl.product_up(0.5, ratio, ratio)
     if not math.isfinite(bound):

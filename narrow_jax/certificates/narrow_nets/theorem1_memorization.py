@@ -152,7 +152,7 @@ def _obstacle(m: Memorization, net: Net, smallest: SigmaMin) -> str:
         if sigma.value is None:
             return f"the rounding error of {sigma.name} is not known: use tanh, sigmoid, softplus or sin"
     if not m.sigma > 0:
-        return f"σ_min(J) > 0 is not proven: {smallest.message}"
+        return constants.unproven_rank(net, smallest)
     if not math.isfinite(m.rounding):
         return "the rounding error of f is not bounded: x, w, v or y is too large or too small; rescale them"
     if not math.isfinite(m.lipschitz):

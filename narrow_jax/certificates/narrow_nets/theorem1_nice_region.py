@@ -110,7 +110,7 @@ def nice_region(
     elif smallest.lower > 0:
         reason = "ε₀ is below the smallest number: rescale x or v"
     else:
-        reason = f"σ_min(J(w⁰)) > 0 is not proven: {smallest.message}"
+        reason = constants.unproven_rank(net, smallest)
     return found._replace(
         holds=radius > 0,
         reason=reason,

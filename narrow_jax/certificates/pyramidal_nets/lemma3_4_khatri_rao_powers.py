@@ -19,6 +19,7 @@ _REACH, _PANEL, _NODES = 13.0, 0.25, 16
 """Panels of width ¼ on [−13, 13], where the Gaussian weight ends below 1e-36, halved towards a kink at 0."""
 
 
+@host_only
 def hermite_coefficients(activation: str | Activation, count: int) -> np.ndarray:
     """Equation (16): return μ_r(σ) = E[σ(z)He_r(z)]/√(r!) for standard normal z, r = 0 … count − 1, to about 1e-14.
 
@@ -52,6 +53,7 @@ def hermite_coefficients(activation: str | Activation, count: int) -> np.ndarray
     return coefficients
 
 
+@host_only
 def hermite_tail(activation: str | Activation, coefficients: np.ndarray) -> float:
     """Return Σ μ_r² over the coefficients that are not given: E[σ²] minus those that are; at least 0.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from narrow_jax import _checks, activations
+from narrow_jax._host import host_only
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets import NarrowWidth, narrow_widths
@@ -145,6 +146,7 @@ class LecunWidth(NamedTuple):
     log10_width: float
 
 
+@host_only
 def lecun_width(x: HostArray, y: HostArray, above: Sequence[int], activation: str | Activation) -> LecunWidth:
     """Equation (12): estimate the first width that Theorem 3.2 needs with LeCun's initialisation, beside its terms.
 
