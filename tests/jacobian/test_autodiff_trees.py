@@ -64,8 +64,10 @@ def test_tuples_and_several_axes():
 
 
 def test_gradients_and_compiled_programs_take_trees():
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), PARAMS)
+
     def value(image):
-        return nj.sigma_min(autodiff(embedded, PARAMS, {**DATA, "image": image})).value
+        return nj.sigma_min(autodiff(embedded, params, {**DATA, "image": image})).value
 
     image = DATA["image"].astype(np.float32)
     gradient = jax.jit(jax.grad(value))(image)
