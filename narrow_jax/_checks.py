@@ -49,11 +49,16 @@ def is_key(value: object) -> TypeGuard[jax.Array]:
     return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
+def is_nnx(value: object) -> bool:
+    """Return whether the value is a module of Flax NNX."""
+    return _from(value, "flax.nnx.module")
+
+
 # What an object is, and what to do with it: the first row that fits. No attribute is read before.
 _OBJECTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda o: o is None, "None", "pass one"),
     (
-        lambda o: _from(o, "flax.nnx.module"),
+        is_nnx,
         "an nnx.Module",
         "split it, graphdef, state = nnx.split(model), and pass the state as params with "
         "apply_fn = lambda state, x: nnx.merge(graphdef, state)(x)",

@@ -8,18 +8,19 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.typing import DTypeLike
 
-from narrow_jax import _checks, _host
-from narrow_jax._checks import MemoryBudgetError
-from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Int, Leaf, Params
+from narrow_jax import _checks, _host, models
+from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Int, Leaf, Params, Tree
 from narrow_jax.jacobian import coupling, inputs, precision
 from narrow_jax.jacobian.blocks import Recomputed, recomputed, stored
+from narrow_jax.jacobian.pieces import BLOCKS, COPIES, Pieces, Size, intermediate, pieces
 from narrow_jax.linalg import Jacobian, Stored, indices
 from narrow_jax.linalg import rounding as fl
 
@@ -40,6 +41,9 @@ class _Plan:
     width: int
     batch: int
     stored: bool
+    bytes: int = 0
+    """What evaluating takes beside params and data; at most, where ``measured`` is False."""
+    measured: bool = False
     computed: str = "float64"
     """The lowest precision in which apply_fn and its derivative compute, given float64."""
     uncoupled: bool = True
@@ -47,12 +51,16 @@ class _Plan:
     reverse_only: bool = False
     """Whether apply_fn has functions in it that only reverse mode can differentiate."""
 
+    def predict(self, params: Params, x: Any) -> Float[Array, "n k"]:
+        """Return the predictions, a row a sample."""
+        return inputs.flattened(self.apply_fn(params, x), inputs.samples(x))
+
 
 class _Data(NamedTuple):
     """What apply_fn takes."""
 
     params: Params
-    x: HostArray
+    x: Tree
 
 
 @jax.tree_util.register_dataclass
@@ -61,7 +69,7 @@ class AutodiffJacobian(Jacobian):
     """∂f(θ, x)/∂θ for the chosen leaves θ. Made by ``autodiff``."""
 
     params: Params
-    x: Leaf
+    x: Tree
     plan: _Plan = field(metadata={"static": True})
 
     @property
@@ -89,7 +97,7 @@ class AutodiffJacobian(Jacobian):
         p = p.astype(theta.dtype)
 
         def predict(theta: Array) -> Array:
-            return self.plan.apply_fn(rebuild(theta), self.x).reshape(-1)
+            return self.plan.predict(rebuild(theta), self.x).reshape(-1)
 
         if self.plan.mode == "forward":
             return jnp.vdot(u, jax.jvp(predict, (theta,), (p,))[1].astype(u.dtype))
@@ -107,7 +115,9 @@ def autodiff(
 ) -> AutodiffJacobian:
     """Return the Jacobian of apply_fn(params, x) with respect to chosen leaves of params.
 
-    J[(i, c), l] = ∂ apply_fn(params, x)[i, c] / ∂θ_l, θ being the chosen leaves as ``ravel_pytree`` flattens them.
+    J[(i, c), l] = ∂ apply_fn(params, x)[i, c] / ∂θ_l, θ being the chosen leaves as ``ravel_pytree`` flattens them. The
+    outputs c of a sample are all that it has in the leaves of what apply_fn returns, in the order of
+    ``jax.tree.leaves``, each in C order.
     Its enclosure is that of the matrix as computed in float64: the rounding of apply_fn itself is unknown. Where
     apply_fn, or its derivative, computes in lower precision whatever it is given, nothing is enclosed: the status is
     ``estimate``, and ``encloses`` names the precision. apply_fn is called with floating params and x cast to float64;
@@ -118,17 +128,20 @@ def autodiff(
     traced program, where the Jacobian is NaN if they differ.
 
     Args:
-        apply_fn: (params, x) ↦ predictions, (n,) or (n, k); each sample's from that sample alone.
-        params: any pytree. Leaves that are not chosen may be anything that JAX takes.
-        x: data, samples along the first axis; integers, such as tokens, as they are.
+        apply_fn: (params, x) ↦ predictions, (n,), (n, k), (n, …) or a tree of them; each sample's from it alone.
+        params: any pytree. Leaves that are not chosen may be anything that JAX takes. Or a module of Flax NNX, which
+            apply_fn then takes: its params are chosen, under "params", and what else it has is under "other".
+        x: data, samples along the first axis; integers, such as tokens, as they are. Or a dictionary or tuple of such
+            arrays.
         wrt: leaves by name: a path such as "params/w1", or its last or first parts; None for all, of Flax variables
             with several collections for those of "params".
         mode: "reverse" (vmap of vjp over samples) or "forward" (``jax.jacfwd`` over blocks of weights).
-        memory_budget: bytes that the matrix or its blocks may take.
+        memory_budget: bytes that evaluating J may take beside params and data: the matrix, or its blocks, and what
+            apply_fn and its derivatives keep. Where that may not suffice a pass is compiled to see what it takes.
 
     Raises:
-        ValueError: unknown leaf or mode, wrong output shape, no sample, non-finite values, samples that influence each
-            other (such as batch normalisation in training mode).
+        ValueError: unknown leaf or mode, wrong output shape, no sample, another number of samples in another leaf of
+            x, non-finite values, samples that influence each other (such as batch normalisation in training mode).
         TypeError: chosen leaves or outputs that are not real floating numbers, data that are no array of numbers.
         MemoryBudgetError: not even single columns or samples fit.
 
@@ -141,30 +154,48 @@ def autodiff(
     _checks.choice("mode", mode, MODES)
     _checks.memory_budget(memory_budget)
     _checks.function("apply_fn", apply_fn)
+    apply_fn, params = models.split(apply_fn, params)
     chosen = inputs.selected(params, wrt)
     given = _Data(params, inputs.data(x))
-    samples = given.x.shape[0]
-    outputs = inputs.outputs_of(apply_fn, *given)
+    samples, outputs = inputs.samples(given.x), inputs.outputs_of(apply_fn, params, given.x)
     columns = sum(int(jnp.size(leaf)) for leaf in inputs.chosen_leaves(params, chosen))
-    total = sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(params))
-    width, batch, stored = _pieces(samples, outputs, columns, total, mode, memory_budget)
-    plan = _Plan(apply_fn, chosen, mode, outputs, samples, columns, width, batch, stored)
+    plan = _Plan(apply_fn, chosen, mode, outputs, samples, columns, columns, samples, stored=True)
     known = plan.samples == 1 or not _host.traced(given)
-    computed, reverse_only, convolves = _read(plan, given)
-    if convolves:  # the slopes of many samples at once are grouped convolutions, which on a CPU take forever
-        plan = dataclasses.replace(plan, batch=1)
-    plan = dataclasses.replace(plan, computed=computed, uncoupled=known, reverse_only=reverse_only)
+    read = _read(plan, given)
+    plan = dataclasses.replace(plan, computed=read.computed, uncoupled=known, reverse_only=read.reverse_only)
+    plan = dataclasses.replace(plan, **_pieces(plan, given, memory_budget, read)._asdict())
     if known and plan.samples > 1:
         _refuse_coupling(plan, given)
     return AutodiffJacobian(*given, plan)
 
 
-def _read(plan: _Plan, given: _Data) -> tuple[str, bool, bool]:
-    """Return the precision of apply_fn and its derivative, and whether it has a reverse rule only, and convolves."""
-    x = given.x[:1] if plan.mode == "reverse" else given.x
-    leaves, structure = jax.tree.flatten(given._replace(x=x))
+class _Read(NamedTuple):
+    """What the jaxprs of apply_fn and its derivative in one direction tell.
+
+    Fields:
+        computed: the lowest precision.
+        reverse_only: whether only reverse mode can differentiate it.
+        convolves: whether there are convolutions.
+        bytes: of all that they compute for one sample.
+    """
+
+    computed: str
+    reverse_only: bool
+    convolves: bool
+    bytes: int
+
+
+def _read(plan: _Plan, given: _Data) -> _Read:
     with _wide():
-        return _read_shapes(plan, structure, tuple(map(_shape, leaves)))
+        return _read_shapes(plan, *_shapes(given, 1 if plan.mode == "reverse" else plan.samples))
+
+
+def _shapes(given: _Data, samples: int) -> tuple[jax.tree_util.PyTreeDef, tuple[jax.ShapeDtypeStruct, ...]]:
+    """Return the structure and the shapes of the params and of so many samples, floats in float64."""
+    leaves, structure = jax.tree.flatten(given.params)
+    parts, whole = jax.tree.flatten(jax.tree.map(lambda leaf: leaf[:samples], given.x))
+    both = jax.tree.structure(_Data(jax.tree.unflatten(structure, leaves), jax.tree.unflatten(whole, parts)))
+    return both, tuple(map(_shape, [*leaves, *parts]))
 
 
 @contextlib.contextmanager
@@ -182,12 +213,12 @@ def _shape(leaf: Leaf) -> jax.ShapeDtypeStruct:
 @functools.lru_cache(maxsize=256)
 def _read_shapes(
     plan: _Plan, structure: jax.tree_util.PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]
-) -> tuple[str, bool, bool]:
-    def derivative(params: Params, x: Array) -> tuple[Array, object]:
+) -> _Read:
+    def derivative(params: Params, x: Tree) -> tuple[Array, object]:
         theta, rebuild = _flatten(params, plan)
 
         def f(theta: Array) -> Array:
-            return plan.apply_fn(rebuild(theta), x)
+            return plan.predict(rebuild(theta), x)
 
         if plan.mode == "forward":
             return jax.jvp(f, (theta,), (theta,))
@@ -196,8 +227,46 @@ def _read_shapes(
 
     data = jax.tree.unflatten(structure, shapes)
     primal, both = jax.make_jaxpr(plan.apply_fn)(*data), jax.make_jaxpr(derivative)(*data)
-    reverse_only = precision.uses(primal, precision.REVERSE_RULE_ONLY)
-    return precision.lowest(both), reverse_only, precision.uses(primal, precision.CONVOLUTION)
+    samples = inputs.samples(data.x)
+    return _Read(
+        computed=precision.lowest(both),
+        reverse_only=precision.uses(primal, precision.REVERSE_RULE_ONLY),
+        convolves=precision.uses(primal, precision.CONVOLUTION),
+        bytes=math.ceil(intermediate(both) / samples),
+    )
+
+
+def _pieces(plan: _Plan, given: _Data, budget: int, read: _Read) -> Pieces:
+    """Return the pieces that fit the budget."""
+    size = Size(plan.samples, plan.outputs, plan.columns, plan.mode)
+    inside = 8 * sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(given.x))
+
+    def blocks(width: int, stored: bool) -> int:
+        return 8 * size.rows * (COPIES * size.columns if stored else BLOCKS * width)
+
+    def bound(width: int, stored: bool, batch: int) -> int:
+        directions = plan.outputs if plan.mode == "reverse" else width
+        return inside + 2 * blocks(width, stored) + batch * directions * read.bytes
+
+    def measure(width: int, stored: bool, batch: int) -> int:
+        part = dataclasses.replace(plan, batch=batch, width=width, stored=stored)
+        with _wide():
+            taken = _measured(part, *_shapes(given, plan.samples)) or bound(width, stored, batch)
+        return taken if stored else taken + blocks(width, stored)
+
+    # the slopes of many samples at once are grouped convolutions, which on a CPU take forever
+    most = 1 if read.convolves and plan.mode == "reverse" else plan.samples
+    return pieces(size, budget, most, bound, measure)
+
+
+@functools.lru_cache(maxsize=256)
+def _measured(
+    plan: _Plan, structure: jax.tree_util.PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]
+) -> int:
+    """Return the bytes that evaluating takes beside params and data, 0 where the compiler does not tell."""
+    data = jax.tree.unflatten(structure, shapes)
+    told = _evaluate.lower(data, plan, "float64").compile().memory_analysis()
+    return 0 if told is None else int(told.temp_size_in_bytes + told.output_size_in_bytes)
 
 
 def _refuse_coupling(plan: _Plan, given: _Data) -> None:
@@ -232,25 +301,7 @@ def _compared(data: _Data, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
 def _rows(data: _Data, step: Float[Array, ""], plan: _Plan) -> tuple[Array, ...]:
     params, x = data
     flatten = functools.partial(_flatten, plan=plan)
-    return coupling.rows(plan.apply_fn, flatten, coupling.moved(params, step), x, plan.reverse_only)
-
-
-def _pieces(
-    samples: int, outputs: int, columns: int, total: int, mode: str, budget: int
-) -> tuple[int, int, bool]:
-    """Return the block width, the samples a reverse pass takes at once, and whether to store the matrix."""
-    rows = samples * outputs
-    stored = 3 * 8 * rows * columns <= budget
-    whole = stored and mode == "reverse"  # a pass gives whole rows, whatever part of them is asked for
-    width = min(columns, columns if whole else max(3 * rows, 256), budget // (4 * 8 * rows))
-    batch = min(samples, budget // (4 * 8 * outputs * total)) if mode == "reverse" else samples
-    if width < 1 or batch < 1:
-        needed = 4 * 8 * max(rows, outputs * total if mode == "reverse" else rows)
-        raise MemoryBudgetError(
-            f"autodiff needs at least {needed:,} bytes for one column and one sample, and memory_budget is {budget:,}: "
-            + ("raise it, or use mode='forward'" if width >= 1 else "raise it, or pass fewer samples")
-        )
-    return width, batch, stored
+    return coupling.rows(plan.predict, flatten, coupling.moved(params, step), x, plan.reverse_only)
 
 
 def _cast(data: _Data, dtype: str) -> _Data:
@@ -279,6 +330,8 @@ def _evaluate(data: _Data, plan: _Plan, dtype: str) -> Stored | Recomputed:
     if not plan.stored:
         return _trusted(recomputed((data, sound), columns, size, plan.width), sound, plan)
     count = math.ceil(plan.columns / plan.width)
+    if count == 1:
+        return _trusted(stored(columns((data, sound), 0).astype(dtype)), sound, plan)
     blocks = jax.lax.map(lambda i: columns((data, sound), i), indices(count))
     matrix = jnp.moveaxis(blocks, 0, 1).reshape(size[0], -1)[:, : plan.columns].astype(dtype)
     return _trusted(stored(matrix), sound, plan)
@@ -317,14 +370,37 @@ def _columns(data: _Data, index: int | Int[Array, ""], plan: _Plan) -> Float[Arr
     start = jnp.int32(index) * width
     here = jax.lax.dynamic_slice_in_dim(padded, start, width)
 
-    def predict(step: Array, x: HostArray) -> Array:
+    def predict(step: Array, x: Tree) -> Array:
         moved = jax.lax.dynamic_update_slice_in_dim(padded, here + step, start, axis=0)
-        return plan.apply_fn(rebuild(moved[: plan.columns]), x).reshape(-1)
+        return plan.predict(rebuild(moved[: plan.columns]), x)
 
-    step = jnp.zeros_like(here)
-    if plan.mode == "forward":
-        return jax.jacfwd(lambda step: predict(step, x))(step)
-    rows = jax.lax.map(
-        lambda sample: jax.jacrev(lambda step: predict(step, sample[None]))(step), x, batch_size=plan.batch
+    def slopes(x: Tree) -> Float[Array, "b k w"]:
+        if plan.mode == "forward":
+            return jax.jacfwd(lambda step: predict(step, x))(zero)
+        if plan.batch == 1:
+            return jax.jacrev(lambda step: predict(step, x))(zero)
+        return jax.vmap(lambda sample: jax.jacrev(lambda step: predict(step, inputs.alone(sample))[0])(zero))(
+            x
+        )
+
+    zero = jnp.zeros_like(here)
+    return _in_batches(slopes, x, plan, theta.dtype).reshape(plan.samples * plan.outputs, width)
+
+
+def _in_batches(
+    rows: Callable[[Tree], Float[Array, "b k w"]], x: Tree, plan: _Plan, dtype: DTypeLike
+) -> Float[Array, "n k w"]:
+    """Return the rows of all samples, some at a time; the last of them go with some that were there before."""
+    if plan.batch == plan.samples:
+        return rows(x)
+    starts = jnp.minimum(
+        indices(math.ceil(plan.samples / plan.batch)) * plan.batch, plan.samples - plan.batch
     )
-    return rows.reshape(plan.samples * plan.outputs, width)
+
+    def put(i: Int[Array, ""], found: Float[Array, "n k w"]) -> Float[Array, "n k w"]:
+        return jax.lax.dynamic_update_slice_in_dim(
+            found, rows(inputs.part(x, starts[i], plan.batch)).astype(found.dtype), starts[i], axis=0
+        )
+
+    empty = jnp.zeros((plan.samples, plan.outputs, plan.width), dtype)
+    return jax.lax.fori_loop(0, len(starts), put, empty)

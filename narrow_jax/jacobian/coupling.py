@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Params
+from narrow_jax._typing import ApplyFn, Array, Float, Params
+from narrow_jax.jacobian import inputs
 
 STEP = 2.0**-7
 """How far the params move, relatively, to the second point: there an output that starts at 0 has left it."""
@@ -26,16 +27,16 @@ def rows(
     predict: ApplyFn,
     flatten: Callable[[Params], tuple[Array, Callable[[Array], Params]]],
     params: Params,
-    x: HostArray,
+    x: Any,
     reverse: bool,
 ) -> tuple[Array, ...]:
     """Return predictions and slopes of the whole batch, and predictions and slopes of each sample alone.
 
     Args:
-        predict: (params, x) ↦ predictions, sample by sample.
+        predict: (params, x) ↦ predictions (n, k).
         flatten: params ↦ (θ, the function that puts such a vector back in place), θ the weights to differentiate.
         params: any pytree.
-        x: at least one sample.
+        x: at least one sample, along the first axis of every leaf.
         reverse: differentiate one weighted sum of the predictions instead of all in one direction of θ: for functions
             that have no other rule, since it keeps the whole batch in memory.
 
@@ -45,10 +46,10 @@ def rows(
     theta, rebuild = flatten(params)
 
     def whole(theta: Array) -> Array:
-        return predict(rebuild(theta), x).reshape(x.shape[0], -1)
+        return predict(rebuild(theta), x)
 
     def alone(theta: Array) -> Array:
-        return jax.vmap(lambda sample: predict(rebuild(theta), sample[None]).reshape(-1))(x)
+        return jax.vmap(lambda sample: predict(rebuild(theta), inputs.alone(sample))[0])(x)
 
     slopes = _reverse if reverse else _forward
     return *slopes(whole, theta), *slopes(alone, theta)

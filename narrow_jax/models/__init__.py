@@ -16,6 +16,7 @@ from narrow_jax.models.mlp import (
     mlp_layers,
     pairwise_mlp_layers,
 )
+from narrow_jax.models.nnx_modules import split as split
 from narrow_jax.models.one_hidden import PairwiseNet, StandardNet, pairwise_apply, standard_apply
 from narrow_jax.models.pairwise_mlp import PairwiseMLP, pairwise_mlp_apply
 from narrow_jax.models.resnet import BasicBlock, ResNet, ResNet18

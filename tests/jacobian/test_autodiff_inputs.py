@@ -94,8 +94,10 @@ def test_an_nnx_module_is_split():
 @pytest.mark.parametrize(
     ("apply_fn", "params", "x", "error", "message"),
     [
-        (net, W, {"a": X}, TypeError, "x is a dict of 1; .*several inputs are not supported"),
-        (net, W, (X, X[:1]), TypeError, "x is a tuple of 2; .*several inputs are not supported"),
+        (net, W, {}, ValueError, "x is a dict without arrays"),
+        (net, W, {"a": X, "b": "text"}, TypeError, r"the leaf 'b' of x is a str \('text'\)"),
+        (net, W, (X, X[:1]), ValueError, r"leaves of x have \[1, 4\] samples; .*: 0 \(4, 3\), 1 \(1, 3\)"),
+        (net, W, (X, X[:0]), ValueError, r"the leaf '1' of x has shape \(0, 3\): there is no sample"),
         (net, W, None, TypeError, "x is None"),
         (net, W, "abc", TypeError, r"x is a str \('abc'\)"),
         (net, W, np.array([["a"]]), TypeError, "x is an array of dtype <U1; .*encode categories"),
@@ -138,7 +140,14 @@ def test_an_nnx_module_is_split():
             "apply_fn is a Flax module; expected a function .*: pass module.apply",
         ),
         (optax.sgd(0.1), W, X, TypeError, "apply_fn is a gradient transformation; expected a function"),
-        (lambda p, x: {"logits": net(p, x)}, W, X, ValueError, "apply_fn returns a dict for 4 samples"),
+        (
+            lambda p, x: {"classes": net(p, x) > 0},
+            W,
+            X,
+            TypeError,
+            "of dtype bool at 'classes'; .*the logits",
+        ),
+        (lambda p, x: {}, W, X, ValueError, "apply_fn returns {}; expected an array"),
         (
             lambda p, x: jax.lax.complex(net(p, x), net(p, x)),
             W,

@@ -38,7 +38,7 @@ def linear(params, x):
 @pytest.mark.parametrize("scale", [1e-170, 1e-80, 1.0, 2.0**110, 1e170])
 def test_recomputed_blocks_are_scaled(scale, x64):
     matrix = orthogonal(30, 30) @ np.diag(np.linspace(1, 2, 30)) @ orthogonal(40, 30, 1).T * scale
-    J = nj.jacobian.autodiff(linear, {"w": np.ones((40, 1))}, matrix, memory_budget=20_000)
+    J = nj.jacobian.autodiff(linear, {"w": np.ones((40, 1))}, matrix, memory_budget=18_000)
     assert not J.plan.stored
     s = nj.sigma_min(J)
     assert s.certified

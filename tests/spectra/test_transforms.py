@@ -26,7 +26,7 @@ def differentiated(mode, budget):
     return operator
 
 
-STORED, RECOMPUTED = 1 << 30, 1500
+STORED, RECOMPUTED = 1 << 30, 2600
 OPERATORS = {
     "pairwise": lambda w, v, x: nj.jacobian.pairwise({"w": w, "v": v}, x),
     "standard": lambda w, v, x: nj.jacobian.standard({"w": w, "v": jnp.concatenate([v, 2 * v])}, x),
