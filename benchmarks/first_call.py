@@ -1,7 +1,7 @@
-"""What the first call of a process takes: importing, compiling, tracing and the work itself; no compiled program is kept.
+"""What the first call of a process takes: importing, tracing, compiling and the work; no compiled program is kept.
 
 Command:  python -m benchmarks.first_call
-Expected: σ_min at most 1 s, ``memorize`` 2 s, another shape 0.3 s, the import 0.2 s more than that of jax, flax and optax,
+Expected: σ_min at most 1 s, ``memorize`` 2 s, another shape 0.3 s, the import 0.2 s over that of jax, flax and optax,
           help and messages of the command line 0.3 s.
 Cost:     a minute on two free cores.
 Writes:   benchmarks/results/first_call.json
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks import _timing
@@ -55,8 +56,12 @@ CALLS = (
         "nj.sigma_min(nj.jacobian.explicit(x[:5, :11]))",
         0.3,
     ),
-    First("singular_values, 300 × 1,200", _PROBLEM, "nj.singular_values(nj.jacobian.pairwise(params, x))", 1.0),
-    First("memorize, 200 samples, 30 neurons", _PROBLEM, "nj.memorize(jax.random.key(0), x[:200], y, 30)", 2.0),
+    First(
+        "singular_values, 300 × 1,200", _PROBLEM, "nj.singular_values(nj.jacobian.pairwise(params, x))", 1.0
+    ),
+    First(
+        "memorize, 200 samples, 30 neurons", _PROBLEM, "nj.memorize(jax.random.key(0), x[:200], y, 30)", 2.0
+    ),
 )
 COMMANDS = (("--help",), ("train", "--help"), ("trian",), ("train", "--wdith", "8"))
 AT_ONCE = 0.3
@@ -65,9 +70,8 @@ AT_ONCE = 0.3
 
 def seconds_of(call: First) -> float:
     """Return the seconds of a call in a process of its own."""
-    code = (
-        f"{call.before}\nimport time\nstarted = time.perf_counter()\n{call.call}\nprint(time.perf_counter() - started)"
-    )
+    clock = "time.perf_counter()"
+    code = f"{call.before}\nimport time\nstarted = {clock}\n{call.call}\nprint({clock} - started)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_without_cache()
     )
@@ -98,13 +102,15 @@ def _record(what: str, goal: float, measure: Callable[[], float]) -> dict[str, A
 
 def main() -> None:
     """Measure, print and write."""
-    records = [_record(call.what, call.goal, lambda call=call: seconds_of(call)) for call in CALLS]
+    records = [_record(call.what, call.goal, partial(seconds_of, call)) for call in CALLS]
     records += [
-        _record(f"narrow-jax {' '.join(words)}", AT_ONCE, lambda words=words: seconds_of_command(words))
+        _record(f"narrow-jax {' '.join(words)}", AT_ONCE, partial(seconds_of_command, words))
         for words in COMMANDS
     ]
     _timing.table(records, ("what", "seconds", "fastest", "goal"))
-    print("written:", _timing.write("first_call", "python -m benchmarks.first_call", records, "scipy", "flax"))
+    print(
+        "written:", _timing.write("first_call", "python -m benchmarks.first_call", records, "scipy", "flax")
+    )
 
 
 if __name__ == "__main__":
