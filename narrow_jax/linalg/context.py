@@ -24,9 +24,22 @@ def ambient() -> np.dtype:
     return jnp.zeros((), float).dtype
 
 
+def on_host(tree: T) -> T:
+    """Return the tree with its arrays of floats as NumPy's: what is made of them is evaluated, and nothing compiled."""
+
+    def one(leaf: Any) -> Any:
+        hosted = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return np.asarray(leaf) if hosted else leaf
+
+    return jax.tree.map(one, tree)
+
+
 def as_numpy(run: Callable[[], T]) -> T:
-    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are."""
-    with jax.enable_x64(True):
+    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are.
+
+    NumPy warns of what bounds expect, such as infinity where nothing is known: not here.
+    """
+    with jax.enable_x64(True), np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, run())
 
 
