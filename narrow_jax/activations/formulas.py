@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import Array, HostArray
+from narrow_jax._typing import Array, Computed
 from narrow_jax.linalg import arrays, elementary
 from narrow_jax.linalg.arrays import xp
 
@@ -17,19 +17,19 @@ from narrow_jax.linalg.arrays import xp
 # the difference is off by 2 + |z|, COS_ERROR = 8: 10, stated as 12.
 
 
-def tanh_value(z: HostArray) -> HostArray:
+def tanh_value(z: Computed) -> Computed:
     """Return tanh z."""
     e = elementary.exp_negative(2 * xp.abs(z))
     return xp.sign(z) * ((1 - e) / (1 + e))
 
 
-def sigmoid_value(z: HostArray) -> HostArray:
+def sigmoid_value(z: Computed) -> Computed:
     """Return the logistic function."""
     e = elementary.exp_negative(xp.abs(z))
     return xp.where(z >= 0, 1.0, e) / (1 + e)
 
 
-def softplus_value(z: HostArray) -> HostArray:
+def softplus_value(z: Computed) -> Computed:
     """Return log(1 + exp z)."""
     return xp.maximum(z, 0.0) + elementary.log1p(elementary.exp_negative(xp.abs(z)))
 
@@ -38,20 +38,20 @@ def softplus_value(z: HostArray) -> HostArray:
 # in [0, 1]; 1 + e, its square and the quotient add 2 + 1 + 1: 8, stated as 9. For the sigmoid: 4 + 1 + 1, stated as 7.
 
 
-def tanh_derivative(z: HostArray) -> HostArray:
+def tanh_derivative(z: Computed) -> Computed:
     """Return tanh' z."""
     e = elementary.exp_negative(2 * xp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
     return 4 * e / (1 + e) ** 2
 
 
-def sigmoid_derivative(z: HostArray) -> HostArray:
+def sigmoid_derivative(z: Computed) -> Computed:
     """Return s(1 − s), s the logistic function."""
     e = elementary.exp_negative(xp.abs(z))
     return e / (1 + e) ** 2
 
 
 @arrays.CustomJvp
-def sigmoid(z: HostArray) -> HostArray:
+def sigmoid(z: Computed) -> Computed:
     """Return the logistic function, softplus's derivative."""
     return sigmoid_value(z)
 

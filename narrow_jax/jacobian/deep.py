@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, labels
-from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
+from narrow_jax._typing import Array, Computed, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
@@ -220,9 +220,9 @@ def _selected(params: Params, wrt: str | Iterable[str]) -> list[int]:
 
 @arrays.compiled(static_argnames=("sigmas", "chosen", "bounded"))
 def _evaluate(
-    x: Float[HostArray, "n d"],
+    x: Float[Computed, "n d"],
     halves: tuple[Half, ...],
-    v: Float[HostArray, "h k"],
+    v: Float[Computed, "h k"],
     sigmas: tuple[Activation, ...],
     chosen: tuple[int, ...],
     bounded: bool,

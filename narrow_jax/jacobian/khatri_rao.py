@@ -13,21 +13,20 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from narrow_jax._typing import Float, HostArray, Int
+from narrow_jax._typing import Computed, Float, Int
 from narrow_jax.linalg import (
     Bounds,
     EvaluatedJacobian,
     Gram,
     Products,
     Scalar,
-    Whole,
     arrays,
     collatz_wielandt,
 )
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.arrays import xp
 
-T = TypeVar("T", bound=HostArray)
+T = TypeVar("T", bound=Computed)
 
 UNDERFLOW = 2.0**-100
 """What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
@@ -47,10 +46,10 @@ class Factors:
         x_error: the same of x; None where x is exact.
     """
 
-    x: Float[HostArray, "n a"]
-    d: Float[HostArray, "n k b"]
-    d_error: Float[HostArray, "n k b"] | None
-    x_error: Float[HostArray, "n a"] | None = None
+    x: Float[Computed, "n a"]
+    d: Float[Computed, "n k b"]
+    d_error: Float[Computed, "n k b"] | None
+    x_error: Float[Computed, "n a"] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,15 +61,15 @@ class Factors:
         """Return how many columns there are."""
         return math.prod(self.size)
 
-    def mv(self, p: Float[HostArray, " p"]) -> Float[HostArray, " r"]:
+    def mv(self, p: Float[Computed, " p"]) -> Float[Computed, " r"]:
         """Return Ĵp."""
         return xp.sum(self.d * fl.matmul(self.x, p.reshape(self.size))[:, None, :], axis=2).reshape(-1)
 
-    def rmv(self, u: Float[HostArray, " r"]) -> Float[HostArray, " p"]:
+    def rmv(self, u: Float[Computed, " r"]) -> Float[Computed, " p"]:
         """Return Ĵᵀu."""
         return fl.matmul(self.x.T, xp.sum(self.d * u.reshape(*self.d.shape[:2], 1), axis=1)).reshape(-1)
 
-    def rmv_bounded(self, u: Float[HostArray, " r"]) -> tuple[Float[HostArray, " p"], Float[HostArray, " p"]]:
+    def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, " p"]]:
         """Return S and a bound of |S − Ĵᵀu|: D ∘ u as an unevaluated sum, its head multiplied in slices."""
         rows = u.size
         x, d = xp.repeat(self.x, self.d.shape[1], axis=0), self.d.reshape(rows, -1)
@@ -86,11 +85,11 @@ class Factors:
         """Return |X| and |D|."""
         return Factors(xp.abs(self.x), xp.abs(self.d), self.d_error, self.x_error)
 
-    def row_squares(self) -> Float[HostArray, " r"]:
+    def row_squares(self) -> Float[Computed, " r"]:
         """Return the squared length of each row."""
         return (_squares(self.x)[:, None] * _squares(self.d)).reshape(-1)
 
-    def gram(self, products: Products) -> tuple[HostArray, HostArray]:
+    def gram(self, products: Products) -> tuple[Computed, Computed]:
         """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
         n, k, units = self.d.shape
         inputs, outer = products.outer(self.x), products.outer(self.d.reshape(n * k, units))
@@ -107,7 +106,7 @@ class Factors:
         return outer, delta
 
     @arrays.compiled
-    def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Scalar:
+    def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Float[Computed, ""]:
         """Return δ ≥ ‖J − Ĵ‖₂, from X ⊗ E, E_X ⊗ D and E_X ⊗ E, and the allowance for underflow.
 
         (J − Ĵ)(J − Ĵ)ᵀ = XXᵀ ∘ EEᵀ for signed E (blown up where k > 1): at most Σ‖x_i‖²‖E_ic‖², and max‖E_ic‖²‖XXᵀ‖_F
@@ -133,11 +132,11 @@ class Factors:
         return xp.where(xp.isnan(delta), np.inf, fl.up(delta) + n * k * a * b * UNDERFLOW)
 
 
-def _squares(a: Float[HostArray, "... b"]) -> Float[HostArray, ...]:
+def _squares(a: Float[Computed, "... b"]) -> Float[Computed, ...]:
     return xp.sum(a * a, axis=-1)
 
 
-def _least(terms: HostArray, largest: HostArray, norm: Scalar) -> HostArray:
+def _least(terms: Computed, largest: Computed, norm: Scalar) -> Computed:
     return xp.minimum(xp.sqrt(fl.stable_sum(terms)), xp.sqrt(largest) * xp.sqrt(norm))
 
 
@@ -152,7 +151,7 @@ class KhatriRao(EvaluatedJacobian):
     """
 
     layers: tuple[Factors, ...]
-    exponent: Whole
+    exponent: Int[Computed, ""]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -171,31 +170,31 @@ class KhatriRao(EvaluatedJacobian):
         majorant, trace, error = self._majorant()
         return Gram(_sum(matrices), Bounds(majorant, trace, error, _root_sum(deltas)))
 
-    def mv(self, p: Float[HostArray, " p"]) -> Float[HostArray, " r"]:
+    def mv(self, p: Float[Computed, " p"]) -> Float[Computed, " r"]:
         """Return Ĵp."""
         return _sum([layer.mv(part) for layer, part in zip(self.layers, self._split(p), strict=True)])
 
-    def rmv(self, u: Float[HostArray, " r"]) -> Float[HostArray, " p"]:
+    def rmv(self, u: Float[Computed, " r"]) -> Float[Computed, " p"]:
         """Return Ĵᵀu."""
         return xp.concatenate([layer.rmv(u) for layer in self.layers])
 
-    def mv_bounded(self, p: Float[HostArray, " p"]) -> tuple[Float[HostArray, " r"], Scalar]:
+    def mv_bounded(self, p: Float[Computed, " p"]) -> tuple[Float[Computed, " r"], Float[Computed, ""]]:
         """Return y and a bound of ‖y − Ĵp‖: γ of the product of absolute values."""
         terms = self.terms + 2
         error = self._absolute().mv(xp.abs(p)) * (1 + fl.gamma(terms))
         return self.mv(p), fl.up(fl.gamma(terms) * fl.norm_up(error))
 
-    def rmv_bounded(self, u: Float[HostArray, " r"]) -> tuple[Float[HostArray, " p"], Scalar]:
+    def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, ""]]:
         """Return S and a bound of ‖S − Ĵᵀu‖."""
         parts, errors = zip(*(layer.rmv_bounded(u) for layer in self.layers), strict=True)
         return xp.concatenate(parts), fl.norm_up(xp.concatenate(errors))
 
-    def distance(self) -> Scalar:
+    def distance(self) -> Float[Computed, ""]:
         """Return δ ≥ ‖J − Ĵ‖₂, over 2^exponent, from the lengths of rows alone."""
         sums = [(xp.sum(_squares(layer.x)), xp.sum(_squares(layer.d))) for layer in self.layers]
         return _root_sum([layer.perturbation(*both) for layer, both in zip(self.layers, sums, strict=True)])
 
-    def norm_up(self) -> Scalar:
+    def norm_up(self) -> Float[Computed, ""]:
         """Return a bound of ‖Ĵ‖_F."""
         squares = fl.stable_sum(_sum([layer.row_squares() for layer in self.layers]))
         return fl.up(xp.sqrt(squares) * (1 + fl.gamma(self.terms + 4 + fl.sum_terms(self.shape[0]))))
@@ -206,7 +205,7 @@ class KhatriRao(EvaluatedJacobian):
         units = self.layers[0].size[1]
         return min(self.shape[1], math.ceil(max(3 * self.shape[0], 256) / units) * units)
 
-    def block(self, index: int | Whole) -> Float[HostArray, "r b"]:
+    def block(self, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
         """Return a column block, each entry rounded once; the last is filled up with columns of 0."""
         x = xp.concatenate([layer.x for layer in self.layers], axis=1)
         d = xp.concatenate([layer.d for layer in self.layers], axis=2)
@@ -217,7 +216,7 @@ class KhatriRao(EvaluatedJacobian):
         block = x[:, None, inputs] * d[:, :, units]
         return xp.where(column < self.shape[1], block, 0.0).reshape(self.shape[0], -1)
 
-    def _factors_of(self, column: Int[HostArray, " b"]) -> tuple[Int[HostArray, " b"], Int[HostArray, " b"]]:
+    def _factors_of(self, column: Int[Computed, " b"]) -> tuple[Int[Computed, " b"], Int[Computed, " b"]]:
         """Return which columns of all X and of all D side by side make these columns of Ĵ."""
         inputs, units = column, column
         offset = np.zeros(3, np.int32)  # of columns, inputs and units before the layer
@@ -229,7 +228,7 @@ class KhatriRao(EvaluatedJacobian):
             offset = offset + np.array([a * b, a, b], np.int32)
         return inputs, units
 
-    def _split(self, p: Float[HostArray, " p"]) -> list[HostArray]:
+    def _split(self, p: Float[Computed, " p"]) -> list[Computed]:
         ends = itertools.accumulate(layer.columns for layer in self.layers)
         return xp.split(p, list(ends)[:-1])
 
@@ -237,7 +236,7 @@ class KhatriRao(EvaluatedJacobian):
         return KhatriRao(tuple(layer.absolute() for layer in self.layers), self.exponent)
 
     @arrays.compiled
-    def _majorant(self) -> tuple[HostArray, HostArray, HostArray]:
+    def _majorant(self) -> tuple[Computed, Computed, Computed]:
         """Return the majorant, the trace and the error of K̂."""
         absolute, rows = self._absolute(), self.shape[0]
         squares = _sum([layer.row_squares() for layer in self.layers])
@@ -252,6 +251,6 @@ def _sum(terms: Iterable[T]) -> T:
     return functools.reduce(operator.iadd, terms)
 
 
-def _root_sum(deltas: Sequence[HostArray]) -> HostArray:
+def _root_sum(deltas: Sequence[Computed]) -> Computed:
     """Return the bound for all layers side by side: (Σ δ²)^½."""
     return deltas[0] if len(deltas) == 1 else fl.norm_up(xp.stack(deltas))

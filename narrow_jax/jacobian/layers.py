@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from narrow_jax._typing import Float, HostArray
+from narrow_jax._typing import Bool, Computed, Float, Int
 from narrow_jax.activations import Activation, Elementwise, is_stock
 from narrow_jax.jacobian.khatri_rao import Factors
-from narrow_jax.linalg import Truth, Whole, arrays
+from narrow_jax.linalg import arrays
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.arrays import xp
 
@@ -24,25 +24,25 @@ class Hidden(NamedTuple):
     The first is None where a is exact, the second where nothing is known.
     """
 
-    x: Float[HostArray, "n a"]
-    x_error: Float[HostArray, "n a"] | None
-    slope: Float[HostArray, "n b"]
-    slope_error: Float[HostArray, "n b"] | None
+    x: Float[Computed, "n a"]
+    x_error: Float[Computed, "n a"] | None
+    slope: Float[Computed, "n b"]
+    slope_error: Float[Computed, "n b"] | None
 
 
 class Scaled(NamedTuple):
     """The columns of a layer, to be multiplied by 2^exponent."""
 
     factors: Factors
-    exponent: Whole
+    exponent: Int[Computed, ""]
 
 
 def forward(
-    x: Float[HostArray, "n d"],
-    weights: Sequence[Float[HostArray, "_ _"]],
+    x: Float[Computed, "n d"],
+    weights: Sequence[Float[Computed, "_ _"]],
     sigmas: Sequence[Activation],
     bounded: bool = True,
-) -> tuple[list[Hidden], Float[HostArray, "n h"], Float[HostArray, "n h"] | None]:
+) -> tuple[list[Hidden], Float[Computed, "n h"], Float[Computed, "n h"] | None]:
     """Return the hidden layers of a_l = σ_l(a_{l−1}W_l), a_0 = x, with a_H and a bound of its error.
 
     Where not ``bounded``, or in float32, the errors are not computed: all but x's is unknown, which is None.
@@ -53,7 +53,7 @@ def forward(
     a, error = x, None
     for w, sigma in zip(weights, sigmas, strict=True):
         z, z_error = product(a, error, w)
-        slope = _applied(sigma, sigma.derivative, z)
+        slope = arrays.barrier(_applied(sigma, sigma.derivative, z))
         slope_error = arrays.barrier(_slope_error(sigma, z, z_error, slope))
         hidden.append(Hidden(a, error, slope, slope_error))
         a, error = value(sigma, z, z_error)
@@ -61,25 +61,25 @@ def forward(
 
 
 def _forward_roughly(
-    x: Float[HostArray, "n d"], weights: Sequence[Float[HostArray, "_ _"]], sigmas: Sequence[Activation]
-) -> tuple[list[Hidden], Float[HostArray, "n h"], None]:
+    x: Float[Computed, "n d"], weights: Sequence[Float[Computed, "_ _"]], sigmas: Sequence[Activation]
+) -> tuple[list[Hidden], Float[Computed, "n h"], None]:
     hidden: list[Hidden] = []
     a = x
     for w, sigma in zip(weights, sigmas, strict=True):
         z = arrays.barrier(fl.matmul(a, w))
-        hidden.append(Hidden(a, None, _applied(sigma, sigma.derivative, z), None))
+        hidden.append(Hidden(a, None, arrays.barrier(_applied(sigma, sigma.derivative, z)), None))
         a = _applied(sigma, sigma.fn, z)
     return hidden, a, None
 
 
-def carried(*arrays: HostArray) -> Truth:
+def carried(*arrays: Computed) -> Bool[Computed, ""]:
     """Return whether all arrays, of float64, survive scaling."""
     return xp.all(xp.stack([fl.carried(array) for array in arrays]))
 
 
 def product(
-    a: Float[HostArray, "n a"], error: Float[HostArray, "n a"] | None, w: Float[HostArray, "a b"]
-) -> tuple[Float[HostArray, "n b"], Float[HostArray, "n b"]]:
+    a: Float[Computed, "n a"], error: Float[Computed, "n a"] | None, w: Float[Computed, "a b"]
+) -> tuple[Float[Computed, "n b"], Float[Computed, "n b"]]:
     """Return aW, by slices, and a bound of its error: a is off by ``error``."""
     z, z_error = fl.split_product(a, w)
     if error is not None:
@@ -88,11 +88,12 @@ def product(
     return arrays.barrier((z, z_error))
 
 
-def _applied(sigma: Activation, function: Elementwise, z: Float[HostArray, "n b"]) -> Float[HostArray, "n b"]:
+def _applied(sigma: Activation, function: Elementwise, z: Float[Computed, "n b"]) -> Float[Computed, "n b"]:
     """Return a function of an activation at z; for NumPy compiled, unless it is written for both."""
-    if isinstance(z, np.ndarray) and not (is_stock(sigma) and sigma.derivative_error is not None and function is not sigma.fn):
+    both = is_stock(sigma) and sigma.derivative_error is not None and function is not sigma.fn
+    if isinstance(z, np.ndarray) and not both:
         return np.asarray(_program(function)(z))
-    return arrays.barrier(function(z))
+    return function(z)
 
 
 @functools.cache
@@ -101,22 +102,22 @@ def _program(function: Elementwise) -> Elementwise:
 
 
 def value(
-    sigma: Activation, z: Float[HostArray, "n b"], z_error: Float[HostArray, "n b"]
-) -> tuple[Float[HostArray, "n b"], Float[HostArray, "n b"]]:
+    sigma: Activation, z: Float[Computed, "n b"], z_error: Float[Computed, "n b"]
+) -> tuple[Float[Computed, "n b"], Float[Computed, "n b"]]:
     """Return σ(z) and a bound of its error: Lip·e_z + c·u(1 + |z|)."""
     if sigma.value is None:
-        a = _applied(sigma, sigma.fn, z)
+        a = arrays.barrier(_applied(sigma, sigma.fn, z))
         return a, xp.full_like(a, np.inf)
-    a = _applied(sigma, sigma.value, z)
+    a = arrays.barrier(_applied(sigma, sigma.value, z))
     error = fl.up(sigma.lipschitz * z_error + sigma.value_error * fl.UNIT * (1 + xp.abs(z)))
     return a, xp.where(xp.abs(z) + z_error < sigma.derivative_range, error, np.inf)
 
 
 def backward(
     hidden: Sequence[Hidden],
-    weights: Sequence[Float[HostArray, "_ _"]],
-    v: Float[HostArray, "h k"],
-    exact: Truth | None,
+    weights: Sequence[Float[Computed, "_ _"]],
+    v: Float[Computed, "h k"],
+    exact: Bool[Computed, ""] | None,
 ) -> list[Scaled]:
     """Return the columns of each hidden layer: Δ_H^c = V_:c ∘ σ'(z_H), Δ_{l−1}^c = (Δ_l^c W_lᵀ) ∘ σ'(z_{l−1}).
 
@@ -146,8 +147,8 @@ def backward(
 
 
 def _outer(
-    layer: Hidden, v: Float[HostArray, "h k"]
-) -> tuple[Float[HostArray, "n k h"], Float[HostArray, "n k h"] | None]:
+    layer: Hidden, v: Float[Computed, "h k"]
+) -> tuple[Float[Computed, "n k h"], Float[Computed, "n k h"] | None]:
     """Return Δ_H and a bound of its error."""
     d = layer.slope[:, None, :] * v.T[None, :, :]
     if layer.slope_error is None:
@@ -156,8 +157,11 @@ def _outer(
 
 
 def _inner(
-    layer: Hidden, d: Float[HostArray, "n k b"], error: Float[HostArray, "n k b"] | None, w: Float[HostArray, "a b"]
-) -> tuple[Float[HostArray, "n k a"], Float[HostArray, "n k a"] | None]:
+    layer: Hidden,
+    d: Float[Computed, "n k b"],
+    error: Float[Computed, "n k b"] | None,
+    w: Float[Computed, "a b"],
+) -> tuple[Float[Computed, "n k a"], Float[Computed, "n k a"] | None]:
     """Return Δ_{l−1} = (Δ_l W_lᵀ) ∘ σ'(z_{l−1}) and a bound of its error."""
     n, k, units = d.shape
     if error is None or layer.slope_error is None:
@@ -172,7 +176,10 @@ def _inner(
 
 
 def outer(
-    a: Float[HostArray, "n h"], error: Float[HostArray, "n h"] | None, outputs: int, exact: Truth | None
+    a: Float[Computed, "n h"],
+    error: Float[Computed, "n h"] | None,
+    outputs: int,
+    exact: Bool[Computed, ""] | None,
 ) -> Scaled:
     """Return the columns of V: row (i, c) holds a_H,i at the weights of output c."""
     x, error, exponent = normalized(a, error)
@@ -181,14 +188,14 @@ def outer(
     return Scaled(Factors(x, d, d_error, error), exponent)
 
 
-def _scaled(layer: Hidden, d: HostArray, error: HostArray | None, exponent: HostArray) -> Scaled:
+def _scaled(layer: Hidden, d: Computed, error: Computed | None, exponent: Computed) -> Scaled:
     x, x_error, own = normalized(layer.x, layer.x_error)
     return Scaled(Factors(x, d, error, x_error), own + exponent)
 
 
 def normalized(
-    x: Float[HostArray, "n a"], error: Float[HostArray, "n a"] | None
-) -> tuple[HostArray, HostArray | None, Whole]:
+    x: Float[Computed, "n a"], error: Float[Computed, "n a"] | None
+) -> tuple[Computed, Computed | None, Int[Computed, ""]]:
     """Return x and its error, both over 2^e, with entries of x of size one, and e."""
     x, exponent = fl.normalized(x)
     if error is not None:
@@ -196,7 +203,7 @@ def normalized(
     return x, error, exponent
 
 
-def together(columns: Sequence[Scaled]) -> tuple[tuple[Factors, ...], Whole]:
+def together(columns: Sequence[Scaled]) -> tuple[tuple[Factors, ...], Int[Computed, ""]]:
     """Return the layers at one scale, that of the largest, and its exponent."""
     if len(columns) == 1:
         return (columns[0].factors,), columns[0].exponent
@@ -209,12 +216,12 @@ def together(columns: Sequence[Scaled]) -> tuple[tuple[Factors, ...], Whole]:
     return tuple(_shifted(c.factors, c.exponent - top) for c in columns), top
 
 
-def _known(values: HostArray, error: HostArray | None) -> Truth:
+def _known(values: Computed, error: Computed | None) -> Bool[Computed, ""]:
     """Return whether not all of the values are exactly 0."""
     return xp.any(values != 0) if error is None else xp.any((values != 0) | (error != 0))
 
 
-def _shifted(factors: Factors, shift: Whole) -> Factors:
+def _shifted(factors: Factors, shift: Int[Computed, ""]) -> Factors:
     """Return the columns times 2^shift; what is 2⁻⁹⁰⁰ of the largest is 0 within the allowance for underflow."""
     lost, shift = shift < -900, xp.clip(shift, -900, 0)
     d, error = xp.where(lost, 0.0, fl.scaled(factors.d, shift)), factors.d_error
@@ -224,8 +231,11 @@ def _shifted(factors: Factors, shift: Whole) -> Factors:
 
 
 def _slope_error(
-    activation: Activation, z: Float[HostArray, ...], z_error: Float[HostArray, ...], slope: Float[HostArray, ...]
-) -> Float[HostArray, ...]:
+    activation: Activation,
+    z: Float[Computed, ...],
+    z_error: Float[Computed, ...],
+    slope: Float[Computed, ...],
+) -> Float[Computed, ...]:
     """Return a bound of |σ'(z) − computed σ'(ẑ)|: S₂ e_z, or relative where (log σ')' is bounded, and c·u|σ'|."""
     if activation.derivative_error is None:
         return xp.full_like(z, np.inf)

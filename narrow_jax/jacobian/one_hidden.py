@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
+from narrow_jax._typing import Array, Computed, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
@@ -146,9 +146,9 @@ def _checked(params: Params, x: object) -> tuple[HostArray, HostArray, HostArray
 
 @arrays.compiled(static_argnames=("activation", "paired", "bounded"))
 def _evaluate(
-    x: Float[HostArray, "n d"],
-    w: Float[HostArray, "d m"],
-    v: Float[HostArray, "_ k"],
+    x: Float[Computed, "n d"],
+    w: Float[Computed, "d m"],
+    v: Float[Computed, "_ k"],
     activation: Activation,
     paired: bool,
     bounded: bool,

@@ -11,7 +11,6 @@ from narrow_jax.linalg.algebra import Products as Products
 from narrow_jax.linalg.algebra import Ritz as Ritz
 from narrow_jax.linalg.arrays import Scalar as Scalar
 from narrow_jax.linalg.arrays import Truth as Truth
-from narrow_jax.linalg.arrays import Whole as Whole
 from narrow_jax.linalg.context import isolated as isolated
 from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from narrow_jax._typing import Float, HostArray
+from narrow_jax._typing import Computed, Float, HostArray
 from narrow_jax.linalg.arrays import Scalar, Truth, xp
 from narrow_jax.linalg.rounding import TINY
 
@@ -25,7 +25,7 @@ class Ritz(NamedTuple):
     second: Scalar
     converged: Truth
 
-    def of_inverse(self) -> tuple[Scalar, Scalar]:
+    def of_inverse(self) -> tuple[Computed, Computed]:
         """Return the two smallest eigenvalues of K where this is the largest pair of K⁻¹."""
         return 1 / xp.asarray(self.first), 1 / xp.maximum(self.second, TINY)
 

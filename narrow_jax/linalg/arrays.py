@@ -1,7 +1,6 @@
 """One set of formulas for NumPy and JAX: of NumPy arrays they are evaluated as they stand, nothing traced or compiled.
 
-Formulas call ``xp`` where code for one of the two would call ``np`` or ``jnp``, and what they need beside that has a form
-for both here.
+Formulas call ``xp`` where code for one of the two would call ``np`` or ``jnp``; what else they need is here, for both.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import HostArray
+from narrow_jax._typing import Computed, HostArray
 
 T = TypeVar("T")
 
@@ -24,9 +23,6 @@ Scalar = float | HostArray
 
 Truth = bool | np.bool_ | HostArray
 """A truth value, known or traced."""
-
-Whole = int | np.integer | HostArray
-"""An integer, known or traced."""
 
 
 def is_jax(values: object) -> bool:
@@ -62,9 +58,7 @@ xp = _ByArguments()
 """Example: ``xp.sqrt(x)``."""
 
 
-def compiled(
-    function: Callable[..., T] | None = None, *, static_argnames: str | tuple[str, ...] = ()
-) -> Any:
+def compiled(function: Callable[..., T] | None = None, *, static_argnames: str | tuple[str, ...] = ()) -> Any:
     """Return the function compiled by ``jax.jit``, and as it stands where all its arrays are NumPy's.
 
     Example:
@@ -93,7 +87,7 @@ class CustomJvp:
         self._of_jax = jax.custom_jvp(function)
         self.defjvp = self._of_jax.defjvp
 
-    def __call__(self, values: HostArray) -> Any:
+    def __call__(self, values: Computed) -> Any:
         """Return the function's value."""
         return (self._of_jax if isinstance(values, jax.Array) else self._of_numpy)(values)
 
@@ -103,7 +97,7 @@ def barrier(values: T) -> T:
     return jax.lax.optimization_barrier(values) if is_jax(values) else values
 
 
-def bits(values: HostArray, dtype: Any) -> Any:
+def bits(values: Computed, dtype: Any) -> Any:
     """Return the bits of numbers, read as other numbers of that size."""
     if isinstance(values, jax.Array):
         return jax.lax.bitcast_convert_type(values, dtype)

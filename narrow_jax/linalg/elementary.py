@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from narrow_jax._typing import Float, HostArray
+from narrow_jax._typing import Computed, Float
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.arrays import CustomJvp, xp
 
@@ -39,15 +39,16 @@ _SIN_TERMS = tuple((-1) ** i / math.factorial(2 * i + 1) for i in range(9))
 _COS_TERMS = tuple((-1) ** i / math.factorial(2 * i) for i in range(9))
 
 
-def _horner(terms: tuple[float, ...], r: HostArray) -> HostArray:
+def _horner(terms: tuple[float, ...], r: Computed) -> Computed:
     result = xp.full_like(r, terms[-1])
     for term in reversed(terms[:-1]):
-        result = result * r + term
+        result *= r  # in place where NumPy has it
+        result += term
     return result
 
 
 @CustomJvp
-def exp_negative(t: Float[HostArray, ...]) -> Float[HostArray, ...]:
+def exp_negative(t: Float[Computed, ...]) -> Float[Computed, ...]:
     """Return exp(−t) for t ≥ 0, in float64 with relative error EXP_ERROR·2⁻⁵³.
 
     t = k ln 2 − r with |r| ≤ 0.35; t − k·hi is exact, and Taylor's polynomial of degree 13 leaves 4e-18.
@@ -66,12 +67,12 @@ def exp_negative(t: Float[HostArray, ...]) -> Float[HostArray, ...]:
 
 
 @exp_negative.defjvp
-def _exp_negative_jvp(primals: tuple[HostArray], tangents: tuple[HostArray]) -> tuple[HostArray, HostArray]:
+def _exp_negative_jvp(primals: tuple[Computed], tangents: tuple[Computed]) -> tuple[Computed, Computed]:
     value = exp_negative(*primals)
     return value, -value * tangents[0]
 
 
-def log1p(e: Float[HostArray, ...]) -> Float[HostArray, ...]:
+def log1p(e: Float[Computed, ...]) -> Float[Computed, ...]:
     """Return log(1 + e) for 0 ≤ e ≤ 1, in float64 with relative error LOG1P_ERROR·2⁻⁵³.
 
     log(1 + e) = 2 artanh t with t = e/(2 + e) ≤ 1/3; Taylor's polynomial of degree 35 leaves 2e-19 relatively.
@@ -86,7 +87,7 @@ def log1p(e: Float[HostArray, ...]) -> Float[HostArray, ...]:
 
 
 @CustomJvp
-def cos(z: Float[HostArray, ...]) -> Float[HostArray, ...]:
+def cos(z: Float[Computed, ...]) -> Float[Computed, ...]:
     """Return cos z, in float64 with relative error COS_ERROR·2⁻⁵³ + 2⁻⁹⁷ for |z| < COS_RANGE.
 
     z = k π/2 + r by three parts of π/2 (Cody and Waite), then Taylor's polynomials for |r| ≤ π/4.
@@ -108,5 +109,5 @@ def cos(z: Float[HostArray, ...]) -> Float[HostArray, ...]:
 
 
 @cos.defjvp
-def _cos_jvp(primals: tuple[HostArray], tangents: tuple[HostArray]) -> tuple[HostArray, HostArray]:
+def _cos_jvp(primals: tuple[Computed], tangents: tuple[Computed]) -> tuple[Computed, Computed]:
     return cos(*primals), -xp.sin(primals[0]) * tangents[0]

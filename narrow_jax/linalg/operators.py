@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray, Int
+from narrow_jax._typing import Array, Computed, Float, Int
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Products
-from narrow_jax.linalg.arrays import Scalar, Whole, accumulate, compiled, each, module, xp
+from narrow_jax.linalg.arrays import accumulate, compiled, each, module, xp
 
 
 class Bounds(NamedTuple):
@@ -32,16 +32,16 @@ class Bounds(NamedTuple):
         perturbation: δ ≥ ‖J − Ĵ‖₂ for the exact J; infinite if none is known.
     """
 
-    majorant: Scalar
-    trace: Scalar
-    error: Scalar
-    perturbation: Scalar
+    majorant: Float[Computed, ""]
+    trace: Float[Computed, ""]
+    error: Float[Computed, ""]
+    perturbation: Float[Computed, ""]
 
 
 class Gram(NamedTuple):
     """The computed Gram matrix K̂ of Ĵ, whose strict upper triangle may hold anything, and its bounds."""
 
-    matrix: Float[HostArray, "n n"]
+    matrix: Float[Computed, "n n"]
     bounds: Bounds
 
 
@@ -52,7 +52,7 @@ class EvaluatedJacobian(ABC):
     A matrix with a structure has better ones.
     """
 
-    exponent: Whole
+    exponent: Int[Computed, ""]
 
     @property
     @abstractmethod
@@ -65,7 +65,7 @@ class EvaluatedJacobian(ABC):
         """Return how many columns a block has."""
 
     @abstractmethod
-    def block(self, index: int | Whole) -> Float[HostArray, "r b"]:
+    def block(self, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class EvaluatedJacobian(ABC):
         """Return the Gram matrix with its bounds."""
 
     @abstractmethod
-    def distance(self) -> Scalar:
+    def distance(self) -> Float[Computed, ""]:
         """Return δ ≥ ‖J − Ĵ‖₂ for the exact J, over 2^exponent, without the Gram matrix; infinite if none is known."""
 
     @property
@@ -81,22 +81,22 @@ class EvaluatedJacobian(ABC):
         """Return how many column blocks there are."""
         return math.ceil(self.shape[1] / self.block_width)
 
-    def mv(self, p: Float[HostArray, " p"]) -> Float[HostArray, " r"]:
+    def mv(self, p: Float[Computed, " p"]) -> Float[Computed, " r"]:
         """Return Ĵp."""
         return self._mv(p)[0]
 
-    def rmv(self, u: Float[HostArray, " r"]) -> Float[HostArray, " p"]:
+    def rmv(self, u: Float[Computed, " r"]) -> Float[Computed, " p"]:
         """Return Ĵᵀu."""
         parts = each(lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], self.block_count, (self, u))
         return parts.reshape(-1)[: self.shape[1]]
 
-    def mv_bounded(self, p: Float[HostArray, " p"]) -> tuple[Float[HostArray, " r"], Scalar]:
+    def mv_bounded(self, p: Float[Computed, " p"]) -> tuple[Float[Computed, " r"], Float[Computed, ""]]:
         """Return y and a bound of ‖y − Ĵp‖: γ of the product of absolute values."""
         y, absolute = self._mv(p)
         terms = fl.gamma(self.block_width + self.block_count + 1)
         return y, fl.up(terms * (1 + terms) * fl.norm_up(absolute))
 
-    def rmv_bounded(self, u: Float[HostArray, " r"]) -> tuple[Float[HostArray, " p"], Scalar]:
+    def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, ""]]:
         """Return S and a bound of ‖S − Ĵᵀu‖, the leading bits multiplied exactly."""
 
         def part(i: Array) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ class EvaluatedJacobian(ABC):
         matrix = xp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
         return Stored(matrix.T, self.exponent, np.zeros(()))
 
-    def _mv(self, p: Float[HostArray, " p"]) -> tuple[Float[HostArray, " r"], Float[HostArray, " r"]]:
+    def _mv(self, p: Float[Computed, " p"]) -> tuple[Float[Computed, " r"], Float[Computed, " r"]]:
         """Return Ĵp and |Ĵ||p|."""
         width, count = self.block_width, self.block_count
         parts = xp.pad(p, (0, count * width - p.size)).reshape(count, width)
@@ -130,7 +130,7 @@ class EvaluatedJacobian(ABC):
         return accumulate(count, add, (zero, zero))
 
 
-def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Scalar) -> Gram:
+def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Float[Computed, ""]) -> Gram:
     """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
     matrix = products.total(lambda i: products.outer(block(j, i)), j.block_count)
     majorant, trace, error = _majorant(j)
@@ -138,7 +138,7 @@ def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Scala
 
 
 @compiled
-def block(j: EvaluatedJacobian, index: int | Whole) -> Float[HostArray, "r b"]:
+def block(j: EvaluatedJacobian, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
     """Return a column block, compiled."""
     return j.block(index)
 
@@ -181,9 +181,9 @@ class Stored(EvaluatedJacobian):
         perturbation: 0, or infinite where the scaling is not exact.
     """
 
-    matrix: Float[HostArray, "r p"]
-    exponent: Whole
-    perturbation: Scalar
+    matrix: Float[Computed, "r p"]
+    exponent: Int[Computed, ""]
+    perturbation: Float[Computed, ""]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -196,11 +196,11 @@ class Stored(EvaluatedJacobian):
         """Return the columns in a block: about 3 a row."""
         return min(self.matrix.shape[1], max(3 * self.matrix.shape[0], 256))
 
-    def distance(self) -> Scalar:
+    def distance(self) -> Float[Computed, ""]:
         """Return δ."""
         return self.perturbation
 
-    def block(self, index: int | Whole) -> Float[HostArray, "r b"]:
+    def block(self, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
         width = self.block_width
         if isinstance(self.matrix, np.ndarray):
@@ -208,9 +208,7 @@ class Stored(EvaluatedJacobian):
             return np.pad(part, ((0, 0), (0, width - part.shape[1])))
         padding = self.block_count * width - self.matrix.shape[1]
         padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
-        return jax.lax.dynamic_slice_in_dim(
-            padded, jnp.int32(index) * width, width, axis=1
-        )
+        return jax.lax.dynamic_slice_in_dim(padded, jnp.int32(index) * width, width, axis=1)
 
     def gram(self, products: Products) -> Gram:
         """Return K̂ and its bounds."""

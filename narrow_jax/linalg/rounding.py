@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import blas
 
-from narrow_jax._typing import Array, Float, HostArray, Int
-from narrow_jax.linalg.arrays import Scalar, Truth, Whole, barrier, bits, is_jax, module, xp
+from narrow_jax._typing import Array, Bool, Computed, Float, Int
+from narrow_jax.linalg.arrays import barrier, bits, is_jax, module, xp
 
 UNIT = 2.0**-53
 SLACK = 2.0**-48
@@ -111,8 +111,8 @@ def cast_up(bound: Float[Array, ...], dtype: Any) -> Float[Array, ...]:
     return jnp.maximum(jnp.nextafter(cast, jnp.full_like(cast, jnp.inf)), jnp.finfo(dtype).tiny)
 
 
-def widened(values: Any, dtype: Any) -> HostArray:
-    """Return floats in a dtype that is not narrower, exactly, NumPy's as such: XLA would flush float32's denormals to 0.
+def widened(values: Any, dtype: Any) -> Computed:
+    """Return floats in a dtype that is not narrower, exactly: in a cast XLA would flush the denormals of float32 to 0.
 
     Example:
         >>> with jax.enable_x64(True):
@@ -133,8 +133,8 @@ def widened(values: Any, dtype: Any) -> HostArray:
     return jnp.where(size < jnp.uint32(0x00800000), tiny, values.astype(jnp.float64))
 
 
-def matmul(a: Float[HostArray, "a k"], b: Float[HostArray, "k b"]) -> Float[HostArray, "a b"]:
-    """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16; of NumPy arrays by SciPy's BLAS."""
+def matmul(a: Float[Computed, "a k"], b: Float[Computed, "k b"]) -> Float[Computed, "a b"]:
+    """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16; by SciPy's BLAS for NumPy."""
     if is_jax((a, b)):
         return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     (a, by_rows), (b, by_columns) = _for_blas(a), _for_blas(b)
@@ -146,23 +146,23 @@ def _for_blas(a: Float[np.ndarray, "a b"]) -> tuple[np.ndarray, bool]:
     return (a, True) if a.flags.f_contiguous and not a.flags.c_contiguous else (a.T, False)
 
 
-def outer(a: Float[HostArray, "a k"]) -> Float[HostArray, "a a"]:
+def outer(a: Float[Computed, "a k"]) -> Float[Computed, "a a"]:
     """Return aaᵀ."""
     return matmul(a, a.T)
 
 
-def total(term: Callable[..., Float[HostArray, "a a"]], count: int) -> Array:
+def total(term: Callable[..., Float[Computed, "a a"]], count: int) -> Array:
     """Return Σ term(i)."""
     first, last = np.int32(1), np.int32(count)  # typed: XLA lowers the loop where x64 may be off
     return jax.lax.fori_loop(first, last, lambda i, partial: partial + term(i), term(jnp.int32(0)))
 
 
-def symmetric(lower: Float[HostArray, "a a"]) -> Any:
+def symmetric(lower: Float[Computed, "a a"]) -> Any:
     """Return the symmetric matrix with this lower triangle: whatever lies above is not read. NumPy or JAX as given."""
     return xp.tril(lower) + xp.tril(lower, -1).T
 
 
-def lower_norm(a: Float[HostArray, "a a"]) -> Scalar:
+def lower_norm(a: Float[Computed, "a a"]) -> Float[Computed, ""]:
     """Return an upper bound of the Frobenius norm of the symmetric matrix with the lower triangle of a."""
     return up(norm_up(symmetric(a)))
 
@@ -180,7 +180,7 @@ def _side(size: int) -> int:
     return max(1, math.ceil(max(size, 1) ** (1 / 3) + 1e-9))
 
 
-def stable_sum(values: Float[HostArray, ...]) -> Scalar:
+def stable_sum(values: Float[Computed, ...]) -> Float[Computed, ""]:
     """Return the sum in three stages of N^⅓ terms: relative error γ of ``sum_terms`` if no term is negative.
 
     The barriers keep XLA from merging the stages into one sum of N terms, whose bound would be γ_N.
@@ -194,7 +194,7 @@ def stable_sum(values: Float[HostArray, ...]) -> Scalar:
     return xp.sum(stage)
 
 
-def norm(values: Float[HostArray, ...]) -> Scalar:
+def norm(values: Float[Computed, ...]) -> Float[Computed, ""]:
     """Return the Frobenius norm with relative error at most ``norm_error(values.size)``, beside TINY for underflow."""
     return xp.sqrt(stable_sum(xp.square(values)))
 
@@ -204,14 +204,14 @@ def norm_error(size: int) -> float:
     return gamma(0.5 * (sum_terms(size) + 2) + 2)
 
 
-def norm_up(values: Float[HostArray, ...]) -> Scalar:
+def norm_up(values: Float[Computed, ...]) -> Float[Computed, ""]:
     """Return an upper bound of the Frobenius norm."""
     return up(norm(values) * (1 + norm_error(values.size)))
 
 
 def collatz_wielandt(
-    apply: Callable[[Any], Any], diagonal: Float[HostArray, " r"], terms: int
-) -> Scalar:
+    apply: Callable[[Any], Any], diagonal: Float[Computed, " r"], terms: int
+) -> Float[Computed, ""]:
     """Return an upper bound of ‖M‖₂ for M = |Ĵ||Ĵ|ᵀ: max_i (My)_i/y_i with y = √diag(M), about tr M at most.
 
     Theorem (Collatz, Wielandt): the Perron root of M ≥ 0 is at most that ratio for any y > 0.
@@ -225,13 +225,13 @@ def collatz_wielandt(
     return up(xp.max(apply(y) / y) * (1 + gamma(terms)))
 
 
-def power_of_two(values: Float[HostArray, ...], axis: int | None = None) -> Whole:
+def power_of_two(values: Float[Computed, ...], axis: int | None = None) -> Int[Computed, ...]:
     """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0, clipped to ±1000."""
     largest = xp.max(xp.abs(values), axis=axis, initial=0.0)
     return xp.clip(_exponent(largest), -1000, 1000)
 
 
-def _exponent(value: Any) -> Whole:
+def _exponent(value: Any) -> Int[Computed, ...]:
     if value.dtype != np.float64:
         return xp.frexp(value)[1]
     # from the bits: frexp and ldexp compile to a hundred operations each
@@ -239,14 +239,14 @@ def _exponent(value: Any) -> Whole:
     return xp.where(value == 0, 0, biased - 1022)
 
 
-def power(exponent: Any, dtype: Any = jnp.float64) -> Scalar:
+def power(exponent: Any, dtype: Any = jnp.float64) -> Float[Computed, ""]:
     """Return 2^exponent, for integers of at most 1022 in size."""
     if dtype != np.float64:
         return xp.ldexp(module(exponent).ones(np.shape(exponent), dtype), exponent)
     return bits((exponent.astype(np.int64) + 1023) << 52, np.float64)
 
 
-def carried(values: Float[HostArray, ...]) -> Truth:
+def carried(values: Float[Computed, ...]) -> Bool[Computed, ""]:
     """Return whether float64 values survive scaling: all are 0, or the largest lies in [2⁻⁹⁰⁰, 2⁹⁰⁰].
 
     Below, denormals, which XLA may flush, could matter; above, scales overflow. Zero is tested on the bits, since
@@ -257,20 +257,20 @@ def carried(values: Float[HostArray, ...]) -> Truth:
     return zero | ((largest >= 2.0**-900) & (largest <= 2.0**900))
 
 
-def scaled(values: Float[HostArray, ...], exponent: Whole) -> Float[HostArray, ...]:
+def scaled(values: Float[Computed, ...], exponent: Int[Computed, ...]) -> Float[Computed, ...]:
     """Return values·2^exponent, exact short of under- and overflow: |exponent| ≤ 1000; shapes as for ×."""
     return values * power(exponent, values.dtype)
 
 
-def normalized(values: Float[HostArray, ...]) -> tuple[Float[HostArray, ...], Whole]:
+def normalized(values: Float[Computed, ...]) -> tuple[Float[Computed, ...], Int[Computed, ...]]:
     """Return (a, e) with values = a·2^e and entries of a of size one, traced or not."""
     exponent = power_of_two(values)
     return scaled(values, -exponent), exponent
 
 
 def two_product(
-    a: Float[HostArray, ...], b: Float[HostArray, ...]
-) -> tuple[Float[HostArray, ...], Float[HostArray, ...]]:
+    a: Float[Computed, ...], b: Float[Computed, ...]
+) -> tuple[Float[Computed, ...], Float[Computed, ...]]:
     """Return (h, l) with |ab − (h + l)| ≤ 2⁻⁷⁴|ab|, h = fl(ab).
 
     The halves come from a mask, not from Veltkamp's subtraction, so that neither contraction to FMA nor
@@ -282,13 +282,13 @@ def two_product(
     return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
 
 
-def _high_half(a: Float[HostArray, ...]) -> Float[HostArray, ...]:
+def _high_half(a: Float[Computed, ...]) -> Float[Computed, ...]:
     return bits(bits(a, np.int64) & np.int64(-(1 << 27)), np.float64)
 
 
 def split_product(
-    a: Float[HostArray, "a k"], b: Float[HostArray, "k b"]
-) -> tuple[Float[HostArray, "a b"], Float[HostArray, "a b"]]:
+    a: Float[Computed, "a k"], b: Float[Computed, "k b"]
+) -> tuple[Float[Computed, "a b"], Float[Computed, "a b"]]:
     """Return (C, E) with |ab − C| ≤ E: the leading bits are multiplied exactly.
 
     a = A₁ + A₂ by rows and b = B₁ + B₂ by columns, with q = ⌊(53 − ⌈log₂ k⌉)/2⌋ leading bits: A₁B₁ is a sum of k
@@ -317,7 +317,9 @@ def split_product(
     return _rescaled(product, rows, columns), _rescaled(error, rows, columns)
 
 
-def _rescaled(c: Float[HostArray, "a b"], rows: Whole, columns: Whole) -> Float[HostArray, "a b"]:
+def _rescaled(
+    c: Float[Computed, "a b"], rows: Int[Computed, ...], columns: Int[Computed, ...]
+) -> Float[Computed, "a b"]:
     return scaled(scaled(c, rows[:, None]), columns[None, :])
 
 

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from narrow_jax._typing import Float, HostArray
+from narrow_jax._typing import Computed, Float
 from narrow_jax.linalg import (
     Algebra,
     Bounds,
     EvaluatedJacobian,
     Gram,
     Ritz,
-    Scalar,
     Truth,
     eigenvalue_bound,
 )
@@ -43,22 +42,22 @@ class Operand(NamedTuple):
         """Return the number of rows of Ĵ."""
         return self.j.shape[0]
 
-    def block(self, index: Any) -> Float[HostArray, "n b"]:
+    def block(self, index: Any) -> Float[Computed, "n b"]:
         """Return a column block of Ĵ."""
         return _block(self.j, index)
 
-    def triangle(self) -> tuple[Float[HostArray, "n n"], Truth]:
+    def triangle(self) -> tuple[Float[Computed, "n n"], Truth]:
         """Return L = Rᵀ of Ĵᵀ = QR and whether it is invertible."""
         return self.algebra.triangle(self.block, self.j.block_count, self.rows)
 
-    def weighted_gram(self, z: Float[HostArray, "n n"]) -> Float[HostArray, "n n"]:
+    def weighted_gram(self, z: Float[Computed, "n n"]) -> Float[Computed, "n n"]:
         """Return N̂ = Σ_b fl(ZĴ_b)fl(ZĴ_b)ᵀ, lower triangle."""
         a = self.algebra
         return a.total(lambda i: a.outer(a.matmul(z, self.block(i))), self.j.block_count)
 
 
 @compiled
-def _block(j: EvaluatedJacobian, index: Any) -> HostArray:
+def _block(j: EvaluatedJacobian, index: Any) -> Computed:
     return j.block(index)
 
 
@@ -78,27 +77,27 @@ class SingularPair(NamedTuple):
         residual: the computed ĴP − νu, without its error bound.
     """
 
-    vector: Float[HostArray, " n"]
-    right: Float[HostArray, " p"]
-    image: Float[HostArray, " p"]
-    image_error: Scalar
-    value: Scalar
-    nu: Scalar
-    upper: Scalar
-    b: Scalar
-    c: Scalar
-    residual: Float[HostArray, " n"]
+    vector: Float[Computed, " n"]
+    right: Float[Computed, " p"]
+    image: Float[Computed, " p"]
+    image_error: Float[Computed, ""]
+    value: Float[Computed, ""]
+    nu: Float[Computed, ""]
+    upper: Float[Computed, ""]
+    b: Float[Computed, ""]
+    c: Float[Computed, ""]
+    residual: Float[Computed, " n"]
 
 
 @compiled
-def measure(j: EvaluatedJacobian, u: Float[HostArray, " n"]) -> SingularPair:
+def measure(j: EvaluatedJacobian, u: Float[Computed, " n"]) -> SingularPair:
     """Return the pair of the direction u with its bounds B, C, ν₋ and the upper bound (step 2); float64 only."""
     u = u / fl.norm(u)
     s, s_error = j.rmv_bounded(u)
     return _bounds(j, u, s, s_error, s / xp.maximum(fl.norm(s), fl.TINY))
 
 
-def _bounds(j: EvaluatedJacobian, u: HostArray, s: HostArray, s_error: HostArray, p: HostArray) -> SingularPair:
+def _bounds(j: EvaluatedJacobian, u: Computed, s: Computed, s_error: Computed, p: Computed) -> SingularPair:
     nu = fl.norm(s)
     y, y_error = j.mv_bounded(p)
     e_b = _distance(s, nu, p, s_error)
@@ -124,12 +123,12 @@ def _bounds(j: EvaluatedJacobian, u: HostArray, s: HostArray, s_error: HostArray
 
 
 @compiled
-def _corrected(j: EvaluatedJacobian, pair: SingularPair, correction: HostArray) -> SingularPair:
+def _corrected(j: EvaluatedJacobian, pair: SingularPair, correction: Computed) -> SingularPair:
     return _bounds(j, pair.vector, pair.image, pair.image_error, pair.right - j.rmv(correction))
 
 
 @compiled
-def measure_roughly(j: EvaluatedJacobian, u: Float[HostArray, " n"]) -> SingularPair:
+def measure_roughly(j: EvaluatedJacobian, u: Float[Computed, " n"]) -> SingularPair:
     """Return the pair without bounds, in any precision: two products instead of nine."""
     u = u / fl.norm(u)
     s = j.rmv(u)
@@ -140,21 +139,21 @@ def measure_roughly(j: EvaluatedJacobian, u: Float[HostArray, " n"]) -> Singular
     return SingularPair(vector=u, right=p, image=s, value=nu, residual=j.mv(p) - nu * u, **unknown)
 
 
-def _distance(y: HostArray, nu: HostArray, v: HostArray, error: HostArray) -> HostArray:
+def _distance(y: Computed, nu: Computed, v: Computed, error: Computed) -> Computed:
     """Return a bound of ‖exact y − νv‖: the computed residual, its two roundings an entry, and the error of y."""
     residual = y - nu * v
     rounding = fl.UNIT * (1.01 * nu * fl.norm_up(v) + fl.norm_up(residual))
     return fl.up(fl.norm_up(residual) + rounding + error)
 
 
-def _unit_defect(v: HostArray) -> HostArray:
+def _unit_defect(v: Computed) -> Computed:
     """Return a bound of |‖v‖² − 1|."""
     square = fl.stable_sum(v * v)
     return fl.up(xp.abs(square - 1) + 2 * fl.gamma(fl.sum_terms(v.size) + 2) * square)
 
 
 @compiled
-def lower_bound(pair: SingularPair, beta: Scalar) -> Scalar:
+def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed, ""]:
     """Return ν'√(1 − C²/(β − ν'²)) − B, the best over ν' ≤ ν₋ (step 4); 0 where β = 0.
 
     Theorem: if yᵀĴĴᵀy ≥ β‖y‖² for all y ⟂ u, this is at most σ_min(Ĵ). The maximum over ν'² is at β − C√β.
@@ -170,8 +169,8 @@ def lower_bound(pair: SingularPair, beta: Scalar) -> Scalar:
 
 
 def best_lower_bound(
-    operand: Operand, factor: Float[HostArray, "n n"], pair: SingularPair, beta: HostArray, rounds: Any
-) -> Scalar:
+    operand: Operand, factor: Float[Computed, "n n"], pair: SingularPair, beta: Computed, rounds: Any
+) -> Float[Computed, ""]:
     """Return the best ``lower_bound`` over the pair and its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu).
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected
@@ -179,12 +178,12 @@ def best_lower_bound(
     """
     algebra = operand.algebra
 
-    def improve(state: tuple[Any, SingularPair, HostArray]) -> tuple[Any, SingularPair, HostArray]:
+    def improve(state: tuple[Any, SingularPair, Computed]) -> tuple[Any, SingularPair, Computed]:
         left, pair, lower = state
         pair = _corrected(operand.j, pair, algebra.solve(factor, pair.residual))
         return left - 1, pair, xp.maximum(lower, lower_bound(pair, beta))
 
-    def improvable(state: tuple[Any, SingularPair, HostArray]) -> HostArray:
+    def improvable(state: tuple[Any, SingularPair, Computed]) -> Computed:
         left, pair, _ = state
         # C below this costs (C/ν)²ν²/(β − ν²) < 1e-15 of the bound wherever the gap exceeds a thousandth
         return (left > 0) & (beta > 0) & (pair.c > 1e-9 * pair.value)
@@ -192,7 +191,7 @@ def best_lower_bound(
     return algebra.while_loop(improvable, improve, (rounds, pair, lower_bound(pair, beta)))[2]
 
 
-def separation(operand: Operand, u: HostArray, ritz: Ritz) -> Scalar:
+def separation(operand: Operand, u: Computed, ritz: Ritz) -> Float[Computed, ""]:
     """Return β > 0 with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u by one Cholesky factorisation, or 0 (step 3).
 
     The shift lies halfway between the two smallest Ritz values; if they are closer than the error of K̂, or a
@@ -228,9 +227,9 @@ def attempts(
 class Shift(NamedTuple):
     """β̂, the power of 4 c ≥ 4β̂, and a bound of tr(K̂ + c uuᵀ)."""
 
-    beta: Scalar
-    c: Scalar
-    trace: Scalar
+    beta: Float[Computed, ""]
+    c: Float[Computed, ""]
+    trace: Float[Computed, ""]
 
 
 @compiled(static_argnames="rows")
@@ -241,7 +240,7 @@ def _shifts(bounds: Bounds, ritz: Ritz, rows: int) -> tuple[Shift, Shift]:
     margin = 4 * (fl.gamma(rows + 3) * majorant + error)
     middle = xp.maximum((first + second) / 2, xp.minimum(second, first) - margin)
 
-    def shift(beta: HostArray) -> Shift:
+    def shift(beta: Computed) -> Shift:
         # c is a power of 4: c·u_i is exact
         c = fl.power(2 * fl.power_of_two(xp.sqrt(xp.maximum(beta, fl.TINY))) + 2)
         return Shift(beta, c, fl.up(trace * (1 + fl.gamma(rows + 4)) + rows * error + _NEARLY_ONE * c))
@@ -253,7 +252,7 @@ _NEARLY_ONE = 1 + 1e-6
 """A bound of ‖u‖² for a vector that is unit to rounding."""
 
 
-def _shifted_bound(operand: Operand, u: HostArray, shift: Shift) -> HostArray:
+def _shifted_bound(operand: Operand, u: Computed, shift: Shift) -> Computed:
     """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
     algebra, gram = operand.algebra, operand.gram
     a = algebra.shifted(gram.matrix, shift.c, u, shift.beta)
@@ -264,7 +263,9 @@ def _shifted_bound(operand: Operand, u: HostArray, shift: Shift) -> HostArray:
 
 
 @compiled
-def _certified_shift(shift: Shift, ok: HostArray, defect: HostArray, bounds: Bounds, diagonal: HostArray) -> HostArray:
+def _certified_shift(
+    shift: Shift, ok: Computed, defect: Computed, bounds: Bounds, diagonal: Computed
+) -> Computed:
     weight = _NEARLY_ONE * shift.c
     largest = xp.max(xp.abs(diagonal))
     forming = fl.gamma(3) * weight + fl.gamma(2) * (bounds.majorant + weight) + 2 * fl.UNIT * largest
@@ -272,7 +273,7 @@ def _certified_shift(shift: Shift, ok: HostArray, defect: HostArray, bounds: Bou
     return xp.where(ok & (beta > 0), beta, 0.0)
 
 
-def preconditioned(operand: Operand, factor: Float[HostArray, "n n"], u: HostArray) -> Scalar:
+def preconditioned(operand: Operand, factor: Float[Computed, "n n"], u: Computed) -> Float[Computed, ""]:
     """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u from G = ZĴ ≈ orthogonal, Z = fl(L⁻¹), or 0 (step 5).
 
     √β = σ_min(G)/‖Z − f hᵀ‖₂, f = Zu/‖Zu‖, h = Zᵀf: linear in the condition number, where step 3 is quadratic.
@@ -288,7 +289,7 @@ def preconditioned(operand: Operand, factor: Float[HostArray, "n n"], u: HostArr
 
 
 @compiled(static_argnames=("width", "count"))
-def _preconditioned_sigma(n: HostArray, z: HostArray, majorant: HostArray, width: int, count: int) -> HostArray:
+def _preconditioned_sigma(n: Computed, z: Computed, majorant: Computed, width: int, count: int) -> Computed:
     """σ_min(ZĴ) ≥ √(1 − ‖I − N̂‖_F − γ_{p'} tr N̂) − (γ_{n+2} + 1.01u)√g‖Z‖_F, p' = block width + count + 2."""
     rows = n.shape[0]
     trace = xp.trace(n) * (1 + 4 * fl.gamma(rows + width + count + 2))
@@ -300,7 +301,7 @@ def _preconditioned_sigma(n: HostArray, z: HostArray, majorant: HostArray, width
 
 
 @compiled
-def _deflate(z: HostArray, u: HostArray) -> tuple[HostArray, HostArray]:
+def _deflate(z: Computed, u: Computed) -> tuple[Computed, Computed]:
     """Return Z_d = fl(Z − f̂ĥᵀ) and a bound of ‖ĥ‖·dist(f̂, span Zu) + the rounding of Z_d."""
     rows = u.size
     image = fl.matmul(z, u[:, None])[:, 0]
@@ -314,14 +315,14 @@ def _deflate(z: HostArray, u: HostArray) -> tuple[HostArray, HostArray]:
     return deflated, fl.up(h_norm * fl.up(tilt) + rounding)
 
 
-def _norm_bound(algebra: Algebra, a: HostArray) -> HostArray:
+def _norm_bound(algebra: Algebra, a: Computed) -> Computed:
     """Return an upper bound of ‖A‖₂: μI − fl(AAᵀ) has a Cholesky factor."""
     square = algebra.outer(a)
     size = algebra.largest_eigenvalue(square)
     forming = fl.gamma(a.shape[0]) * fl.norm_up(a) ** 2
     rounding = 4 * fl.gamma(a.shape[0] ** 2)
 
-    def attempt(index: Any, _: HostArray) -> HostArray:
+    def attempt(index: Any, _: Computed) -> Computed:
         mu = size * (1 + rounding + _choose(index, 1e-13, 1e-3))
         bound, proven = eigenvalue_bound(algebra, square, mu, forming)
         return xp.where(proven, fl.up(xp.sqrt(fl.up(fl.up(bound)))), np.inf)
@@ -332,5 +333,5 @@ def _norm_bound(algebra: Algebra, a: HostArray) -> HostArray:
 
 
 @compiled
-def _squared_ratio(sigma: HostArray, bound: HostArray, rest: HostArray) -> HostArray:
+def _squared_ratio(sigma: Computed, bound: Computed, rest: Computed) -> Computed:
     return fl.down(fl.down(sigma / fl.up(bound + rest)) ** 2)

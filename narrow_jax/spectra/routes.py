@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Float, HostArray
-from narrow_jax.linalg import Bounds, Ritz, Scalar, Truth, Whole
+from narrow_jax._typing import Computed, Float, Int
+from narrow_jax.linalg import Bounds, Ritz, Truth
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.arrays import compiled, module, xp
 from narrow_jax.spectra import enclosure
@@ -39,14 +39,14 @@ class Found(NamedTuple):
         method_code: which route.
     """
 
-    value: Scalar
-    lower: Scalar
-    upper: Scalar
-    vector: Float[HostArray, " n"]
-    right: Float[HostArray, " p"]
+    value: Float[Computed, ""]
+    lower: Float[Computed, ""]
+    upper: Float[Computed, ""]
+    vector: Float[Computed, " n"]
+    right: Float[Computed, " p"]
     reliable: Truth
     sharp: Truth
-    method_code: Whole
+    method_code: Int[Computed, ""]
 
 
 class Route(NamedTuple):
@@ -74,7 +74,7 @@ def route(method: str, index: Any) -> Route:
     return Route(by_qr=index > 0, by_lanczos=index < 2)  # "auto": gram, then both of qr
 
 
-def find(operand: Operand, sigma_max: Scalar, method: str, certify: bool) -> Found:
+def find(operand: Operand, sigma_max: Float[Computed, ""], method: str, certify: bool) -> Found:
     """Return the smallest singular value by a route, or by the one that the measurements choose.
 
     Args:
@@ -100,7 +100,7 @@ def find(operand: Operand, sigma_max: Scalar, method: str, certify: bool) -> Fou
     )
 
 
-def _nothing(shape: tuple[int, int], like: Scalar) -> Found:
+def _nothing(shape: tuple[int, int], like: Float[Computed, ""]) -> Found:
     """Return what is known before the first route."""
     zero, no = xp.zeros_like(like), np.array(False)
     return Found(
@@ -115,7 +115,7 @@ def _nothing(shape: tuple[int, int], like: Scalar) -> Found:
     )
 
 
-def _travel(operand: Operand, sigma_max: Scalar, route: Route, certify: bool) -> Found:
+def _travel(operand: Operand, sigma_max: Float[Computed, ""], route: Route, certify: bool) -> Found:
     """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, or the QR iteration; the value from ‖Ĵᵀu‖."""
     algebra, j, bounds = operand.algebra, operand.j, operand.gram.bounds
     factor, regular = algebra.cond(
@@ -137,7 +137,7 @@ def _travel(operand: Operand, sigma_max: Scalar, route: Route, certify: bool) ->
     return _judge(pair, lower, bounds, ritz, sigma_max, trusted, route)
 
 
-def _smallest(operand: Operand, factor: Float[HostArray, "n n"], regular: Truth, route: Route) -> Ritz:
+def _smallest(operand: Operand, factor: Float[Computed, "n n"], regular: Truth, route: Route) -> Ritz:
     """Return the vector of the route, with the largest eigenvalues of (LLᵀ)⁻¹."""
     algebra = operand.algebra
     if route.whole:
@@ -154,8 +154,8 @@ def _smallest(operand: Operand, factor: Float[HostArray, "n n"], regular: Truth,
 
 
 def _complement(
-    operand: Operand, factor: Float[HostArray, "n n"], u: HostArray, ritz: Ritz, route: Route
-) -> Scalar:
+    operand: Operand, factor: Float[Computed, "n n"], u: Computed, ritz: Ritz, route: Route
+) -> Float[Computed, ""]:
     """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u, by what the route has at hand; 0 where nothing is proven."""
     return operand.algebra.cond(
         route.by_qr,
@@ -167,10 +167,10 @@ def _complement(
 @compiled
 def _judge(
     pair: SingularPair,
-    lower: Scalar,
+    lower: Float[Computed, ""],
     bounds: Bounds,
     ritz: Ritz,
-    sigma_max: Scalar,
+    sigma_max: Float[Computed, ""],
     trusted: Truth,
     route: Route,
 ) -> Found:

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax._typing import Array, Computed, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
     Algebra,
     EvaluatedJacobian,
     Jacobian,
-    Scalar,
     context,
     isolated,
     symmetric,
@@ -89,7 +88,9 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _checks.traced(J)
     if wide and dtype == "float64" and not traced and context.on_cpu(J):
-        return context.as_numpy(lambda: _solve(HOST, context.on_host(J).evaluate(), method, certify, J.encloses)[0])
+        return context.as_numpy(
+            lambda: _solve(HOST, context.on_host(J).evaluate(), method, certify, J.encloses)[0]
+        )
     lasting = context.ambient() if traced else jnp.dtype(dtype if wide else "float64")
     s, right, top = (_program(method, certify, dtype, lasting) if wide else _deficient(lasting))(J)
     return _followed(J, s, right, top) if traced else jax.tree.map(np.asarray, s)
@@ -132,9 +133,9 @@ def _solve(
 @compiled(static_argnames=("shape", "encloses"))
 def _assemble(
     found: routes.Found,
-    sigma_max: Scalar,
-    perturbation: Scalar,
-    exponent: Scalar,
+    sigma_max: Computed,
+    perturbation: Computed,
+    exponent: Computed,
     shape: tuple[int, int],
     encloses: str,
 ) -> SigmaMin:
@@ -164,7 +165,7 @@ def _assemble(
     )
 
 
-def _normal(lower: Scalar, upper: Scalar) -> tuple[Scalar, Scalar]:
+def _normal(lower: Computed, upper: Computed) -> tuple[Computed, Float[Computed, ""]]:
     """Return the bounds where over- and underflow of their dtype are taken into account."""
     limits = jnp.finfo(lower.dtype)
     smallest = max(NORMAL, float(limits.tiny))
