@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,12 +25,24 @@ def ambient() -> np.dtype:
     return jnp.zeros((), float).dtype
 
 
-def on_host(tree: T) -> T:
-    """Return the tree with its arrays of floats as NumPy's: what is made of them is evaluated, and nothing compiled."""
+FEW = 2**23
+"""Entries of a Jacobian up to which its formulas are evaluated by NumPy: seconds of compiling saved at the first call.
+
+Of 300 × 1,200 that is faster at every call, of 1,000 × 3,000 it costs 10 % of a call (``benchmarks.first_call``).
+"""
+
+
+def at_hand(J: Any) -> Any:
+    """Return a Jacobian operator with its floats as NumPy's if it has few entries, else as JAX's: those are compiled."""
+    return floats(J, np.asarray if math.prod(J.shape) <= FEW else jnp.asarray)
+
+
+def floats(tree: T, convert: Callable[[Any], Any]) -> T:
+    """Return the tree with its arrays of floats converted; keys, integers and what is no array stay."""
 
     def one(leaf: Any) -> Any:
-        hosted = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return np.asarray(leaf) if hosted else leaf
+        floating = isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return convert(leaf) if floating else leaf
 
     return jax.tree.map(one, tree)
 

@@ -99,7 +99,7 @@ class EvaluatedJacobian(ABC):
     def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, ""]]:
         """Return S and a bound of ‖S − Ĵᵀu‖, the leading bits multiplied exactly."""
 
-        def part(i: Array) -> tuple[Array, Array]:
+        def part(i: Any) -> tuple[Computed, Computed]:
             product, error = fl.split_product(self.block(i).T, u[:, None])
             return product[:, 0], error[:, 0]
 
@@ -119,7 +119,7 @@ class EvaluatedJacobian(ABC):
         width, count = self.block_width, self.block_count
         parts = xp.pad(p, (0, count * width - p.size)).reshape(count, width)
 
-        def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
+        def add(i: Any, total: tuple[Computed, Computed]) -> tuple[Computed, Computed]:
             block, part = self.block(i), parts[i][:, None]
             return (
                 total[0] + fl.matmul(block, part)[:, 0],
@@ -149,19 +149,19 @@ def indices(count: int) -> Int[Array, " b"]:
 
 
 @compiled
-def _majorant(j: EvaluatedJacobian) -> tuple[Array, Array, Array]:
+def _majorant(j: EvaluatedJacobian) -> tuple[Computed, Computed, Computed]:
     """Return the bounds of the Gram matrix: majorant, trace and error."""
     rows, width, count = j.shape[0], j.block_width, j.block_count
     zeros = xp.zeros_like(j.block(0)[:, 0])
 
-    def apply(y: Array) -> Array:
-        def add(i: Array, total: Array) -> Array:
+    def apply(y: Computed) -> Computed:
+        def add(i: Any, total: Computed) -> Computed:
             block = xp.abs(j.block(i))
             return total + fl.matmul(block, fl.matmul(block.T, y[:, None]))[:, 0]
 
         return accumulate(count, add, zeros)
 
-    def squares(i: Array, total: Array) -> Array:
+    def squares(i: Any, total: Computed) -> Computed:
         return total + xp.sum(j.block(i) ** 2, axis=1)
 
     sizes = accumulate(count, squares, zeros)

@@ -239,7 +239,7 @@ def _exponent(value: Any) -> Int[Computed, ...]:
     return xp.where(value == 0, 0, biased - 1022)
 
 
-def power(exponent: Any, dtype: Any = jnp.float64) -> Float[Computed, ""]:
+def power(exponent: Any, dtype: Any = jnp.float64) -> Float[Computed, ...]:
     """Return 2^exponent, for integers of at most 1022 in size."""
     if dtype != np.float64:
         return xp.ldexp(module(exponent).ones(np.shape(exponent), dtype), exponent)

@@ -154,7 +154,7 @@ def _found(J: Any) -> tuple[SingularValues, Any]:
     if not _checks.traced(J):
         if context.on_cpu(J):
             return context.as_numpy(
-                lambda: _true_scale(_run(HOST, context.on_host(J).evaluate()), J.encloses)
+                lambda: _true_scale(_run(HOST, context.at_hand(J).evaluate()), J.encloses)
             )
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
     s, zero, u, p = _program(context.ambient())(J)

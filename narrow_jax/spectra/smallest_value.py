@@ -89,7 +89,7 @@ def sigma_min(
     wide, traced = J.shape[0] <= J.shape[1], _checks.traced(J)
     if wide and dtype == "float64" and not traced and context.on_cpu(J):
         return context.as_numpy(
-            lambda: _solve(HOST, context.on_host(J).evaluate(), method, certify, J.encloses)[0]
+            lambda: _solve(HOST, context.at_hand(J).evaluate(), method, certify, J.encloses)[0]
         )
     lasting = context.ambient() if traced else jnp.dtype(dtype if wide else "float64")
     s, right, top = (_program(method, certify, dtype, lasting) if wide else _deficient(lasting))(J)

@@ -11,7 +11,7 @@ import numpy as np
 from narrow_jax._typing import Bool, Computed, Float
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian import Net, layers
-from narrow_jax.linalg import HOST, Jacobian, arrays, eigenvalue_bound
+from narrow_jax.linalg import HOST, Jacobian, arrays, context, eigenvalue_bound
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.arrays import xp
 
@@ -92,8 +92,8 @@ class Norms(NamedTuple):
 
 def norms(j: Jacobian) -> Norms:
     """Return the bounds of a Jacobian: that of its computed matrix Ĵ by a Cholesky factor of μI − ĴĴᵀ."""
-    with jax.enable_x64(True):
-        evaluated = j.evaluate()
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        evaluated = context.at_hand(j).evaluate()
         matrix, bounds = evaluated.gram(HOST)
         matrix, exponent = np.asfortranarray(matrix), int(evaluated.exponent)
         majorant, error, moved = map(float, (bounds.majorant, bounds.error, bounds.perturbation))
