@@ -33,7 +33,7 @@ Of 300 × 1,200 that is faster at every call, of 1,000 × 3,000 it costs 10 % of
 
 
 def at_hand(J: Any) -> Any:
-    """Return a Jacobian operator with its floats as NumPy's if it has few entries, else as JAX's: those are compiled."""
+    """Return a Jacobian operator with its floats as NumPy's if it has few entries, else as JAX's, to be compiled."""
     return floats(J, np.asarray if math.prod(J.shape) <= FEW else jnp.asarray)
 
 

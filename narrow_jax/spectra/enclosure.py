@@ -20,6 +20,7 @@ from narrow_jax.linalg import (
     EvaluatedJacobian,
     Gram,
     Ritz,
+    Scalar,
     Truth,
     eigenvalue_bound,
 )
@@ -263,9 +264,7 @@ def _shifted_bound(operand: Operand, u: Computed, shift: Shift) -> Computed:
 
 
 @compiled
-def _certified_shift(
-    shift: Shift, ok: Computed, defect: Computed, bounds: Bounds, diagonal: Computed
-) -> Computed:
+def _certified_shift(shift: Shift, ok: Truth, defect: Scalar, bounds: Bounds, diagonal: Computed) -> Computed:
     weight = _NEARLY_ONE * shift.c
     largest = xp.max(xp.abs(diagonal))
     forming = fl.gamma(3) * weight + fl.gamma(2) * (bounds.majorant + weight) + 2 * fl.UNIT * largest
