@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Computed
-from narrow_jax.linalg import arrays, elementary
-from narrow_jax.linalg.arrays import xp
+from narrow_jax.linalg import arrays, elementary, xp
 
 # The errors of the values below, in units of 2⁻⁵³ with EXP_ERROR = 4. tanh = (1 − e)/(1 + e), e = exp(−2|z|): slope
 # 2e/(1 + e)² ≤ 1/2 for log e and 3 roundings: 5. sigmoid: slope ≤ 1/4, 2 roundings: 3, stated as 4. softplus = log1p(e)

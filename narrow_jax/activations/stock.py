@@ -14,8 +14,7 @@ from narrow_jax import _checks
 from narrow_jax._typing import Array
 from narrow_jax.activations import formulas
 from narrow_jax.activations.activation import Activation, Elementwise
-from narrow_jax.linalg import elementary
-from narrow_jax.linalg.arrays import xp
+from narrow_jax.linalg import elementary, xp
 
 
 def leaky_relu(slope: float) -> Activation:

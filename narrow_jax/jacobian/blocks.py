@@ -20,9 +20,9 @@ from narrow_jax.linalg import (
     arrays,
     gram_by_blocks,
     indices,
+    xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import xp
 
 Data = TypeVar("Data")
 

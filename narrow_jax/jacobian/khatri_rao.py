@@ -22,9 +22,9 @@ from narrow_jax.linalg import (
     Scalar,
     arrays,
     collatz_wielandt,
+    xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import xp
 
 T = TypeVar("T", bound=Computed)
 

@@ -13,9 +13,8 @@ import numpy as np
 from narrow_jax._typing import Bool, Computed, Float, Int
 from narrow_jax.activations import Activation, Elementwise, is_stock
 from narrow_jax.jacobian.khatri_rao import Factors
-from narrow_jax.linalg import arrays
+from narrow_jax.linalg import arrays, xp
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import xp
 
 
 class Hidden(NamedTuple):

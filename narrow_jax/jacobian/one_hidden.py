@@ -14,9 +14,8 @@ from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
-from narrow_jax.linalg import Jacobian, arrays
+from narrow_jax.linalg import Jacobian, arrays, xp
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import xp
 
 
 @jax.tree_util.register_dataclass

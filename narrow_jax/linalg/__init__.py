@@ -11,6 +11,8 @@ from narrow_jax.linalg.algebra import Products as Products
 from narrow_jax.linalg.algebra import Ritz as Ritz
 from narrow_jax.linalg.arrays import Scalar as Scalar
 from narrow_jax.linalg.arrays import Truth as Truth
+from narrow_jax.linalg.arrays import compiled as compiled
+from narrow_jax.linalg.arrays import xp as xp
 from narrow_jax.linalg.context import isolated as isolated
 from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound

@@ -13,9 +13,19 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Computed, Float
-from narrow_jax.linalg import DEVICE, HOST, Algebra, EvaluatedJacobian, Jacobian, context, isolated
+from narrow_jax.linalg import (
+    DEVICE,
+    HOST,
+    Algebra,
+    EvaluatedJacobian,
+    Jacobian,
+    arrays,
+    compiled,
+    context,
+    isolated,
+    xp,
+)
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import compiled, module, xp
 from narrow_jax.spectra import derivatives, smallest_value
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import SigmaMin, Status
@@ -287,7 +297,8 @@ def _error(near: _Decomposition, majorant: Computed, extra: Computed, terms: int
     vectors, rows = near.vectors, near.values.size
     product = fl.matmul(vectors.T, vectors)
     skew = fl.up(
-        fl.lower_norm(product - module(product).eye(rows)) + fl.gamma(rows + 1) * fl.norm_up(vectors) ** 2
+        fl.lower_norm(product - arrays.module(product).eye(rows))
+        + fl.gamma(rows + 1) * fl.norm_up(vectors) ** 2
     )
     forming = fl.up((fl.gamma(rows + 2) + 3 * fl.UNIT) * xp.sqrt(majorant))
     errors = _Errors(forming, skew, majorant)
@@ -336,7 +347,7 @@ def _weyl(near: _Decomposition, errors: _Errors, terms: int) -> Computed:
     forming, skew, majorant = errors
     rows = values.size
     summing = fl.gamma(terms + 2)
-    defect = n - module(n).eye(rows)
+    defect = n - arrays.module(n).eye(rows)
     weighted = scale[:, None] * defect * scale[None, :]
     replaced = xp.sum(xp.where(scale > values, scale**2, 0.0)) * 1.01
     weighted_trace = xp.sum(scale**2 * xp.abs(xp.diag(n))) * (1 + fl.gamma(rows + terms + 6))

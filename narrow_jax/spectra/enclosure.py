@@ -22,10 +22,12 @@ from narrow_jax.linalg import (
     Ritz,
     Scalar,
     Truth,
+    arrays,
+    compiled,
     eigenvalue_bound,
+    xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import compiled, module, xp
 
 NO_COMPLEMENT = 2.0**200
 """β where u has no orthogonal complement (one row): any number above ν² serves."""
@@ -292,7 +294,7 @@ def _preconditioned_sigma(n: Computed, z: Computed, majorant: Computed, width: i
     """σ_min(ZĴ) ≥ √(1 − ‖I − N̂‖_F − γ_{p'} tr N̂) − (γ_{n+2} + 1.01u)√g‖Z‖_F, p' = block width + count + 2."""
     rows = n.shape[0]
     trace = xp.trace(n) * (1 + 4 * fl.gamma(rows + width + count + 2))
-    defect = fl.up(fl.lower_norm(module(n).eye(rows) - n) + fl.UNIT * rows)
+    defect = fl.up(fl.lower_norm(arrays.module(n).eye(rows) - n) + fl.UNIT * rows)
     square = fl.down(1 - fl.up(defect + fl.gamma(width + count + 2) * trace))
     loss = fl.up((fl.gamma(rows + 2) + 1.01 * fl.UNIT) * xp.sqrt(majorant) * fl.norm_up(z))
     sigma = fl.down(fl.down(xp.sqrt(square)) - loss)

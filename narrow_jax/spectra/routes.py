@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax._typing import Computed, Float, Int
-from narrow_jax.linalg import Bounds, Ritz, Truth
+from narrow_jax.linalg import Bounds, Ritz, Truth, arrays, compiled, xp
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import compiled, module, xp
 from narrow_jax.spectra import enclosure
 from narrow_jax.spectra.enclosure import Operand, SingularPair
 from narrow_jax.spectra.result import Method
@@ -107,8 +106,8 @@ def _nothing(shape: tuple[int, int], like: Float[Computed, ""]) -> Found:
         value=zero,
         lower=zero,
         upper=zero + np.inf,
-        vector=module(like).zeros(shape[0], zero.dtype),
-        right=module(like).zeros(shape[1], zero.dtype),
+        vector=arrays.module(like).zeros(shape[0], zero.dtype),
+        right=arrays.module(like).zeros(shape[1], zero.dtype),
         reliable=no,
         sharp=no,
         method_code=np.asarray(Method.GRAM.value, np.int32),

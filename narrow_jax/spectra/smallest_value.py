@@ -18,12 +18,13 @@ from narrow_jax.linalg import (
     Algebra,
     EvaluatedJacobian,
     Jacobian,
+    compiled,
     context,
     isolated,
     symmetric,
+    xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import compiled, xp
 from narrow_jax.spectra import derivatives, routes
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import Method, SigmaMin, Status

@@ -15,9 +15,8 @@ from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import dis
 from narrow_jax.certificates.narrow_nets.moving_weights import read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
 from narrow_jax.jacobian import Net
-from narrow_jax.linalg import EvaluatedJacobian, Jacobian, context
+from narrow_jax.linalg import EvaluatedJacobian, Jacobian, compiled, context
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import compiled
 from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
 

@@ -11,9 +11,8 @@ import numpy as np
 from narrow_jax._typing import Bool, Computed, Float
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian import Net, layers
-from narrow_jax.linalg import HOST, Jacobian, arrays, context, eigenvalue_bound
+from narrow_jax.linalg import HOST, Jacobian, arrays, context, eigenvalue_bound, xp
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.arrays import xp
 
 
 class Residuals(NamedTuple):
