@@ -117,7 +117,7 @@ class Factors:
             units_norm: a bound of ‖fl(DDᵀ)‖_F, D as a matrix of n·k rows.
         """
         if self.d_error is None:
-            return np.inf
+            return arrays.module(self.d).full((), np.inf, self.d.dtype)
         (n, k, _), (a, b) = self.d.shape, self.size
         slack = 1 + fl.gamma(a + b + n * k + 8)
         inputs, units, errors = _squares(self.x)[:, None], _squares(self.d), _squares(self.d_error)
