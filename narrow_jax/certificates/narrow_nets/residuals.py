@@ -41,7 +41,8 @@ def residuals(net: Net, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]
             zero = np.zeros((len(x), len(net.v)))
             found = _left(zero, zero, net.v, y, np.array(True))
         else:
-            found = _residuals(net.halves, net.v, x, y, net.sigmas)
+            given = context.placed((net.halves, net.v, x, y), y.size * net.hidden.size)
+            found = _residuals(*given, net.sigmas)
         r, norm, rounding, features = (np.asarray(number) for number in found)
     known = np.isfinite(rounding) and np.isfinite(r).all()
     return Residuals(r, float(norm), *((float(rounding), float(features)) if known else (math.inf, math.inf)))
