@@ -28,7 +28,7 @@ def ambient() -> np.dtype:
 FEW = 2**23
 """Entries of a Jacobian up to which its formulas are evaluated by NumPy: seconds of compiling saved at the first call.
 
-Of 300 × 1,200 that is faster at every call, of 1,000 × 3,000 it costs 10 % of a call (``benchmarks.first_call``).
+Later calls of 300 × 1,200 are faster, too; of 1,000 × 3,000 they take a tenth longer, and beyond it grows.
 """
 
 
