@@ -27,6 +27,7 @@ bench: .venv/.bench
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.minibatch
 	$(BIN)/python -m benchmarks.spectra
+	$(BIN)/python -m benchmarks.first_call
 	$(BIN)/python -m benchmarks.memorize
 	$(BIN)/python -m benchmarks.stationary_value
 	$(BIN)/python -m benchmarks.kill

@@ -43,6 +43,12 @@ ApplyFn = Callable[[Params, Any], Any]
 HostArray = np.ndarray | jax.Array
 """Data as users hold them: NumPy or JAX arrays."""
 
+if TYPE_CHECKING:  # a union would have none of the operators that all of them have
+    Computed = Any
+else:
+    Computed = np.ndarray | np.generic | jax.Array
+"""What a formula over NumPy and JAX is of, scalars too."""
+
 Samples = Any
 """Samples or targets as users hand them over: arrays, or what ``numpy.asarray`` makes one of."""
 
@@ -69,6 +75,7 @@ __all__ = [
     "Array",
     "ArrayLike",
     "Bool",
+    "Computed",
     "DTypeLike",
     "Float",
     "HostArray",

@@ -45,6 +45,17 @@ def test_throughput_counts_neither_compiling_nor_measuring(monkeypatch):
     assert record["result"] == f"{2 * job.images / (6 - 2):.0f} images/s"
 
 
+def test_first_calls_are_timed_in_processes_of_their_own():
+    from benchmarks import first_call
+
+    assert (
+        first_call.seconds_of(first_call.First("a pause", "import time", "time.sleep(0.1)", 0.2)).seconds
+        >= 0.1
+    )
+    with pytest.raises(subprocess.CalledProcessError):
+        first_call.seconds_of(first_call.First("an error", "", "1 / 0", 0.2))
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="JAX sees an accelerator here")
 def test_without_a_gpu_it_says_so():
     done = run()

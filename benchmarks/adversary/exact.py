@@ -170,6 +170,8 @@ def largest(k: Matrix, steps: int = 3000) -> Any:
 
 
 def _normal_cdf(z: Any) -> Any:
+    if abs(z) > 2**20:  # mpmath overflows for more; the difference is below e^(−2³⁹)
+        return mp.mpf(z > 0)
     return mp.erfc(-z / mp.sqrt(2)) / 2
 
 

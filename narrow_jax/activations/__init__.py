@@ -8,6 +8,7 @@ passed wherever a name is accepted.
 from narrow_jax.activations.activation import Activation, Elementwise
 from narrow_jax.activations.checking import check
 from narrow_jax.activations.stock import get, leaky_relu, names, per_unit, smooth_leaky_relu
+from narrow_jax.activations.stock import is_stock as is_stock
 from narrow_jax.activations.stock import shared as shared
 
 __all__ = [

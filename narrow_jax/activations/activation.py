@@ -12,7 +12,7 @@ import numpy as np
 
 from narrow_jax._typing import Array, HostArray
 
-Elementwise = Callable[[Any], Array]
+Elementwise = Callable[[Any], Any]
 
 _CONSTANTS = {
     "lipschitz": "sup |σ'|",

@@ -7,8 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from narrow_jax._typing import Array
-from narrow_jax.linalg import elementary
+from narrow_jax._typing import Array, Computed
+from narrow_jax.linalg import arrays, elementary, xp
 
 # The errors of the values below, in units of 2⁻⁵³ with EXP_ERROR = 4. tanh = (1 − e)/(1 + e), e = exp(−2|z|): slope
 # 2e/(1 + e)² ≤ 1/2 for log e and 3 roundings: 5. sigmoid: slope ≤ 1/4, 2 roundings: 3, stated as 4. softplus = log1p(e)
@@ -16,41 +16,41 @@ from narrow_jax.linalg import elementary
 # the difference is off by 2 + |z|, COS_ERROR = 8: 10, stated as 12.
 
 
-def tanh_value(z: Array) -> Array:
+def tanh_value(z: Computed) -> Computed:
     """Return tanh z."""
-    e = elementary.exp_negative(2 * jnp.abs(z))
-    return jnp.sign(z) * ((1 - e) / (1 + e))
+    e = elementary.exp_negative(2 * xp.abs(z))
+    return xp.sign(z) * ((1 - e) / (1 + e))
 
 
-def sigmoid_value(z: Array) -> Array:
+def sigmoid_value(z: Computed) -> Computed:
     """Return the logistic function."""
-    e = elementary.exp_negative(jnp.abs(z))
-    return jnp.where(z >= 0, 1.0, e) / (1 + e)
+    e = elementary.exp_negative(xp.abs(z))
+    return xp.where(z >= 0, 1.0, e) / (1 + e)
 
 
-def softplus_value(z: Array) -> Array:
+def softplus_value(z: Computed) -> Computed:
     """Return log(1 + exp z)."""
-    return jnp.maximum(z, 0.0) + elementary.log1p(elementary.exp_negative(jnp.abs(z)))
+    return xp.maximum(z, 0.0) + elementary.log1p(elementary.exp_negative(xp.abs(z)))
 
 
 # The errors of the derivatives below, in units of 2⁻⁵³: e carries EXP_ERROR = 4, and log e ↦ log(e/(1 + e)²) has slope
 # in [0, 1]; 1 + e, its square and the quotient add 2 + 1 + 1: 8, stated as 9. For the sigmoid: 4 + 1 + 1, stated as 7.
 
 
-def tanh_derivative(z: Array) -> Array:
+def tanh_derivative(z: Computed) -> Computed:
     """Return tanh' z."""
-    e = elementary.exp_negative(2 * jnp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
+    e = elementary.exp_negative(2 * xp.abs(z))  # 1 − tanh² loses all relative accuracy for large |z|
     return 4 * e / (1 + e) ** 2
 
 
-def sigmoid_derivative(z: Array) -> Array:
+def sigmoid_derivative(z: Computed) -> Computed:
     """Return s(1 − s), s the logistic function."""
-    e = elementary.exp_negative(jnp.abs(z))
+    e = elementary.exp_negative(xp.abs(z))
     return e / (1 + e) ** 2
 
 
-@jax.custom_jvp
-def sigmoid(z: Array) -> Array:
+@arrays.CustomJvp
+def sigmoid(z: Computed) -> Computed:
     """Return the logistic function, softplus's derivative."""
     return sigmoid_value(z)
 

@@ -14,7 +14,7 @@ from narrow_jax import _checks
 from narrow_jax._typing import Array
 from narrow_jax.activations import formulas
 from narrow_jax.activations.activation import Activation, Elementwise
-from narrow_jax.linalg import elementary
+from narrow_jax.linalg import elementary, xp
 
 
 def leaky_relu(slope: float) -> Activation:
@@ -40,7 +40,7 @@ def _leaky_relu(slope: float) -> Activation:
     return Activation(
         "relu" if slope == 0 else "abs" if slope == -1 else f"leaky_relu({slope})",
         fn,
-        lambda z: jnp.where(z > 0, jnp.ones_like(z), jnp.full_like(z, slope)),
+        lambda z: xp.where(z > 0, xp.ones_like(z), xp.full_like(z, slope)),
         lipschitz=1.0,
         min_derivative=slope,
         sup_second_derivative=math.inf,
@@ -48,7 +48,7 @@ def _leaky_relu(slope: float) -> Activation:
         zero_only_at_zero=slope != 0,
         homogeneous=True,
         smoothing=0.0,
-        value=fn,
+        value=lambda z: xp.where(z > 0, z, slope * z),
         value_error=0.0 if slope in (0, -1) else 1.0,
     )
 

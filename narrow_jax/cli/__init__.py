@@ -1,12 +1,14 @@
 """The command line: ``narrow-jax train | spectrum | memorize | certify``.
 
-Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 the answer is no (diverged, not certified), 2 bad input, 130 interrupted. JAX is loaded once the
+options are known: help and what is misspelt are answered at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,10 +16,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-import jax
-
-from narrow_jax.checkpoints import strict_json
-from narrow_jax.cli import certify, memorize, narrow_nets, spectrum, train
+from narrow_jax.cli.commands import COMMANDS, THEOREMS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _keep_compiled_programs() -> None:
     """Let JAX keep what it compiles in the user's cache folder, unless it is told another or none can be made."""
+    import jax
+
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "narrow_jax" / "compiled"
@@ -44,8 +45,10 @@ def _keep_compiled_programs() -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from narrow_jax.checkpoints import strict_json
+
     try:
-        answer = args.run(args)
+        answer = pkgutil.resolve_name(f"narrow_jax.cli.{args.run}")(args)
         print(strict_json.dumps(answer.record) if args.json else "\n".join(answer.lines))
         return 0 if answer.yes else 1
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
@@ -76,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"narrow-jax {metadata.version('narrow_jax')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train.COMMAND, spectrum.COMMAND, memorize.COMMAND):
+    for command in COMMANDS:
         command.add(commands)
     theorems = commands.add_parser(
         "certify",
@@ -84,6 +87,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a theorem on a net and its data. Exit status 1 if it does not hold.",
     )
     kinds = theorems.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind in (*narrow_nets.KINDS, *certify.KINDS):
+    for kind in THEOREMS:
         kind.add(kinds)
     return parser

@@ -11,14 +11,13 @@ import numpy as np
 
 from narrow_jax import _checks, activations, certificates, initializers, solvers
 from narrow_jax.checkpoints import runs
-from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, path, switch
-from narrow_jax.cli.config import TrainConfig, load_data, options_of, read_run
+from narrow_jax.cli.command import Answer, memory_budget
+from narrow_jax.cli.commands import PYRAMIDAL
+from narrow_jax.cli.config import load_data, read_run
+from narrow_jax.cli.train_config import TrainConfig
 
-_OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "seed")
-_STARTS = ("search", *initializers.PYRAMIDS)
 
-
-def _stationary_value(args: argparse.Namespace) -> Answer:
+def stationary_value(args: argparse.Namespace) -> Answer:
     """Judge the loss of a run by the stationary value."""
     _checks.choice("cutoff", args.cutoff, certificates.CUTOFFS)
     _checks.choice("method", args.method, certificates.METHODS)
@@ -80,7 +79,7 @@ def _gap(r: dict[str, Any]) -> list[str]:
     ]
 
 
-def _pyramidal(args: argparse.Namespace) -> Answer:
+def pyramidal(args: argparse.Namespace) -> Answer:
     """Judge gradient descent from a start that is searched, drawn or given."""
     sigma = (
         activations.smooth_leaky_relu(args.gamma, args.beta)
@@ -93,14 +92,14 @@ def _pyramidal(args: argparse.Namespace) -> Answer:
     for layer, width in enumerate(args.widths, start=1):
         _checks.count(f"width n_{layer}", width)
     given = None if args.params is None else runs.read_npz(args.params)
-    data = load_data(TrainConfig.of(args, _OPTIONS), args.raw_dir, args.data_dir)
+    data = load_data(TrainConfig.of(args, PYRAMIDAL), args.raw_dir, args.data_dir)
     x, y = data.x, data.y * np.float32(args.targets_scale)
     if args.sphere:
         x = _on_sphere(x)
     params = _start(args, x, y, sigma) if given is None else given
     certificate = certificates.pyramidal(params, x, y, sigma, args.learning_rate)
     target = certificate.initial_loss / 1e4 if args.target_loss is None else args.target_loss
-    options = {name: getattr(args, name) for name in (*_OPTIONS, "sphere", "targets_scale")}
+    options = {name: getattr(args, name) for name in (*PYRAMIDAL, "sphere", "targets_scale")}
     record = {"data": options} | _plain(certificate, target)
     return Answer(certificate.holds, record, _guarantees(certificate, target))
 
@@ -153,56 +152,3 @@ def _guarantees(c: certificates.PyramidalCertificate, target: float) -> list[str
             f"  steps to Φ = {target:.3g}: {g.steps_to(target):.4g}",
         ]
     return lines
-
-
-KINDS = (
-    Command(
-        "pyramidal",
-        help="does gradient descent on a deep pyramidal net provably converge, and how fast",
-        description="Check Theorem 3.2 of Nguyen and Mondelli (one wide layer, then a pyramid) for a start on a data "
-        "set: one found by search, a draw, or given weights. Exit status 1 if the theorem does not hold.",
-        example="certify pyramidal --dataset digits --samples 20 --sphere --widths 100 10",
-        options=[
-            *options_of(_OPTIONS),
-            switch("--sphere", "scale each sample to norm √d"),
-            option("--targets-scale", "factor of the targets", type=float, default=1.0),
-            option(
-                "--widths",
-                "hidden widths n_1 … n_{L−1}; n_L comes from the data",
-                type=int,
-                nargs="+",
-                default=[100],
-            ),
-            option(
-                "--start",
-                "search (section 3.1), or a draw of that variant",
-                choices=_STARTS,
-                default="search",
-            ),
-            option("--params", "npz file with the weights w1, w2, … instead of a start", type=path),
-            option("--gamma", "γ of activation (2), its smallest slope", type=float, default=0.5),
-            option("--beta", "β of activation (2), the bound of σ''", type=float, default=1.0),
-            option("--activation", f"instead of activation (2): {', '.join(activations.names())}"),
-            option("--learning-rate", "step to judge (default: the largest certified)", type=float),
-            option("--target-loss", "count the steps to it (default: Φ(θ_0)/10⁴)", type=float),
-        ],
-        run=_pyramidal,
-    ),
-    Command(
-        "stationary-value",
-        help="the loss that a deep net must have at every differentiable stationary point",
-        description="Print how far the squared loss of a run is from the value that it must have at a "
-        "differentiable stationary point, and what each layer contributes. For nets without biases whose "
-        "activations are ReLU, leaky ReLUs or the absolute value. Exit status 1 if the loss is not that value.",
-        example="train --model standard --activation relu --radius inf --out runs/relu; "
-        "narrow-jax certify stationary-value --run runs/relu",
-        options=[
-            option("--run", "folder of a run: params and data", dest="folder", type=path, required=True),
-            option("--cutoff", "singular values that count as 0: nr, golub-van-loan, lapack", default="nr"),
-            option("--method", "auto, dense, qr, cholesky or lsmr", default="auto"),
-            option("--tolerance", "largest gap, as a fraction of ½‖Y‖²", type=float, default=1e-6),
-            MEMORY_BUDGET,
-        ],
-        run=_stationary_value,
-    ),
-)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from narrow_jax import _checks
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -35,14 +33,18 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command, or a kind of one: its name, its words in the help, its options and what it does."""
+    """A command, or a kind of one: its name, its words in the help, its options and what it does.
+
+    ``run`` is the function that takes the options and returns an ``Answer``, as module:function below
+    ``narrow_jax.cli``: what it needs is loaded once the options are known.
+    """
 
     name: str
     help: str
     description: str
     example: str
     options: Sequence[Option]
-    run: Callable[[argparse.Namespace], Answer]
+    run: str
     prints: str = "result"
 
     def add(self, commands: Commands) -> None:
@@ -103,6 +105,8 @@ def memory_budget(gib: float | None) -> int | None:
     Raises:
         ValueError: not a finite number > 0.
     """
+    from narrow_jax import _checks
+
     if gib is None:
         return None
     _checks.positive("memory budget", gib)

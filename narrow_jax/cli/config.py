@@ -1,24 +1,22 @@
-"""The config of a run: its fields, which are options too, and the data, model and start that they name."""
+"""The data, model and start that the config of a run names, and the run in its folder."""
 
 from __future__ import annotations
 
-import argparse
-import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from narrow_jax import _checks, activations, checkpoints, constraints, initializers, jacobian, models
 from narrow_jax import data as datasets
 from narrow_jax._typing import ApplyFn, Params
-from narrow_jax.checkpoints import runs, strict_json
-from narrow_jax.cli.command import Option
+from narrow_jax.checkpoints import runs
+from narrow_jax.cli.train_config import TrainConfig
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -27,171 +25,44 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 }
 
 
-def _field(
-    default: Any,
-    text: str,
-    choices: Iterable[str] | None = None,
-    parse: Callable[[str], Any] | None = None,
-    several: bool = False,
-) -> Any:
-    """Return a field with the words of its option; ``parse`` where the type of the default does not do."""
-    words = {"help": text, "type": parse or type(default), "choices": choices and tuple(choices)}
-    return field(default=default, metadata=words | ({"nargs": "+"} if several else {}))
+def check(config: TrainConfig) -> None:
+    """Require what can be judged before any data are loaded.
+
+    Raises:
+        ValueError: an unknown word, or a number out of range.
+    """
+    _checks.choice("data set", config.dataset, datasets.NAMES)
+    activations.get(config.activation)
+    _checks.radius(config.radius)
+    _checks.positive("learning rate", config.learning_rate)
+    _checks.count("steps", config.steps)
+    _checks.count("seed", config.seed, minimum=0)
+    for name in ("samples", "batch_size"):
+        if (value := getattr(config, name)) is not None:
+            _checks.count(name, value)
+    if config.widths is not None:
+        _check_widths(config)
+    elif config.model == "standard":
+        _checks.count("width", config.width)
+    else:
+        _checks.even_width(config.width)
+    _checks.zeta(config.zeta)
+    _checks.kappa(config.kappa)
+    _checks.positive("v_scale", config.v_scale)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that makes a training run; ``config.json`` holds it."""
-
-    dataset: str = _field("digits", f"data set: {', '.join(datasets.NAMES)}")
-    labels: str = _field("true", "true labels, or random ones to test memorisation", ("true", "random"))
-    classes: int = _field(2, "number of classes of random labels; 2 are learned as ±1")
-    samples: int | None = _field(
-        None, "random subset of that many training samples (default: all)", parse=int
-    )
-    normalize: str | None = _field(
-        None,
-        "map of the inputs, fitted on the training samples: standardize each column (constant ones are "
-        "dropped), scale all by one mean and deviation, or whiten (default: pixels in [0, 1])",
-        datasets.NORMALIZERS,
-        parse=str,
-    )
-    model: str = _field(
-        "pairwise",
-        "pairwise: mirrored start and pairwise output (the paper's); standard: the baseline",
-        ("pairwise", "standard"),
-    )
-    width: int = _field(600, "hidden units m, even for the pairwise net")
-    widths: tuple[int, ...] | None = _field(
-        None,
-        "in place of --width, the hidden layers of each half of a deep pairwise net",
-        parse=int,
-        several=True,
-    )
-    activation: str = _field("tanh", f"one of {', '.join(activations.names())}")
-    radius: float = _field(0.1, "ε of the ball around the start that holds the hidden weights; inf for none")
-    zeta: float = _field(1e-3, "ζ, lower bound of the output weights of the pairwise net")
-    kappa: float = _field(math.inf, "κ ≥ 1, largest ratio of output weights; inf for none")
-    v_scale: float = _field(
-        1.0, "factor of the output weights at the start, such as `certify descent` names, ahead of ζ and κ"
-    )
-    loss: str = _field(
-        "squared",
-        "squared: ½ Σ (y − f)²; mean_squared: the mean of (y − f)²; cross_entropy: the mean over the samples, "
-        "with an output for each class",
-        ("squared", "mean_squared", "cross_entropy"),
-    )
-    optimizer: str = _field("adam", "optimizer, run in the coordinates of the ball", OPTIMIZERS)
-    learning_rate: float = _field(5e-3, "first step size")
-    schedule: str = _field("cosine", "step size over the run", ("cosine", "constant"))
-    steps: int = _field(5000, "number of updates")
-    batch_size: int | None = _field(None, "samples an update (default: all)", parse=int)
-    seed: int = _field(0, "of the start, the random labels, the subset and the batches")
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, names: Iterable[str]) -> TrainConfig:
-        """Return the config of these options; the other fields, and options that are None, have their defaults.
-
-        Raises:
-            ValueError: both --width and --widths.
-        """
-        given = {name: value for name in names if (value := getattr(args, name)) is not None}
-        if "widths" not in given:
-            return cls(**given)
-        if "width" in given:
-            raise ValueError(
-                f"--width is {given['width']} and --widths {given['widths']}; expected one of the two: --width of one "
-                "hidden layer, --widths of several"
-            )
-        return cls(**given | {"widths": tuple(given["widths"])})
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> TrainConfig:
-        """Return the config that ``to_json`` wrote; the scales that `memorize` found are results and left out.
-
-        Raises:
-            ValueError: a field that no config has, or a word that its option does not take.
-        """
-        values: dict[str, Any] = {
-            name: math.inf if value == "inf" else value for name, value in saved.items() if name not in FOUND
-        }
-        if unknown := sorted(set(values) - set(FIELDS)):
-            raise ValueError(
-                f"the config has the unknown fields {', '.join(unknown)}; expected only {', '.join(FIELDS)}: "
-                "remove them, or use the version that wrote it"
-            )
-        for name, words in FIELDS.items():
-            if words["choices"] and values.get(name) is not None:
-                _checks.choice(name, values[name], words["choices"])
-        if values.get("widths") is not None:
-            values["widths"] = tuple(values["widths"])
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the config as JSON can hold it: an infinite bound is the word "inf"; either width or widths."""
-        return strict_json.plain({name: getattr(self, name) for name in self.names(self.widths)})
-
-    @staticmethod
-    def names(widths: object) -> list[str]:
-        """Return the fields that the config of a net has: that of a deep one has widths, others width."""
-        return [name for name in FIELDS if name != ("widths" if widths is None else "width")]
-
-    def check(self) -> None:
-        """Require what can be judged before any data are loaded.
-
-        Raises:
-            ValueError: an unknown word, or a number out of range.
-        """
-        _checks.choice("data set", self.dataset, datasets.NAMES)
-        activations.get(self.activation)
-        _checks.radius(self.radius)
-        _checks.positive("learning rate", self.learning_rate)
-        _checks.count("steps", self.steps)
-        _checks.count("seed", self.seed, minimum=0)
-        for name in ("samples", "batch_size"):
-            if (value := getattr(self, name)) is not None:
-                _checks.count(name, value)
-        if self.widths is not None:
-            self._check_widths()
-        elif self.model == "standard":
-            _checks.count("width", self.width)
-        else:
-            _checks.even_width(self.width)
-        _checks.zeta(self.zeta)
-        _checks.kappa(self.kappa)
-        _checks.positive("v_scale", self.v_scale)
-
-    def _check_widths(self) -> None:
-        if self.model == "standard":
-            raise ValueError("widths are those of a deep pairwise net; expected --model pairwise, or --width")
-        for layer, width in enumerate(self.widths or (), start=1):
-            _checks.count(f"the width of layer {layer}", width)
-
-
-FIELDS: dict[str, Mapping[str, Any]] = {entry.name: entry.metadata for entry in fields(TrainConfig)}
-"""The help, type and choices of each field."""
-
-FOUND = ("scale", "weight_scale")
-"""What the config of a run of `memorize` has beside them: results."""
-
-
-def options_of(names: Iterable[str], defaults: TrainConfig = TrainConfig()) -> list[Option]:
-    """Return the options of these fields of the config."""
-    options = []
-    for name in names:
-        words, default = FIELDS[name], getattr(defaults, name)
-        text = words["help"] if default is None else words["help"].removesuffix(" (default: all)")
-        if name == "width":  # None tells whether it was given, where widths may be
-            text, default = f"{text} (default: {default})", None
-        options.append(Option("--" + name.replace("_", "-"), {**words, "help": text, "default": default}))
-    return options
+def _check_widths(config: TrainConfig) -> None:
+    if config.model == "standard":
+        raise ValueError("widths are those of a deep pairwise net; expected --model pairwise, or --width")
+    for layer, width in enumerate(config.widths or (), start=1):
+        _checks.count(f"the width of layer {layer}", width)
 
 
 def load_data(
     config: TrainConfig, raw_dir: Path | None = None, data_dir: Path | None = None
 ) -> datasets.Dataset:
     """Return the data set of a run, once its config is checked; say which columns were dropped."""
-    config.check()
+    check(config)
     data = datasets.load(
         config.dataset,
         labels=config.labels,
@@ -240,6 +111,10 @@ def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> 
         params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
         model, operator = models.pairwise_apply, jacobian.pairwise
     params["v"] = config.v_scale * params["v"]
+    if not jnp.isfinite(params["v"]).all():
+        raise ValueError(
+            f"v_scale is {config.v_scale:g}: the output weights are then beyond {params['v'].dtype}"
+        )
     tx = constraints.regime(_optimizer(config), config.radius, **cone)
     activation = activations.get(config.activation)
     return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)

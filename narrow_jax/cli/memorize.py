@@ -14,24 +14,17 @@ import jax
 
 from narrow_jax import _checks, solvers
 from narrow_jax.checkpoints import runs
-from narrow_jax.cli.command import Answer, Command, option, overwrite, path
-from narrow_jax.cli.config import (
-    FIELDS,
-    TrainConfig,
-    claim,
-    load_data,
-    options_of,
-    write_run,
-)
+from narrow_jax.cli.command import Answer
+from narrow_jax.cli.commands import MEMORIZE
+from narrow_jax.cli.config import check, claim, load_data, write_run
 from narrow_jax.cli.proofs import constants
-
-OPTIONS = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
+from narrow_jax.cli.train_config import TrainConfig
 
 
 def run(args: argparse.Namespace) -> Answer:
     """Solve and write the run; no if it is not proven."""
-    config = TrainConfig.of(args, OPTIONS)
-    config.check()
+    config = TrainConfig.of(args, MEMORIZE)
+    check(config)
     widths = _sizes(args)
     if args.radius is not None:
         _checks.radius(args.radius)
@@ -128,33 +121,3 @@ def _lines(found: solvers.Memorized, folder: Path | None, seconds: float) -> lis
         *([] if found.certificate is None else constants(found.certificate)),
         f"  written   {folder or 'nowhere'} in {seconds:.2f} s",
     ]
-
-
-COMMAND = Command(
-    "memorize",
-    help="find a narrow net with zero loss, and prove that it is there",
-    description="Find a pairwise net, of one hidden layer or several, that fits every label exactly, inside a ball "
-    "around a mirrored start, by Newton's method. Writes params.npz (with the start), config.json and normalizer.npz. "
-    "Exit status 1 if it is not proven.",
-    example="memorize --dataset digits --labels random --normalize scale --width 80 --radius 0.1",
-    options=[
-        *options_of(OPTIONS),
-        option("--width", f"{FIELDS['width']['help']} (default: the smallest that works)", type=int),
-        option("--widths", FIELDS["widths"]["help"], type=int, nargs="+"),
-        option(
-            "--depth",
-            "in place of --width, how many hidden layers: the smallest equal widths are found",
-            type=int,
-        ),
-        option(
-            "--weight-scale",
-            "what LeCun's hidden weights are multiplied by at the start (default: 1 for one hidden layer; for several "
-            "that of the largest σ_min)",
-            type=float,
-        ),
-        option("--radius", "ε of the ball (default: ε₀ of Theorem 1)", type=float),
-        option("--out", "folder of the run (default: runs/DATASET-memorize-SEED)", type=path),
-        overwrite(),
-    ],
-    run=run,
-)

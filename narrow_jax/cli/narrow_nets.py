@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 
 from narrow_jax import _checks, certificates
 from narrow_jax._typing import Params
-from narrow_jax.cli.command import Answer, Command, Option, option, path, switch
-from narrow_jax.cli.config import TrainConfig, build, load_data, read_run
+from narrow_jax.cli.command import Answer
+from narrow_jax.cli.config import build, load_data, read_run
 from narrow_jax.cli.proofs import answer, constants, verdict
+from narrow_jax.cli.train_config import TrainConfig
 from narrow_jax.data import Dataset
-
-RUN = option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)
 
 
 class Run(NamedTuple):
-    """A run: its config, its params, its start, the one saved or the one that `train` drew, and its data."""
+    """A run: its config, its params, its start, saved by `memorize` or drawn anew as by `train`, and its data."""
 
     config: TrainConfig
     params: Params
     center: Params
     data: Dataset
+    trained: bool
 
     @staticmethod
     def of(args: argparse.Namespace) -> Run:
         """Return the run of ``--run``."""
         config, params, center = read_run(args.folder)
         data = load_data(config, args.raw_dir, args.data_dir)
-        return Run(config, params, center or jax.tree.map(jax.device_get, build(config, data).params), data)
+        start = center or jax.tree.map(jax.device_get, build(config, data).params)
+        return Run(config, params, start, data, trained=center is None)
 
     @staticmethod
     def squared(args: argparse.Namespace) -> Run:
@@ -48,9 +48,9 @@ class Run(NamedTuple):
         return None if self.config.model == "standard" else self.config.zeta
 
 
-def _memorization(args: argparse.Namespace) -> Answer:
+def memorization(args: argparse.Namespace) -> Answer:
     """Judge whether an exact net is near, and print the region and the assumptions beside it."""
-    config, params, center, data = Run.of(args)
+    config, params, center, data, _ = Run.of(args)
     found = certificates.memorization(params, center, data.x, data.y, config.radius, config.activation)
     region = certificates.nice_region(center, data.x, config.activation, y=data.y)
     record = {"memorization": found._asdict(), "nice_region": region._asdict(), "assumptions": None}
@@ -63,27 +63,27 @@ def _memorization(args: argparse.Namespace) -> Answer:
     return Answer(found.holds, record, lines)
 
 
-def _nice_region(args: argparse.Namespace) -> Answer:
+def nice_region(args: argparse.Namespace) -> Answer:
     """Judge the surroundings of the start of a run."""
-    config, _, center, data = Run.of(args)
+    config, _, center, data, _ = Run.of(args)
     return answer(certificates.nice_region(center, data.x, config.activation, y=data.y))
 
 
-def _kkt(args: argparse.Namespace) -> Answer:
+def kkt(args: argparse.Namespace) -> Answer:
     """Judge the params of a run as a point of problem (7)."""
     run = Run.squared(args)
-    config, params, center, data = run
+    config, params, center, data, _ = run
     radius, zeta, kappa = config.radius, run.zeta, config.kappa
     return answer(certificates.kkt(params, center, data.x, data.y, radius, zeta, kappa, config.activation))
 
 
-def _descent(args: argparse.Namespace) -> Answer:
+def descent(args: argparse.Namespace) -> Answer:
     """Judge gradient descent from the params of a run, or from its start, inside its ball as `train` runs it."""
     if args.target_loss is not None:
         _checks.positive("target loss", args.target_loss)
     _checks.positive("v_scale", args.v_scale)
     run = Run.squared(args)
-    config, params, center, data = run
+    config, params, center, data, trained = run
     point, asked = dict(params), {"wrt": args.wrt}
     if args.from_start:
         point, asked = dict(center), asked | {"radius": config.radius, "coordinates": "ball"}
@@ -94,15 +94,17 @@ def _descent(args: argparse.Namespace) -> Answer:
     target = float(found.loss_bound(0)) / 1e4 if args.target_loss is None else args.target_loss
     steps = found.steps_to(target)
     record = found._asdict() | {"target_loss": target, "steps": steps}
-    if found.holds:
-        lines = [*_course(found), f"  steps      {steps:.6g} to loss {target:.6g}"]
-    else:
-        larger = found.scale is not None and found.scale > 1
-        lines = (
-            _start(found)
-            + [f"  try        --v-scale {args.v_scale * (found.scale or 1):.12g} (`train` takes it too)"]
-            * larger
-        )
+    lines = (
+        [*_course(found), f"  steps      {steps:.6g} to loss {target:.6g}"] if found.holds else _start(found)
+    )
+    if not found.holds and found.scale is not None:
+        larger = args.v_scale * found.scale
+        of_train = f" (of `train`: {config.v_scale * larger:.12g})" if trained and args.from_start else ""
+        lines.append(f"  try        --v-scale {larger:.12g}{of_train}")
+    if trained and args.wrt == "w":
+        lines.append("  note       V stays as it is here; `train` moves it too: --wrt all")
+    if config.loss != "squared":
+        lines.append(f"  note       η is that of ½ Σ (y − f)², and the run's loss is {config.loss}")
     return Answer(found.holds, record, [verdict(found), *lines])
 
 
@@ -129,75 +131,7 @@ def _course(c: certificates.GradientDescent) -> list[str]:
     ]
 
 
-def _gradient_bound(args: argparse.Namespace) -> Answer:
+def gradient_bound(args: argparse.Namespace) -> Answer:
     """Bound the loss of a run by its gradient."""
-    config, params, _, data = Run.squared(args)
+    config, params, _, data, _ = Run.squared(args)
     return answer(certificates.gradient_bound(params, data.x, data.y, config.activation))
-
-
-def _kind(
-    name: str,
-    text: str,
-    description: str,
-    run: Callable[[argparse.Namespace], Answer],
-    options: Sequence[Option] = (),
-) -> Command:
-    """Return a kind of ``certify`` that reads a run."""
-    return Command(
-        name,
-        help=text,
-        description=f"{description} Exit status 1 if nothing is proven.",
-        example=f"certify {name} --run runs/digits-memorize-0",
-        options=[RUN, *options],
-        run=run,
-    )
-
-
-KINDS = (
-    _kind(
-        "memorization",
-        "an exact zero-loss net is near the net of a run (Theorem 1)",
-        "Prove that an exact zero-loss net lies near the net of a run and inside its ball, print the region without "
-        "local minima around its start, and audit the assumptions.",
-        _memorization,
-    ),
-    _kind(
-        "nice-region",
-        "the radius around the start of a run without bad stationary points (Theorem 1)",
-        "Prove that every stationary point within a radius of the start of a run has loss 0.",
-        _nice_region,
-    ),
-    _kind(
-        "kkt",
-        "how far a run is from a KKT point of problem (7), and whether those have loss 0 (Theorem 2)",
-        "Measure how far the net of a run is from a KKT point of the constrained problem (7), and prove that such "
-        "points have loss 0.",
-        _kkt,
-    ),
-    _kind(
-        "descent",
-        "gradient descent from the net of a run, or from its start, provably converges",
-        "Prove that full-batch gradient descent on ½ Σ (y − f)² reaches loss 0: with which steps, how fast, and how "
-        "far away. From the net of a run without a ball, or with --from-start from its start, inside its ball.",
-        _descent,
-        [
-            switch("--from-start", "judge the start of the run, in the coordinates of `train`"),
-            option("--v-scale", "multiply the output weights by that first", type=float, default=1.0),
-            option(
-                "--wrt",
-                "w: the hidden weights move; all: the output weights too, as in `train`",
-                choices=("w", "all"),
-                default="w",
-            ),
-            option(
-                "--target-loss", "count the steps to it (default: a ten-thousandth of the loss)", type=float
-            ),
-        ],
-    ),
-    _kind(
-        "gradient-bound",
-        "what the gradient at the net of a run proves of its loss",
-        "Bound the loss ½ Σ (y − f)² of a run by its gradient and the smallest singular value of its Jacobian.",
-        _gradient_bound,
-    ),
-)

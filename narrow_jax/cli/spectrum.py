@@ -8,16 +8,11 @@ from typing import Any
 
 from narrow_jax import _checks, _printing, plots, spectra
 from narrow_jax._typing import Params
-from narrow_jax.cli.command import MEMORY_BUDGET, Answer, Command, memory_budget, option, overwrite, path
-from narrow_jax.cli.config import TrainConfig, build, load_data, options_of, read_run
+from narrow_jax.cli.command import Answer, memory_budget
+from narrow_jax.cli.commands import DRAWN, SPECTRUM
+from narrow_jax.cli.config import build, load_data, read_run
+from narrow_jax.cli.train_config import TrainConfig
 
-OPTIONS = (
-    *("dataset", "labels", "classes", "samples", "normalize"),
-    *("model", "width", "widths", "activation", "seed"),
-)
-
-_DEFAULTS = TrainConfig(samples=200)
-"""All digits with their ten classes are 17,970 rows, whose work takes many minutes."""
 _MANY_ROWS = 5000
 
 
@@ -49,9 +44,9 @@ def run(args: argparse.Namespace) -> Answer:
 def _config(args: argparse.Namespace) -> tuple[TrainConfig, Params | None]:
     """Return the config of the options and no params, or both of a run."""
     if args.folder is None:
-        return TrainConfig.of(args, OPTIONS), None
+        return TrainConfig.of(args, SPECTRUM), None
     config, params, _ = read_run(args.folder)
-    if given := [name for name in OPTIONS if getattr(args, name) not in (None, getattr(_DEFAULTS, name))]:
+    if given := [name for name in SPECTRUM if getattr(args, name) not in (None, getattr(DRAWN, name))]:
         raise ValueError(
             f"--run names data and model of its own, and --{given[0]} was given too: leave out one of the two"
         )
@@ -85,26 +80,3 @@ def _lines(r: dict[str, Any], message: str) -> list[str]:
         f"  rank    {r['rank']} of {r['rows']} rows",
         f"  matrix  {r['rows']} × {r['columns']}, method {r['method']}, {r['seconds']} s",
     ]
-
-
-COMMAND = Command(
-    "spectrum",
-    help="the smallest singular value of the Jacobian, with a proven interval",
-    description="Print σ_min of the Jacobian of a net with respect to its hidden weights on a data set: of a start "
-    "drawn for the options below, or of the params of a run. Exit status 1 if nothing is proven.",
-    example="spectrum --dataset digits --normalize whiten --width 120",
-    options=[
-        *options_of(OPTIONS, _DEFAULTS),
-        option(
-            "--run",
-            "folder of a run: its params, or those of its newest checkpoint, data and model",
-            dest="folder",
-            type=path,
-        ),
-        option("--method", "auto, gram, qr or dense", default="auto"),
-        MEMORY_BUDGET,
-        option("--plot", "draw all singular values into this file", type=path),
-        overwrite("figure"),
-    ],
-    run=run,
-)

@@ -12,8 +12,9 @@ import numpy as np
 
 from narrow_jax import _checks, checkpoints, losses, monitors, training
 from narrow_jax.checkpoints import runs, strict_json
-from narrow_jax.cli.command import Answer, Command, option, overwrite, path, switch
-from narrow_jax.cli.config import FIELDS, Built, TrainConfig, build, claim, load_data, options_of, write_run
+from narrow_jax.cli.command import Answer
+from narrow_jax.cli.config import Built, build, check, claim, load_data, write_run
+from narrow_jax.cli.train_config import FIELDS, TrainConfig
 from narrow_jax.data import Dataset
 
 _LIVE = "history.part.jsonl"
@@ -23,7 +24,7 @@ _ROSE = 10  # a loss that ends so many times above its first value was not learn
 def run(args: argparse.Namespace) -> Answer:
     """Train and write the run; no if it diverged."""
     config = TrainConfig.of(args, FIELDS)
-    config.check()
+    check(config)
     for name in ("every", "save_every"):
         if (value := getattr(args, name)) is not None:
             _checks.count(name, value)
@@ -142,41 +143,3 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         f"  {name:18} {value:.6g}" if isinstance(value, float) else f"  {name:18} {value}"
         for name, value in summary.items()
     ]
-
-
-COMMAND = Command(
-    "train",
-    help="train a narrow net under the constraints",
-    description="Train a net, of one hidden layer or a deep pair: hidden weights in a ball around their start, output "
-    "weights in a cone. Writes params.npz, config.json, normalizer.npz (from the stored inputs to those of "
-    "the net), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it diverged.",
-    example="train --dataset digits --labels random --normalize whiten --width 120 --radius 0.1",
-    options=[
-        *options_of(FIELDS),
-        option("--every", "steps between records (default: a hundredth of --steps)", type=int),
-        switch("--sigma-min", "record σ_min of the Jacobian in the history"),
-        switch("--strict", "refuse a width too small for the data"),
-        option("--out", "folder of the run (default: runs/DATASET-MODEL-SEED)", type=path),
-        overwrite(),
-        option(
-            "--checkpoint",
-            "save checkpoints there (without DIR: in the folder of the run); Ctrl-C then saves and leaves",
-            type=path,
-            nargs="?",
-            const=True,
-            metavar="DIR",
-        ),
-        option("--save-every", "steps between checkpoints (default: a 25th of --steps)", type=int),
-        option(
-            "--resume",
-            "go on from the newest checkpoint, or from that of STEP; needs the options of the first call",
-            type=int,
-            nargs="?",
-            const=True,
-            default=False,
-            metavar="STEP",
-        ),
-    ],
-    run=run,
-    prints="summary",
-)

@@ -9,9 +9,19 @@ from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from narrow_jax._typing import Array, Bool, Float, Int
-from narrow_jax.linalg import EvaluatedJacobian, Gram, Products, Stored, gram_by_blocks, indices
+from narrow_jax._typing import Array, Bool, Computed, Float, Int
+from narrow_jax.linalg import (
+    EvaluatedJacobian,
+    Gram,
+    Products,
+    Stored,
+    arrays,
+    gram_by_blocks,
+    indices,
+    xp,
+)
 from narrow_jax.linalg import rounding as fl
 
 Data = TypeVar("Data")
@@ -32,8 +42,8 @@ class Recomputed(EvaluatedJacobian, Generic[Data]):
     """
 
     data: Data
-    exponent: Int[Array, ""]
-    perturbation: Float[Array, ""]
+    exponent: Int[Computed, ""]
+    perturbation: Float[Computed, ""]
     columns: Callable[[Data, int | Array], Array] = field(metadata={"static": True})
     size: tuple[int, int] = field(metadata={"static": True})
     width: int = field(metadata={"static": True})
@@ -48,11 +58,11 @@ class Recomputed(EvaluatedJacobian, Generic[Data]):
         """Return the columns in a block."""
         return self.width
 
-    def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+    def block(self, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
         return fl.scaled(self.columns(self.data, index), -self.exponent)
 
-    def distance(self) -> Float[Array, ""]:
+    def distance(self) -> Float[Computed, ""]:
         """Return δ."""
         return self.perturbation
 
@@ -61,8 +71,8 @@ class Recomputed(EvaluatedJacobian, Generic[Data]):
         return gram_by_blocks(self, products, self.perturbation)
 
 
-@jax.jit
-def stored(matrix: Float[Array, "r p"]) -> Stored:
+@arrays.compiled
+def stored(matrix: Float[Computed, "r p"]) -> Stored:
     """Return a matrix scaled to entries of size one."""
     exponent = fl.power_of_two(matrix)
     return Stored(fl.scaled(matrix, -exponent), exponent, _unless(_scales_exactly(matrix)))
@@ -73,7 +83,7 @@ def recomputed(
 ) -> Recomputed[Data]:
     """Return a matrix of blocks ``columns(data, i)``, scaled to entries of size one by a pass over them."""
 
-    def measured(index: Int[Array, ""]) -> tuple[Array, Array]:
+    def measured(index: Int[Computed, ""]) -> tuple[Array, Array]:
         block = columns(data, index)
         return jnp.max(jnp.abs(block)), _scales_exactly(block)
 
@@ -81,10 +91,10 @@ def recomputed(
     return Recomputed(data, fl.power_of_two(largest), _unless(jnp.all(exact)), columns, size, width)
 
 
-def _scales_exactly(values: Float[Array, "r p"]) -> Bool[Array, ""]:
-    return fl.carried(values) if values.dtype == jnp.float64 else jnp.array(False)
+def _scales_exactly(values: Float[Computed, "r p"]) -> Bool[Computed, ""]:
+    return fl.carried(values) if values.dtype == np.float64 else np.array(False)
 
 
-def _unless(exact: Bool[Array, ""]) -> Float[Array, ""]:
+def _unless(exact: Bool[Computed, ""]) -> Float[Computed, ""]:
     """Return the perturbation of a scaling."""
-    return jnp.where(exact, 0.0, jnp.inf)
+    return xp.where(exact, 0.0, np.inf)

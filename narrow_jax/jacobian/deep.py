@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax import _checks, labels
-from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
+from narrow_jax._typing import Array, Computed, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
-from narrow_jax.linalg import Jacobian
+from narrow_jax.linalg import Jacobian, arrays
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations, mlp_activations, mlp_layers, pairwise_mlp_layers
 
@@ -217,16 +218,16 @@ def _selected(params: Params, wrt: str | Iterable[str]) -> list[int]:
     return chosen
 
 
-@jax.jit(static_argnames=("sigmas", "chosen", "bounded"))
+@arrays.compiled(static_argnames=("sigmas", "chosen", "bounded"))
 def _evaluate(
-    x: Float[Array, "n d"],
+    x: Float[Computed, "n d"],
     halves: tuple[Half, ...],
-    v: Float[Array, "h k"],
+    v: Float[Computed, "h k"],
     sigmas: tuple[Activation, ...],
     chosen: tuple[int, ...],
     bounded: bool,
 ) -> KhatriRao:
-    exact = layers.carried(x, v, *jax.tree.leaves(halves)) if bounded and x.dtype == jnp.float64 else None
+    exact = layers.carried(x, v, *jax.tree.leaves(halves)) if bounded and x.dtype == np.float64 else None
     signs = (1.0,) if len(halves) == 1 else (-1.0, 1.0)
     columns = []
     for half, sign in zip(halves, signs, strict=True):

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, activations
-from narrow_jax._typing import Array, Float, HostArray, Leaf, Params
+from narrow_jax._typing import Array, Computed, Float, HostArray, Leaf, Params
 from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
-from narrow_jax.linalg import Jacobian
+from narrow_jax.linalg import Jacobian, arrays, xp
 from narrow_jax.linalg import rounding as fl
 
 
@@ -144,16 +144,16 @@ def _checked(params: Params, x: object) -> tuple[HostArray, HostArray, HostArray
     return w, v, data
 
 
-@jax.jit(static_argnames=("activation", "paired", "bounded"))
+@arrays.compiled(static_argnames=("activation", "paired", "bounded"))
 def _evaluate(
-    x: Float[Array, "n d"],
-    w: Float[Array, "d m"],
-    v: Float[Array, "_ k"],
+    x: Float[Computed, "n d"],
+    w: Float[Computed, "d m"],
+    v: Float[Computed, "_ k"],
     activation: Activation,
     paired: bool,
     bounded: bool,
 ) -> KhatriRao:
-    v = jnp.concatenate([v, -v]) if paired else v
-    exact = layers.carried(x, w, v) if bounded and x.dtype == jnp.float64 else None
+    v = xp.concatenate([v, -v]) if paired else v
+    exact = layers.carried(x, w, v) if bounded and x.dtype == np.float64 else None
     hidden, _, _ = layers.forward(x, (w,), (activation,), bounded)
     return KhatriRao(*layers.together(layers.backward(hidden, (w,), v, exact)))

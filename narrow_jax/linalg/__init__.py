@@ -1,5 +1,6 @@
 """Numbers and matrices: everything proven rests here, and nothing here knows a net."""
 
+from narrow_jax.linalg import arrays as arrays
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos
@@ -8,8 +9,10 @@ from narrow_jax.linalg import rounding as rounding
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products
 from narrow_jax.linalg.algebra import Ritz as Ritz
-from narrow_jax.linalg.algebra import Scalar as Scalar
-from narrow_jax.linalg.algebra import Truth as Truth
+from narrow_jax.linalg.arrays import Scalar as Scalar
+from narrow_jax.linalg.arrays import Truth as Truth
+from narrow_jax.linalg.arrays import compiled as compiled
+from narrow_jax.linalg.arrays import xp as xp
 from narrow_jax.linalg.context import isolated as isolated
 from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound

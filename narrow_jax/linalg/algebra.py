@@ -10,19 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-import jax.numpy as jnp
-import numpy as np
-
-from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax._typing import Computed, Float, HostArray
+from narrow_jax.linalg.arrays import Scalar, Truth, xp
 from narrow_jax.linalg.rounding import TINY
 
 T = TypeVar("T")
-
-Scalar = float | HostArray
-"""A number: of Python, NumPy or JAX, traced or not."""
-
-Truth = bool | np.bool_ | Array
-"""A truth value, known or traced."""
 
 
 class Ritz(NamedTuple):
@@ -33,9 +25,9 @@ class Ritz(NamedTuple):
     second: Scalar
     converged: Truth
 
-    def of_inverse(self) -> tuple[Array, Array]:
+    def of_inverse(self) -> tuple[Computed, Computed]:
         """Return the two smallest eigenvalues of K where this is the largest pair of K⁻¹."""
-        return 1 / jnp.asarray(self.first), 1 / jnp.maximum(self.second, TINY)
+        return 1 / xp.asarray(self.first), 1 / xp.maximum(self.second, TINY)
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,9 +25,39 @@ def ambient() -> np.dtype:
     return jnp.zeros((), float).dtype
 
 
+FEW = 2**23
+"""Entries of a Jacobian up to which its formulas are evaluated by NumPy: seconds of compiling saved at the first call.
+
+Later calls of 300 × 1,200 are faster, too; of 1,000 × 3,000 they take a tenth longer, and beyond it grows.
+"""
+
+
+def at_hand(J: Any) -> Any:
+    """Return a Jacobian operator with its floats as NumPy's if it has few entries, else as JAX's, to be compiled."""
+    return placed(J, math.prod(J.shape))
+
+
+def placed(tree: T, entries: int) -> T:
+    """Return the tree with its floats as NumPy's, or as JAX's where the Jacobian of what they make has many entries."""
+    return floats(tree, np.asarray if entries <= FEW else jnp.asarray)
+
+
+def floats(tree: T, convert: Callable[[Any], Any]) -> T:
+    """Return the tree with its arrays of floats converted; keys, integers and what is no array stay."""
+
+    def one(leaf: Any) -> Any:
+        floating = isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return convert(leaf) if floating else leaf
+
+    return jax.tree.map(one, tree)
+
+
 def as_numpy(run: Callable[[], T]) -> T:
-    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are."""
-    with jax.enable_x64(True):
+    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are.
+
+    NumPy warns of what bounds expect, such as infinity where nothing is known: not here.
+    """
+    with jax.enable_x64(True), np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, run())
 
 

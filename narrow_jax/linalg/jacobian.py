@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _host
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.context import isolated
+from narrow_jax.linalg.context import floats, isolated
 from narrow_jax.linalg.operators import EvaluatedJacobian
 
 
@@ -87,7 +87,7 @@ class Jacobian(metaclass=_Structural):
             return
         ambient = jnp.zeros((), float).dtype
         with jax.enable_x64(True):
-            exact = _Exact(self.evaluate(), ambient)
+            exact = _Exact(floats(self, jnp.asarray).evaluate(), ambient)  # the Ĵ of the products: by JAX
         left, width = self.shape[1], exact.j.block_width
         for index in range(exact.j.block_count):
             with jax.enable_x64(True):

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray, Int
+from narrow_jax._typing import Array, Computed, Float, Int
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Products
-
-Carry = TypeVar("Carry")
+from narrow_jax.linalg.arrays import accumulate, compiled, each, module, xp
 
 
 class Bounds(NamedTuple):
@@ -34,16 +32,16 @@ class Bounds(NamedTuple):
         perturbation: δ ≥ ‖J − Ĵ‖₂ for the exact J; infinite if none is known.
     """
 
-    majorant: Float[Array, ""]
-    trace: Float[Array, ""]
-    error: Float[Array, ""]
-    perturbation: Float[Array, ""]
+    majorant: Float[Computed, ""]
+    trace: Float[Computed, ""]
+    error: Float[Computed, ""]
+    perturbation: Float[Computed, ""]
 
 
 class Gram(NamedTuple):
     """The computed Gram matrix K̂ of Ĵ, whose strict upper triangle may hold anything, and its bounds."""
 
-    matrix: Float[HostArray, "n n"]
+    matrix: Float[Computed, "n n"]
     bounds: Bounds
 
 
@@ -54,7 +52,7 @@ class EvaluatedJacobian(ABC):
     A matrix with a structure has better ones.
     """
 
-    exponent: Int[Array, ""]
+    exponent: Int[Computed, ""]
 
     @property
     @abstractmethod
@@ -67,7 +65,7 @@ class EvaluatedJacobian(ABC):
         """Return how many columns a block has."""
 
     @abstractmethod
-    def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+    def block(self, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
 
     @abstractmethod
@@ -75,7 +73,7 @@ class EvaluatedJacobian(ABC):
         """Return the Gram matrix with its bounds."""
 
     @abstractmethod
-    def distance(self) -> Float[Array, ""]:
+    def distance(self) -> Float[Computed, ""]:
         """Return δ ≥ ‖J − Ĵ‖₂ for the exact J, over 2^exponent, without the Gram matrix; infinite if none is known."""
 
     @property
@@ -83,99 +81,92 @@ class EvaluatedJacobian(ABC):
         """Return how many column blocks there are."""
         return math.ceil(self.shape[1] / self.block_width)
 
-    def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
+    def mv(self, p: Float[Computed, " p"]) -> Float[Computed, " r"]:
         """Return Ĵp."""
         return self._mv(p)[0]
 
-    def rmv(self, u: Float[Array, " r"]) -> Float[Array, " p"]:
+    def rmv(self, u: Float[Computed, " r"]) -> Float[Computed, " p"]:
         """Return Ĵᵀu."""
-        parts = jax.lax.map(lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], indices(self.block_count))
+        parts = each(lambda i: fl.matmul(self.block(i).T, u[:, None])[:, 0], self.block_count, (self, u))
         return parts.reshape(-1)[: self.shape[1]]
 
-    def mv_bounded(self, p: Float[Array, " p"]) -> tuple[Float[Array, " r"], Float[Array, ""]]:
+    def mv_bounded(self, p: Float[Computed, " p"]) -> tuple[Float[Computed, " r"], Float[Computed, ""]]:
         """Return y and a bound of ‖y − Ĵp‖: γ of the product of absolute values."""
         y, absolute = self._mv(p)
         terms = fl.gamma(self.block_width + self.block_count + 1)
         return y, fl.up(terms * (1 + terms) * fl.norm_up(absolute))
 
-    def rmv_bounded(self, u: Float[Array, " r"]) -> tuple[Float[Array, " p"], Float[Array, ""]]:
+    def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, ""]]:
         """Return S and a bound of ‖S − Ĵᵀu‖, the leading bits multiplied exactly."""
 
-        def part(i: Array) -> tuple[Array, Array]:
+        def part(i: Any) -> tuple[Computed, Computed]:
             product, error = fl.split_product(self.block(i).T, u[:, None])
             return product[:, 0], error[:, 0]
 
-        products, errors = jax.lax.map(part, indices(self.block_count))
+        products, errors = each(part, self.block_count, (self, u))
         return products.reshape(-1)[: self.shape[1]], fl.norm_up(errors)
 
-    @jax.jit
+    @compiled
     def transposed(self) -> Stored:
         """Return the transpose, stored, each entry as its blocks round it: for more rows than columns."""
-        blocks = jax.lax.map(self.block, indices(self.block_count))
+        blocks = each(self.block, self.block_count, self)
         rows, columns = self.shape
-        matrix = jnp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
-        return Stored(matrix.T, self.exponent, jnp.zeros(()))
+        matrix = xp.moveaxis(blocks, 0, 1).reshape(rows, -1)[:, :columns]
+        return Stored(matrix.T, self.exponent, np.zeros(()))
 
-    def _mv(self, p: Float[Array, " p"]) -> tuple[Float[Array, " r"], Float[Array, " r"]]:
+    def _mv(self, p: Float[Computed, " p"]) -> tuple[Float[Computed, " r"], Float[Computed, " r"]]:
         """Return Ĵp and |Ĵ||p|."""
         width, count = self.block_width, self.block_count
-        parts = jnp.pad(p, (0, count * width - p.size)).reshape(count, width)
+        parts = xp.pad(p, (0, count * width - p.size)).reshape(count, width)
 
-        def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
+        def add(i: Any, total: tuple[Computed, Computed]) -> tuple[Computed, Computed]:
             block, part = self.block(i), parts[i][:, None]
             return (
                 total[0] + fl.matmul(block, part)[:, 0],
-                total[1] + fl.matmul(jnp.abs(block), jnp.abs(part))[:, 0],
+                total[1] + fl.matmul(xp.abs(block), xp.abs(part))[:, 0],
             )
 
-        zero = jnp.zeros(self.shape[0], p.dtype)
-        return _loop(count, add, (zero, zero))
+        zero = module(self, p).zeros(self.shape[0], p.dtype)
+        return accumulate(count, add, (zero, zero))
 
 
-def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Float[Array, ""]) -> Gram:
+def gram_by_blocks(j: EvaluatedJacobian, products: Products, perturbation: Float[Computed, ""]) -> Gram:
     """Return K̂ = Σ_b Ĵ_bĴ_bᵀ and its bounds: γ of block width + number of blocks."""
     matrix = products.total(lambda i: products.outer(block(j, i)), j.block_count)
     majorant, trace, error = _majorant(j)
     return Gram(matrix, Bounds(majorant, trace, error, perturbation))
 
 
-@jax.jit
-def block(j: EvaluatedJacobian, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+@compiled
+def block(j: EvaluatedJacobian, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
     """Return a column block, compiled."""
     return j.block(index)
 
 
-# indices are int32: XLA lowers what depends on them where x64 may be off
-
-
 def indices(count: int) -> Int[Array, " b"]:
-    """Return 0 … count − 1, over which a compiled loop may go."""
+    """Return 0 … count − 1, over which a compiled loop may go; int32: XLA lowers what depends on them without x64."""
     return jnp.arange(count, dtype=jnp.int32)
 
 
-def _loop(count: int, body: Callable[[Array, Carry], Carry], state: Carry) -> Carry:
-    return jax.lax.fori_loop(np.int32(0), np.int32(count), body, state)
-
-
-@jax.jit
-def _majorant(j: EvaluatedJacobian) -> tuple[Array, Array, Array]:
+@compiled
+def _majorant(j: EvaluatedJacobian) -> tuple[Computed, Computed, Computed]:
     """Return the bounds of the Gram matrix: majorant, trace and error."""
     rows, width, count = j.shape[0], j.block_width, j.block_count
-    dtype = jax.eval_shape(j.block, 0).dtype
+    zeros = xp.zeros_like(j.block(0)[:, 0])
 
-    def apply(y: Array) -> Array:
-        def add(i: Array, total: Array) -> Array:
-            block = jnp.abs(j.block(i))
+    def apply(y: Computed) -> Computed:
+        def add(i: Any, total: Computed) -> Computed:
+            block = xp.abs(j.block(i))
             return total + fl.matmul(block, fl.matmul(block.T, y[:, None]))[:, 0]
 
-        return _loop(count, add, jnp.zeros(rows, dtype))
+        return accumulate(count, add, zeros)
 
-    def squares(i: Array, total: Array) -> Array:
-        return total + jnp.sum(j.block(i) ** 2, axis=1)
+    def squares(i: Any, total: Computed) -> Computed:
+        return total + xp.sum(j.block(i) ** 2, axis=1)
 
-    sizes = _loop(count, squares, jnp.zeros(rows, dtype))
+    sizes = accumulate(count, squares, zeros)
     trace = fl.up(fl.stable_sum(sizes) * (1 + fl.gamma(width + count + 2 + fl.sum_terms(rows))))
-    majorant = jnp.minimum(trace, fl.collatz_wielandt(apply, sizes, rows + width + count + 2))
+    majorant = xp.minimum(trace, fl.collatz_wielandt(apply, sizes, rows + width + count + 2))
     return majorant, trace, fl.up(fl.gamma(width + count) * majorant)
 
 
@@ -190,9 +181,9 @@ class Stored(EvaluatedJacobian):
         perturbation: 0, or infinite where the scaling is not exact.
     """
 
-    matrix: Float[Array, "r p"]
-    exponent: Int[Array, ""]
-    perturbation: Float[Array, ""]
+    matrix: Float[Computed, "r p"]
+    exponent: Int[Computed, ""]
+    perturbation: Float[Computed, ""]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -205,17 +196,19 @@ class Stored(EvaluatedJacobian):
         """Return the columns in a block: about 3 a row."""
         return min(self.matrix.shape[1], max(3 * self.matrix.shape[0], 256))
 
-    def distance(self) -> Float[Array, ""]:
+    def distance(self) -> Float[Computed, ""]:
         """Return δ."""
         return self.perturbation
 
-    def block(self, index: int | Int[Array, ""]) -> Float[Array, "r b"]:
+    def block(self, index: int | Int[Computed, ""]) -> Float[Computed, "r b"]:
         """Return a column block; the last is filled up with columns of 0."""
-        padding = self.block_count * self.block_width - self.matrix.shape[1]
+        width = self.block_width
+        if isinstance(self.matrix, np.ndarray):
+            part = self.matrix[:, index * width : (index + 1) * width]
+            return np.pad(part, ((0, 0), (0, width - part.shape[1])))
+        padding = self.block_count * width - self.matrix.shape[1]
         padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
-        return jax.lax.dynamic_slice_in_dim(
-            padded, jnp.int32(index) * self.block_width, self.block_width, axis=1
-        )
+        return jax.lax.dynamic_slice_in_dim(padded, jnp.int32(index) * width, width, axis=1)
 
     def gram(self, products: Products) -> Gram:
         """Return K̂ and its bounds."""

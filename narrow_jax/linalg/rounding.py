@@ -15,8 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import blas
 
-from narrow_jax._typing import Array, Float, HostArray, Int
+from narrow_jax._typing import Array, Bool, Computed, Float, Int
+from narrow_jax.linalg.arrays import barrier, bits, is_jax, module, xp
 
 UNIT = 2.0**-53
 SLACK = 2.0**-48
@@ -40,14 +42,14 @@ def gamma(terms: int | float) -> float:
     return terms * UNIT / (1 - terms * UNIT) * (1 + SLACK)
 
 
-def up(value: Float[Array, ...]) -> Float[Array, ...]:
+def up(value: Any) -> Any:
     """Return an upper bound of the exact value of a non-negative expression."""
     return value * (1 + SLACK) + TINY
 
 
-def down(value: Float[Array, ...]) -> Float[Array, ...]:
+def down(value: Any) -> Any:
     """Return a lower bound, not below 0, of the exact value of a non-negative expression."""
-    return jnp.maximum(value * (1 - SLACK) - TINY, 0.0)
+    return xp.maximum(value * (1 - SLACK) - TINY, 0.0)
 
 
 def at_least_normal(value: Any) -> Any:
@@ -59,7 +61,7 @@ def at_least_normal(value: Any) -> Any:
         >>> float(at_least_normal(2.0**-600 * 2.0**-600)), float(at_least_normal(1.0))
         (2.2250738585072014e-308, 1.0)
     """
-    return (jnp if isinstance(value, jax.Array) else np).maximum(value, NORMAL)
+    return xp.maximum(value, NORMAL)
 
 
 def unit(values: Any) -> tuple[np.ndarray, int]:
@@ -109,50 +111,58 @@ def cast_up(bound: Float[Array, ...], dtype: Any) -> Float[Array, ...]:
     return jnp.maximum(jnp.nextafter(cast, jnp.full_like(cast, jnp.inf)), jnp.finfo(dtype).tiny)
 
 
-def widened(values: Any, dtype: Any) -> Array:
+def widened(values: Any, dtype: Any) -> Computed:
     """Return floats in a dtype that is not narrower, exactly: in a cast XLA would flush the denormals of float32 to 0.
 
     Example:
         >>> with jax.enable_x64(True):
-        ...     float(jax.jit(lambda x: widened(x, jnp.float64))(np.float32(2.0**-140))) == 2.0**-140
+        ...     float(jax.jit(lambda x: widened(x, jnp.float64))(jnp.float32(2.0**-140))) == 2.0**-140
         True
     """
-    lossless = isinstance(values, np.ndarray) or values.dtype not in (jnp.float32, jnp.bfloat16)
-    if lossless or jnp.dtype(dtype) != jnp.float64:
+    if isinstance(values, np.ndarray):
+        return np.asarray(values, dtype)
+    if values.dtype not in (jnp.float32, jnp.bfloat16) or jnp.dtype(dtype) != jnp.float64:
         return jnp.asarray(values, dtype)
     if values.dtype == jnp.float32:
-        bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+        word = jax.lax.bitcast_convert_type(values, jnp.uint32)
     else:
-        bits = jax.lax.bitcast_convert_type(values, jnp.uint16).astype(jnp.uint32) << 16
-    size = bits & jnp.uint32(0x7FFFFFFF)
+        word = jax.lax.bitcast_convert_type(values, jnp.uint16).astype(jnp.uint32) << 16
+    size = word & jnp.uint32(0x7FFFFFFF)
     tiny = size.astype(jnp.float64) * 2.0**-149  # a denormal is its mantissa, in units of the smallest
-    tiny = jnp.where(bits == size, tiny, -tiny)
+    tiny = jnp.where(word == size, tiny, -tiny)
     return jnp.where(size < jnp.uint32(0x00800000), tiny, values.astype(jnp.float64))
 
 
-def matmul(a: Float[HostArray, "a k"], b: Float[HostArray, "k b"]) -> Float[Array, "a b"]:
-    """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+def matmul(a: Float[Computed, "a k"], b: Float[Computed, "k b"]) -> Float[Computed, "a b"]:
+    """Return a @ b with each entry's error at most γ_k (|a||b|): no TF32, no bfloat16; by SciPy's BLAS for NumPy."""
+    if is_jax((a, b)):
+        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    (a, by_rows), (b, by_columns) = _for_blas(a), _for_blas(b)
+    return blas.dgemm(1.0, b, a, trans_a=by_columns, trans_b=by_rows).T
 
 
-def outer(a: Float[HostArray, "a k"]) -> Float[Array, "a a"]:
+def _for_blas(a: Float[np.ndarray, "a b"]) -> tuple[np.ndarray, bool]:
+    """Return Aᵀ as it lies in memory, in Fortran's order, or A where that is so: no copy; and whether it is A."""
+    return (a, True) if a.flags.f_contiguous and not a.flags.c_contiguous else (a.T, False)
+
+
+def outer(a: Float[Computed, "a k"]) -> Float[Computed, "a a"]:
     """Return aaᵀ."""
     return matmul(a, a.T)
 
 
-def total(term: Callable[..., Float[HostArray, "a a"]], count: int) -> Array:
+def total(term: Callable[..., Float[Computed, "a a"]], count: int) -> Array:
     """Return Σ term(i)."""
     first, last = np.int32(1), np.int32(count)  # typed: XLA lowers the loop where x64 may be off
     return jax.lax.fori_loop(first, last, lambda i, partial: partial + term(i), term(jnp.int32(0)))
 
 
-def symmetric(lower: Float[HostArray, "a a"]) -> Any:
+def symmetric(lower: Float[Computed, "a a"]) -> Any:
     """Return the symmetric matrix with this lower triangle: whatever lies above is not read. NumPy or JAX as given."""
-    xp = jnp if isinstance(lower, jax.Array) else np
     return xp.tril(lower) + xp.tril(lower, -1).T
 
 
-def lower_norm(a: Float[HostArray, "a a"]) -> Float[Array, ""]:
+def lower_norm(a: Float[Computed, "a a"]) -> Float[Computed, ""]:
     """Return an upper bound of the Frobenius norm of the symmetric matrix with the lower triangle of a."""
     return up(norm_up(symmetric(a)))
 
@@ -170,23 +180,23 @@ def _side(size: int) -> int:
     return max(1, math.ceil(max(size, 1) ** (1 / 3) + 1e-9))
 
 
-def stable_sum(values: Float[Array, ...]) -> Float[Array, ""]:
+def stable_sum(values: Float[Computed, ...]) -> Float[Computed, ""]:
     """Return the sum in three stages of N^⅓ terms: relative error γ of ``sum_terms`` if no term is negative.
 
     The barriers keep XLA from merging the stages into one sum of N terms, whose bound would be γ_N.
     """
     if values.size <= _FEW:
-        return jnp.sum(values)
+        return xp.sum(values)
     side = _side(values.size)
-    flat = jnp.pad(values.reshape(-1), (0, side**3 - values.size))
-    stage = jax.lax.optimization_barrier(jnp.sum(flat.reshape(side, side, side), axis=2))
-    stage = jax.lax.optimization_barrier(jnp.sum(stage, axis=1))
-    return jnp.sum(stage)
+    flat = xp.pad(values.reshape(-1), (0, side**3 - values.size))
+    stage = barrier(xp.sum(flat.reshape(side, side, side), axis=2))
+    stage = barrier(xp.sum(stage, axis=1))
+    return xp.sum(stage)
 
 
-def norm(values: Float[Array, ...]) -> Float[Array, ""]:
+def norm(values: Float[Computed, ...]) -> Float[Computed, ""]:
     """Return the Frobenius norm with relative error at most ``norm_error(values.size)``, beside TINY for underflow."""
-    return jnp.sqrt(stable_sum(jnp.square(values)))
+    return xp.sqrt(stable_sum(xp.square(values)))
 
 
 def norm_error(size: int) -> float:
@@ -194,14 +204,14 @@ def norm_error(size: int) -> float:
     return gamma(0.5 * (sum_terms(size) + 2) + 2)
 
 
-def norm_up(values: Float[Array, ...]) -> Float[Array, ""]:
+def norm_up(values: Float[Computed, ...]) -> Float[Computed, ""]:
     """Return an upper bound of the Frobenius norm."""
     return up(norm(values) * (1 + norm_error(values.size)))
 
 
 def collatz_wielandt(
-    apply: Callable[[Array], Array], diagonal: Float[Array, " r"], terms: int
-) -> Float[Array, ""]:
+    apply: Callable[[Any], Any], diagonal: Float[Computed, " r"], terms: int
+) -> Float[Computed, ""]:
     """Return an upper bound of ‖M‖₂ for M = |Ĵ||Ĵ|ᵀ: max_i (My)_i/y_i with y = √diag(M), about tr M at most.
 
     Theorem (Collatz, Wielandt): the Perron root of M ≥ 0 is at most that ratio for any y > 0.
@@ -211,54 +221,56 @@ def collatz_wielandt(
         diagonal: of M, about; of size one or below.
         terms: as above.
     """
-    y = jnp.sqrt(diagonal) + 2.0**-20  # a floor keeps y positive where a row of M vanishes
-    return up(jnp.max(apply(y) / y) * (1 + gamma(terms)))
+    y = xp.sqrt(diagonal) + 2.0**-20  # a floor keeps y positive where a row of M vanishes
+    return up(xp.max(apply(y) / y) * (1 + gamma(terms)))
 
 
-def power_of_two(values: Float[Array, ...], axis: int | None = None) -> Array:
+def power_of_two(values: Float[Computed, ...], axis: int | None = None) -> Int[Computed, ...]:
     """Return e with max |values| along ``axis`` in [2^(e−1), 2^e), 0 where all are 0, clipped to ±1000."""
-    largest = jnp.max(jnp.abs(values), axis=axis, initial=0.0)
-    return jnp.clip(_exponent(largest), -1000, 1000)
+    largest = xp.max(xp.abs(values), axis=axis, initial=0.0)
+    return xp.clip(_exponent(largest), -1000, 1000)
 
 
-def _exponent(value: Float[Array, ...]) -> Array:
-    if value.dtype != jnp.float64:
-        return jnp.frexp(value)[1]
+def _exponent(value: Any) -> Int[Computed, ...]:
+    if value.dtype != np.float64:
+        return xp.frexp(value)[1]
     # from the bits: frexp and ldexp compile to a hundred operations each
-    biased = (jax.lax.bitcast_convert_type(value, jnp.int64) >> 52).astype(jnp.int32)
-    return jnp.where(value == 0, 0, biased - 1022)
+    biased = (bits(value, np.int64) >> 52).astype(np.int32)
+    return xp.where(value == 0, 0, biased - 1022)
 
 
-def power(exponent: Array, dtype: Any = jnp.float64) -> Float[Array, ...]:
+def power(exponent: Any, dtype: Any = jnp.float64) -> Float[Computed, ...]:
     """Return 2^exponent, for integers of at most 1022 in size."""
-    if dtype != jnp.float64:
-        return jnp.ldexp(jnp.ones(jnp.shape(exponent), dtype), exponent)
-    return jax.lax.bitcast_convert_type((exponent.astype(jnp.int64) + 1023) << 52, jnp.float64)
+    if dtype != np.float64:
+        return xp.ldexp(module(exponent).ones(np.shape(exponent), dtype), exponent)
+    return bits((exponent.astype(np.int64) + 1023) << 52, np.float64)
 
 
-def carried(values: Float[Array, ...]) -> Array:
+def carried(values: Float[Computed, ...]) -> Bool[Computed, ""]:
     """Return whether float64 values survive scaling: all are 0, or the largest lies in [2⁻⁹⁰⁰, 2⁹⁰⁰].
 
     Below, denormals, which XLA may flush, could matter; above, scales overflow. Zero is tested on the bits, since
     a flushed denormal compares equal to it.
     """
-    zero = jnp.all(jax.lax.bitcast_convert_type(values, jnp.uint64) << 1 == 0)
-    largest = jnp.max(jnp.abs(values), initial=0.0)
+    zero = xp.all(bits(values, np.uint64) << 1 == 0)
+    largest = xp.max(xp.abs(values), initial=0.0)
     return zero | ((largest >= 2.0**-900) & (largest <= 2.0**900))
 
 
-def scaled(values: Float[Array, ...], exponent: Array) -> Float[Array, ...]:
+def scaled(values: Float[Computed, ...], exponent: Int[Computed, ...]) -> Float[Computed, ...]:
     """Return values·2^exponent, exact short of under- and overflow: |exponent| ≤ 1000; shapes as for ×."""
     return values * power(exponent, values.dtype)
 
 
-def normalized(values: Float[Array, ...]) -> tuple[Float[Array, ...], Array]:
+def normalized(values: Float[Computed, ...]) -> tuple[Float[Computed, ...], Int[Computed, ...]]:
     """Return (a, e) with values = a·2^e and entries of a of size one, traced or not."""
     exponent = power_of_two(values)
     return scaled(values, -exponent), exponent
 
 
-def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Array]:
+def two_product(
+    a: Float[Computed, ...], b: Float[Computed, ...]
+) -> tuple[Float[Computed, ...], Float[Computed, ...]]:
     """Return (h, l) with |ab − (h + l)| ≤ 2⁻⁷⁴|ab|, h = fl(ab).
 
     The halves come from a mask, not from Veltkamp's subtraction, so that neither contraction to FMA nor
@@ -266,16 +278,17 @@ def two_product(a: Float[Array, ...], b: Float[Array, ...]) -> tuple[Array, Arra
     """
     high_a, high_b = _high_half(a), _high_half(b)
     low_a, low_b = a - high_a, b - high_b
-    product = jax.lax.optimization_barrier(a * b)  # contracted with what follows, the tail would be lost
+    product = barrier(a * b)  # contracted with what follows, the tail would be lost
     return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
 
 
-def _high_half(a: Float[Array, ...]) -> Array:
-    bits = jax.lax.bitcast_convert_type(a, jnp.int64)
-    return jax.lax.bitcast_convert_type(bits & jnp.int64(-(1 << 27)), jnp.float64)
+def _high_half(a: Float[Computed, ...]) -> Float[Computed, ...]:
+    return bits(bits(a, np.int64) & np.int64(-(1 << 27)), np.float64)
 
 
-def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array, Array]:
+def split_product(
+    a: Float[Computed, "a k"], b: Float[Computed, "k b"]
+) -> tuple[Float[Computed, "a b"], Float[Computed, "a b"]]:
     """Return (C, E) with |ab − C| ≤ E: the leading bits are multiplied exactly.
 
     a = A₁ + A₂ by rows and b = B₁ + B₂ by columns, with q = ⌊(53 − ⌈log₂ k⌉)/2⌋ leading bits: A₁B₁ is a sum of k
@@ -294,17 +307,19 @@ def split_product(a: Float[Array, "a k"], b: Float[Array, "k b"]) -> tuple[Array
     rows, columns = power_of_two(a, axis=1), power_of_two(b, axis=0)
     a, b = scaled(a, -rows[:, None]), scaled(b, -columns[None, :])
     # rounding to integers, not (a + c) − c: XLA folds the latter to a
-    a1, b1 = jnp.round(a * 2.0**bits) * 2.0**-bits, jnp.round(b * 2.0**bits) * 2.0**-bits
+    a1, b1 = xp.round(a * 2.0**bits) * 2.0**-bits, xp.round(b * 2.0**bits) * 2.0**-bits
     # the barrier keeps the exact product from being accumulated on top of another
-    exact, rest = jax.lax.optimization_barrier((matmul(a1, b1), matmul(a1, b - b1) + matmul(a - a1, b)))
+    exact, rest = barrier((matmul(a1, b1), matmul(a1, b - b1) + matmul(a - a1, b)))
     product = exact + rest
     tau = 2.0 ** -(bits + 1)
-    tails = jnp.sum(jnp.abs(a1), axis=1)[:, None] * tau + tau * jnp.sum(jnp.abs(b), axis=0)[None, :]
-    error = up(UNIT * jnp.abs(product) + gamma(2 * inner + 4) * tails)
+    tails = xp.sum(xp.abs(a1), axis=1)[:, None] * tau + tau * xp.sum(xp.abs(b), axis=0)[None, :]
+    error = up(UNIT * xp.abs(product) + gamma(2 * inner + 4) * tails)
     return _rescaled(product, rows, columns), _rescaled(error, rows, columns)
 
 
-def _rescaled(c: Float[Array, "a b"], rows: Array, columns: Array) -> Array:
+def _rescaled(
+    c: Float[Computed, "a b"], rows: Int[Computed, ...], columns: Int[Computed, ...]
+) -> Float[Computed, "a b"]:
     return scaled(scaled(c, rows[:, None]), columns[None, :])
 
 

@@ -121,8 +121,8 @@ def interpolate(
         equations = CopiesOnData(J)
         problem = Interpolation(
             equations=equations,
-            y=jnp.asarray(labels[samples.kept]).reshape(-1),
-            start=ravel_pytree(equations.copies(center))[0],
+            y=np.asarray(labels[samples.kept]).reshape(-1),
+            start=np.asarray(ravel_pytree(equations.copies(center))[0]),
             radius=float(radius),
             preconditioner=partial(Factor.of, dtype="float64"),
         )
@@ -149,7 +149,7 @@ class CopiesOnData:
     def params(self, theta: Theta) -> Params:
         """Return the weights as the net has them."""
         _, unravel = ravel_pytree(self.copies(self.J.params))
-        return {**unravel(theta), "v": self.J.params["v"]}
+        return {**unravel(jnp.asarray(theta)), "v": self.J.params["v"]}
 
     @jax.jit
     def predict(self, theta: Theta) -> Float[Array, " r"]:

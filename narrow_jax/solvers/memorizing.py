@@ -153,8 +153,8 @@ def memorize(
             return _deficient(start, x, y, samples.kept, draw.sigmas)
         problem = Interpolation(
             equations=pair,
-            y=jnp.asarray(labels).reshape(-1),
-            start=theta,
+            y=np.asarray(labels).reshape(-1),
+            start=np.asarray(theta),
             radius=_nice_radius(start.center, rows, draw.sigmas) if radius is None else float(radius),
             preconditioner=preconditioner,
         )

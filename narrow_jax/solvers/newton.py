@@ -17,18 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve
 from jax.scipy.sparse.linalg import cg
+from scipy.linalg import blas
 
 from narrow_jax import _printing
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.jacobian import KhatriRao
 from narrow_jax.linalg import DEVICE, EvaluatedJacobian
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.projections import l2_norm
 
 TOLERANCE = 1e-8
 """Relative residual of the linear solve: each Newton step gains at most its square in the loss."""
 
-Theta = Float[Array, " p"]
+Theta = Float[HostArray, " p"]
 """The hidden weights as one vector, in the order of the Jacobian's columns."""
 
 
@@ -136,13 +136,13 @@ class Point(NamedTuple):
 
     theta: Theta
     scale: float
-    r: Float[Array, " r"]
+    r: Float[np.ndarray, " r"]
     preconditioner: Factor | LowRank
 
     @property
     def misfit(self) -> float:
         """Return ‖y − f(θ; s·v⁰)‖."""
-        return self.scale * float(l2_norm(self.r))
+        return self.scale * _norm(self.r)
 
 
 class Path(NamedTuple):
@@ -156,17 +156,20 @@ class Path(NamedTuple):
 
 @dataclass(frozen=True)
 class Interpolation:
-    """f(θ; s·v⁰) = y with ‖θ − θ⁰‖ ≤ ε, solved as f(θ; v⁰) = y/s, so that no factor is rescaled."""
+    """f(θ; s·v⁰) = y with ‖θ − θ⁰‖ ≤ ε, solved as f(θ; v⁰) = y/s, so that no factor is rescaled.
+
+    The vectors are NumPy's: a step compiles what is large, and nothing to add two of them.
+    """
 
     equations: Equations
-    y: Float[Array, " r"]
+    y: Float[np.ndarray, " r"]
     start: Theta
     radius: float
     preconditioner: Callable[[EvaluatedJacobian], Factor | LowRank]
 
     def solve(self, first: Factor | LowRank, tolerance: float, steps: int, show: bool | None) -> Path:
         """Return the path: solved where ½‖y − f‖² fell to the tolerance, or to rounding."""
-        size, largest = float(l2_norm(self.y)), float(np.max(np.abs(self.y)))
+        size, largest = _norm(self.y), float(np.max(np.abs(self.y)))
         goal, floor = math.sqrt(tolerance) * size, 1e-7 * size
         delta, point = self._start(first)
         history = [self._record(point, 0.0)]
@@ -190,29 +193,29 @@ class Interpolation:
     def _start(self, preconditioner: Factor | LowRank) -> tuple[Theta, Point]:
         """Return the first step and the start, s a power of two that makes its length at most ε/2."""
         delta, point = self._step(Point(self.start, 1.0, self.y, preconditioner))
-        growth = max(2 * float(l2_norm(delta)) / self.radius, 1.0)
+        growth = max(2 * _norm(delta) / self.radius, 1.0)
         scale = 2.0 ** min(math.ceil(math.log2(growth)), 1000) if math.isfinite(growth) else 2.0**1000
         return delta / scale, point._replace(scale=scale, r=self.y / scale)  # exact
 
     def _step(self, point: Point) -> tuple[Theta, Point]:
         """Return the minimum-norm step, with a new factor where the old one no longer serves."""
         j = self.equations.jacobian(point.theta)
-        delta, left = minimum_norm(j, point.preconditioner, point.r)
+        delta, left = map(np.asarray, minimum_norm(j, point.preconditioner, point.r))
         if left > 10 * TOLERANCE and isinstance(point.preconditioner, Factor):
             fresh = self.preconditioner(j)
             if fresh.pivot > 0:
-                return minimum_norm(j, fresh, point.r)[0], point._replace(preconditioner=fresh)
+                return np.asarray(minimum_norm(j, fresh, point.r)[0]), point._replace(preconditioner=fresh)
         return delta, point
 
     def _damped(self, point: Point, delta: Theta) -> tuple[Point | None, float]:
         """Return the first damped step that stays in the ball and reduces the residual, or None; its damping."""
-        before = float(l2_norm(point.r))
+        before = _norm(point.r)
         for damping in (1.0, 0.5, 0.25, 0.125):
             theta = point.theta + damping * delta
-            if float(l2_norm(theta - self.start)) > self.radius:
+            if _norm(theta - self.start) > self.radius:
                 break
             r = self._residual(theta, point.scale)
-            if float(l2_norm(r)) < (1 - damping / 4) * before:
+            if _norm(r) < (1 - damping / 4) * before:
                 return point._replace(theta=theta, r=r), damping
         return None, 0.0
 
@@ -222,9 +225,16 @@ class Interpolation:
         theta = self.start + (point.theta - self.start) / 2
         return point._replace(theta=theta, scale=scale, r=self._residual(theta, scale))
 
-    def _residual(self, theta: Theta, scale: float) -> Float[Array, " r"]:
-        return self.y / scale - self.equations.predict(theta)
+    def _residual(self, theta: Theta, scale: float) -> Float[np.ndarray, " r"]:
+        return self.y / scale - np.asarray(self.equations.predict(theta))
 
     def _record(self, point: Point, damping: float) -> dict[str, float]:
-        distance, size = float(l2_norm(point.theta - self.start)), point.misfit
+        distance, size = _norm(point.theta - self.start), point.misfit
         return {"loss": size * size / 2, "scale": point.scale, "damping": damping, "distance": distance}
+
+
+def _norm(values: Float[HostArray, " p"]) -> float:
+    """Return the Euclidean norm, at any scale."""
+    values, exponent = fl.unit(values)
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(blas.dnrm2(values), exponent))

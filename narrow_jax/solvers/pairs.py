@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from narrow_jax._typing import Array, Float, Params
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian import KhatriRao, MLPJacobian, OneHiddenJacobian
+from narrow_jax.linalg import xp
 from narrow_jax.models import pairwise_apply, pairwise_mlp_apply
 from narrow_jax.solvers.newton import Theta
 
@@ -40,7 +41,7 @@ class PairOnData:
     def params(self, theta: Theta) -> Params:
         """Return the weights as the net has them."""
         ends = list(itertools.accumulate(map(math.prod, self.shapes)))
-        parts = jnp.split(theta, ends[:-1])
+        parts = xp.split(theta, ends[:-1])
         leaves = [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return {**jax.tree.unflatten(self.structure, leaves), "v": self.v}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,8 +13,19 @@ import numpy as np
 
 from narrow_jax import _checks, _host
 from narrow_jax._printing import brief
-from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import DEVICE, HOST, Algebra, EvaluatedJacobian, Jacobian, context, isolated
+from narrow_jax._typing import Array, Computed, Float
+from narrow_jax.linalg import (
+    DEVICE,
+    HOST,
+    Algebra,
+    EvaluatedJacobian,
+    Jacobian,
+    arrays,
+    compiled,
+    context,
+    isolated,
+    xp,
+)
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import derivatives, smallest_value
 from narrow_jax.spectra.enclosure import Operand
@@ -156,7 +168,9 @@ def _found(J: Any) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
     if not _host.traced(J):
         if context.on_cpu(J):
-            return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
+            return context.as_numpy(
+                lambda: _true_scale(_run(HOST, context.at_hand(J).evaluate()), J.encloses)
+            )
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
     s, zero, u, p = _program(context.ambient())(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
@@ -240,24 +254,24 @@ def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
         extra, j = j.distance(), j.transposed()
         gram = j.gram(algebra)
         # entries are rounded once where blocks are formed
-        extra = fl.up(extra + 1.01 * fl.UNIT * jnp.sqrt(gram.bounds.trace))
+        extra = fl.up(extra + 1.01 * fl.UNIT * xp.sqrt(gram.bounds.trace))
     else:
         gram = j.gram(algebra)
         extra = gram.bounds.perturbation
     operand = Operand(algebra, j, gram)
     vectors, values = algebra.decompose(operand.triangle()[0])
-    scale = jnp.maximum(values, jnp.max(values) * 2.0**-200 + fl.TINY)
-    z = jnp.asarray(vectors).T / scale[:, None]
+    scale = xp.maximum(values, xp.max(values) * 2.0**-200 + fl.TINY)
+    z = vectors.T / scale[:, None]
     near = _Decomposition(vectors, values, scale, z, operand.weighted_gram(z))
     error = _error(near, gram.bounds.majorant, extra, j.block_width + j.block_count)
     return _Found(values=values, error=error, exponent=j.exponent, near=j, vectors=vectors)
 
 
-@functools.partial(jax.jit, static_argnames="encloses")
-def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Array]:
-    values, error = (jnp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
-    proven = jnp.where(jnp.isfinite(values), error + smallest_value.NORMAL, jnp.inf)
-    zero = (found.values[0] == 0) & jnp.isfinite(found.error[0])  # else denormals may have been flushed
+@compiled(static_argnames="encloses")
+def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Computed]:
+    values, error = (xp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
+    proven = xp.where(xp.isfinite(values), error + smallest_value.NORMAL, np.inf)
+    zero = (found.values[0] == 0) & xp.isfinite(found.error[0])  # else denormals may have been flushed
     return SingularValues(values, proven, encloses), zero
 
 
@@ -269,33 +283,36 @@ class _Decomposition(NamedTuple):
 
     vectors: Any
     values: Any
-    scale: Float[Array, " n"]
-    z: Float[Array, "n n"]
+    scale: Float[Computed, " n"]
+    z: Float[Computed, "n n"]
     n: Any
 
 
 class _Errors(NamedTuple):
     """φ with ‖fl(G) − G‖_F ≤ φ‖Z‖_F, skew ≥ ‖UᵀU − I‖₂, and a bound of ‖Ĵ‖₂²."""
 
-    forming: Array
-    skew: Array
-    majorant: Array
+    forming: Computed
+    skew: Computed
+    majorant: Computed
 
 
-@functools.partial(jax.jit, static_argnames="terms")
-def _error(near: _Decomposition, majorant: Array, extra: Array, terms: int) -> Array:
+@compiled(static_argnames="terms")
+def _error(near: _Decomposition, majorant: Computed, extra: Computed, terms: int) -> Computed:
     """Return the better of Ostrowski's and Weyl's bounds."""
     vectors, rows = near.vectors, near.values.size
     product = fl.matmul(vectors.T, vectors)
-    skew = fl.up(fl.lower_norm(product - jnp.eye(rows)) + fl.gamma(rows + 1) * fl.norm_up(vectors) ** 2)
-    forming = fl.up((fl.gamma(rows + 2) + 3 * fl.UNIT) * jnp.sqrt(majorant))
+    skew = fl.up(
+        fl.lower_norm(product - arrays.module(product).eye(rows))
+        + fl.gamma(rows + 1) * fl.norm_up(vectors) ** 2
+    )
+    forming = fl.up((fl.gamma(rows + 2) + 3 * fl.UNIT) * xp.sqrt(majorant))
     errors = _Errors(forming, skew, majorant)
     bounds = (_ostrowski(near, errors, terms), _weyl(near, errors, terms))
-    error = jnp.minimum(*(jnp.where(jnp.isnan(bound), jnp.inf, bound) for bound in bounds))
+    error = xp.minimum(*(xp.where(xp.isnan(bound), np.inf, bound) for bound in bounds))
     return fl.up(error + extra)
 
 
-def _ostrowski(near: _Decomposition, errors: _Errors, terms: int) -> Array:
+def _ostrowski(near: _Decomposition, errors: _Errors, terms: int) -> Computed:
     """Return the best bounds over k: the first k rows of G are nearly orthogonal, the others of UᵀĴ small.
 
     With ‖I − G_kG_kᵀ‖ < 1 the σ_i(U_kᵀĴ), i ≤ k, are within σ̂_i[σ_min(G_k), σ_max(G_k)]; they are at most
@@ -304,45 +321,45 @@ def _ostrowski(near: _Decomposition, errors: _Errors, terms: int) -> Array:
     _, values, scale, z, n = near
     forming, skew, _ = errors
     rows = values.size
-    strict = jnp.tril(n, -1) ** 2
-    diagonal = jnp.diag(n)
+    strict = xp.tril(n, -1) ** 2
+    diagonal = xp.diag(n)
     summed = 1 + fl.gamma(2 * rows + terms + 4)
-    defects = jnp.cumsum(2 * jnp.sum(strict, axis=1) + (diagonal - 1) ** 2)
-    traces = jnp.cumsum(jnp.abs(diagonal)) * summed
-    count = jnp.arange(1, rows + 1, dtype=jnp.int32)
-    f = fl.up(jnp.sqrt(defects * summed) + fl.UNIT * count.astype(n.dtype) + fl.gamma(terms + 2) * traces)
-    sizes = jnp.sum(z * z, axis=1) * summed
-    loss = fl.up(forming * jnp.sqrt(jnp.cumsum(sizes) * summed))
-    low = fl.down(fl.down(jnp.sqrt(fl.down(1 - f))) - loss) / jnp.sqrt(fl.up(1 + skew))
-    high = fl.up(jnp.sqrt(1 + f) + loss)
-    usable = (low > 0) & jnp.isfinite(high) & (jnp.cumsum(scale != values) == 0)
+    defects = xp.cumsum(2 * xp.sum(strict, axis=1) + (diagonal - 1) ** 2)
+    traces = xp.cumsum(xp.abs(diagonal)) * summed
+    count = np.arange(1, rows + 1, dtype=np.int32)
+    f = fl.up(xp.sqrt(defects * summed) + fl.UNIT * count.astype(n.dtype) + fl.gamma(terms + 2) * traces)
+    sizes = xp.sum(z * z, axis=1) * summed
+    loss = fl.up(forming * xp.sqrt(xp.cumsum(sizes) * summed))
+    low = fl.down(fl.down(xp.sqrt(fl.down(1 - f))) - loss) / xp.sqrt(fl.up(1 + skew))
+    high = fl.up(xp.sqrt(1 + f) + loss)
+    usable = (low > 0) & xp.isfinite(high) & (xp.cumsum(scale != values) == 0)
 
-    rest = fl.up(scale * (jnp.sqrt(jnp.abs(diagonal) * summed) + fl.up(forming * jnp.sqrt(sizes)))) ** 2
-    tau = jnp.append(jnp.cumsum(rest[::-1])[::-1][1:], 0.0) * summed  # τ², the last of no rows
-    stretch = fl.up(1 / jnp.sqrt(fl.down(1 - skew)))
+    rest = fl.up(scale * (xp.sqrt(xp.abs(diagonal) * summed) + fl.up(forming * xp.sqrt(sizes)))) ** 2
+    tau = xp.append(xp.cumsum(rest[::-1])[::-1][1:], 0.0) * summed  # τ², the last of no rows
+    stretch = fl.up(1 / xp.sqrt(fl.down(1 - skew)))
 
     index, k = count[:, None], count[None, :]
     value, low, high, tau = values[:, None], fl.down(low)[None, :], high[None, :], tau[None, :]
-    upper = fl.up(stretch * jnp.sqrt(jnp.where(index <= k, (value * high) ** 2, 0.0) + tau))
-    lower = jnp.where(index <= k, fl.down(value * low), 0.0)
-    error = fl.up(jnp.maximum(fl.up(upper) - value, value - lower) + 4 * fl.UNIT * (value + upper))
-    return jnp.min(jnp.where(usable[None, :], error, jnp.inf), axis=1)
+    upper = fl.up(stretch * xp.sqrt(xp.where(index <= k, (value * high) ** 2, 0.0) + tau))
+    lower = xp.where(index <= k, fl.down(value * low), 0.0)
+    error = fl.up(xp.maximum(fl.up(upper) - value, value - lower) + 4 * fl.UNIT * (value + upper))
+    return xp.min(xp.where(usable[None, :], error, np.inf), axis=1)
 
 
-def _weyl(near: _Decomposition, errors: _Errors, terms: int) -> Array:
+def _weyl(near: _Decomposition, errors: _Errors, terms: int) -> Computed:
     """Return the bounds from UᵀĴ = diag(scale)G: its Gram matrix against diag(σ̂²)."""
     _, values, scale, _, n = near
     forming, skew, majorant = errors
     rows = values.size
     summing = fl.gamma(terms + 2)
-    defect = n - jnp.eye(rows)
+    defect = n - arrays.module(n).eye(rows)
     weighted = scale[:, None] * defect * scale[None, :]
-    replaced = jnp.sum(jnp.where(scale > values, scale**2, 0.0)) * 1.01
-    weighted_trace = jnp.sum(scale**2 * jnp.abs(jnp.diag(n))) * (1 + fl.gamma(rows + terms + 6))
-    size = jnp.sqrt(fl.up(1 + skew)) * jnp.sqrt(majorant)
-    absolute = jnp.sqrt(rows) * fl.up(1 + skew) * forming
+    replaced = xp.sum(xp.where(scale > values, scale**2, 0.0)) * 1.01
+    weighted_trace = xp.sum(scale**2 * xp.abs(xp.diag(n))) * (1 + fl.gamma(rows + terms + 6))
+    size = xp.sqrt(fl.up(1 + skew)) * xp.sqrt(majorant)
+    absolute = math.sqrt(rows) * fl.up(1 + skew) * forming
     square = fl.up(fl.lower_norm(weighted) + (summing + 4 * fl.UNIT) * weighted_trace)
-    square = fl.up(square + replaced + 2 * fl.UNIT * jnp.sum(scale**2) + 2 * absolute * size + absolute**2)
-    stretch = fl.up(1 / jnp.sqrt(fl.down(1 - skew)) - fl.down(1 / jnp.sqrt(fl.up(1 + skew))))
-    moved = fl.up(square / jnp.maximum(values, jnp.sqrt(square)))
+    square = fl.up(square + replaced + 2 * fl.UNIT * xp.sum(scale**2) + 2 * absolute * size + absolute**2)
+    stretch = fl.up(1 / xp.sqrt(fl.down(1 - skew)) - fl.down(1 / xp.sqrt(fl.up(1 + skew))))
+    moved = fl.up(square / xp.maximum(values, xp.sqrt(square)))
     return fl.up(moved + (values + moved) * stretch)

@@ -11,11 +11,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.linalg import Algebra, Bounds, EvaluatedJacobian, Gram, Ritz, Truth, eigenvalue_bound
+from narrow_jax._typing import Computed, Float
+from narrow_jax.linalg import (
+    Algebra,
+    Bounds,
+    EvaluatedJacobian,
+    Gram,
+    Ritz,
+    Scalar,
+    Truth,
+    arrays,
+    compiled,
+    eigenvalue_bound,
+    xp,
+)
 from narrow_jax.linalg import rounding as fl
 
 NO_COMPLEMENT = 2.0**200
@@ -34,22 +45,22 @@ class Operand(NamedTuple):
         """Return the number of rows of Ĵ."""
         return self.j.shape[0]
 
-    def block(self, index: Any) -> Float[Array, "n b"]:
+    def block(self, index: Any) -> Float[Computed, "n b"]:
         """Return a column block of Ĵ."""
         return _block(self.j, index)
 
-    def triangle(self) -> tuple[Float[HostArray, "n n"], Truth]:
+    def triangle(self) -> tuple[Float[Computed, "n n"], Truth]:
         """Return L = Rᵀ of Ĵᵀ = QR and whether it is invertible."""
         return self.algebra.triangle(self.block, self.j.block_count, self.rows)
 
-    def weighted_gram(self, z: Float[HostArray, "n n"]) -> Float[HostArray, "n n"]:
+    def weighted_gram(self, z: Float[Computed, "n n"]) -> Float[Computed, "n n"]:
         """Return N̂ = Σ_b fl(ZĴ_b)fl(ZĴ_b)ᵀ, lower triangle."""
         a = self.algebra
         return a.total(lambda i: a.outer(a.matmul(z, self.block(i))), self.j.block_count)
 
 
-@jax.jit
-def _block(j: EvaluatedJacobian, index: Any) -> Array:
+@compiled
+def _block(j: EvaluatedJacobian, index: Any) -> Computed:
     return j.block(index)
 
 
@@ -69,37 +80,37 @@ class SingularPair(NamedTuple):
         residual: the computed ĴP − νu, without its error bound.
     """
 
-    vector: Float[Array, " n"]
-    right: Float[Array, " p"]
-    image: Float[Array, " p"]
-    image_error: Float[Array, ""]
-    value: Float[Array, ""]
-    nu: Float[Array, ""]
-    upper: Float[Array, ""]
-    b: Float[Array, ""]
-    c: Float[Array, ""]
-    residual: Float[Array, " n"]
+    vector: Float[Computed, " n"]
+    right: Float[Computed, " p"]
+    image: Float[Computed, " p"]
+    image_error: Float[Computed, ""]
+    value: Float[Computed, ""]
+    nu: Float[Computed, ""]
+    upper: Float[Computed, ""]
+    b: Float[Computed, ""]
+    c: Float[Computed, ""]
+    residual: Float[Computed, " n"]
 
 
-@jax.jit
-def measure(j: EvaluatedJacobian, u: Float[Array, " n"]) -> SingularPair:
+@compiled
+def measure(j: EvaluatedJacobian, u: Float[Computed, " n"]) -> SingularPair:
     """Return the pair of the direction u with its bounds B, C, ν₋ and the upper bound (step 2); float64 only."""
     u = u / fl.norm(u)
     s, s_error = j.rmv_bounded(u)
-    return _bounds(j, u, s, s_error, s / jnp.maximum(fl.norm(s), fl.TINY))
+    return _bounds(j, u, s, s_error, s / xp.maximum(fl.norm(s), fl.TINY))
 
 
-def _bounds(j: EvaluatedJacobian, u: Array, s: Array, s_error: Array, p: Array) -> SingularPair:
+def _bounds(j: EvaluatedJacobian, u: Computed, s: Computed, s_error: Computed, p: Computed) -> SingularPair:
     nu = fl.norm(s)
     y, y_error = j.mv_bounded(p)
     e_b = _distance(s, nu, p, s_error)
     e_c = _distance(y, nu, u, y_error)
     o_u, o_p = _unit_defect(u), _unit_defect(p)
-    b = fl.up(e_b / jnp.sqrt(fl.down(1 - o_u)))
-    root = fl.down(nu * jnp.sqrt(fl.down(1 - o_p) / fl.up(1 + o_u)))
-    upper = fl.up((fl.norm_up(s) + s_error) / jnp.sqrt(fl.down(1 - o_u)))
+    b = fl.up(e_b / xp.sqrt(fl.down(1 - o_u)))
+    root = fl.down(nu * xp.sqrt(fl.down(1 - o_p) / fl.up(1 + o_u)))
+    upper = fl.up((fl.norm_up(s) + s_error) / xp.sqrt(fl.down(1 - o_u)))
     # P of unit length is only needed where ν > 0; elsewhere C is infinite and so no lower bound arises
-    c = jnp.where(o_p < 0.5, fl.up(e_c / jnp.sqrt(jnp.maximum(fl.down(1 - o_p), 0.25))), jnp.inf)
+    c = xp.where(o_p < 0.5, fl.up(e_c / xp.sqrt(xp.maximum(fl.down(1 - o_p), 0.25))), np.inf)
     return SingularPair(
         vector=u,
         right=p,
@@ -114,55 +125,55 @@ def _bounds(j: EvaluatedJacobian, u: Array, s: Array, s_error: Array, p: Array) 
     )
 
 
-@jax.jit
-def _corrected(j: EvaluatedJacobian, pair: SingularPair, correction: Array) -> SingularPair:
+@compiled
+def _corrected(j: EvaluatedJacobian, pair: SingularPair, correction: Computed) -> SingularPair:
     return _bounds(j, pair.vector, pair.image, pair.image_error, pair.right - j.rmv(correction))
 
 
-@jax.jit
-def measure_roughly(j: EvaluatedJacobian, u: Float[Array, " n"]) -> SingularPair:
+@compiled
+def measure_roughly(j: EvaluatedJacobian, u: Float[Computed, " n"]) -> SingularPair:
     """Return the pair without bounds, in any precision: two products instead of nine."""
-    u = u / jnp.linalg.norm(u)
+    u = u / fl.norm(u)
     s = j.rmv(u)
-    nu = jnp.linalg.norm(s)
-    p = s / jnp.where(nu > 0, nu, 1.0)
-    zero, infinity = jnp.zeros_like(nu), jnp.full_like(nu, jnp.inf)
+    nu = fl.norm(s)
+    p = s / xp.where(nu > 0, nu, 1.0)
+    zero, infinity = xp.zeros_like(nu), xp.full_like(nu, np.inf)
     unknown = {"image_error": infinity, "nu": zero, "upper": infinity, "b": infinity, "c": infinity}
     return SingularPair(vector=u, right=p, image=s, value=nu, residual=j.mv(p) - nu * u, **unknown)
 
 
-def _distance(y: Array, nu: Array, v: Array, error: Array) -> Array:
+def _distance(y: Computed, nu: Computed, v: Computed, error: Computed) -> Computed:
     """Return a bound of ‖exact y − νv‖: the computed residual, its two roundings an entry, and the error of y."""
     residual = y - nu * v
     rounding = fl.UNIT * (1.01 * nu * fl.norm_up(v) + fl.norm_up(residual))
     return fl.up(fl.norm_up(residual) + rounding + error)
 
 
-def _unit_defect(v: Array) -> Array:
+def _unit_defect(v: Computed) -> Computed:
     """Return a bound of |‖v‖² − 1|."""
     square = fl.stable_sum(v * v)
-    return fl.up(jnp.abs(square - 1) + 2 * fl.gamma(fl.sum_terms(v.size) + 2) * square)
+    return fl.up(xp.abs(square - 1) + 2 * fl.gamma(fl.sum_terms(v.size) + 2) * square)
 
 
-@jax.jit
-def lower_bound(pair: SingularPair, beta: Float[Array, ""]) -> Float[Array, ""]:
+@compiled
+def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed, ""]:
     """Return ν'√(1 − C²/(β − ν'²)) − B, the best over ν' ≤ ν₋ (step 4); 0 where β = 0.
 
     Theorem: if yᵀĴĴᵀy ≥ β‖y‖² for all y ⟂ u, this is at most σ_min(Ĵ). The maximum over ν'² is at β − C√β.
     """
-    c = pair.c if pair.vector.size > 1 else jnp.zeros_like(pair.c)  # one row has no complement
-    best = beta - c * jnp.sqrt(beta)
-    nu = jnp.minimum(pair.nu, jnp.sqrt(jnp.maximum(best, 0.0)) * (1 - fl.SLACK))
+    c = pair.c if pair.vector.size > 1 else xp.zeros_like(pair.c)  # one row has no complement
+    best = beta - c * xp.sqrt(beta)
+    nu = xp.minimum(pair.nu, xp.sqrt(xp.maximum(best, 0.0)) * (1 - fl.SLACK))
     gap = fl.down(beta - fl.up(nu * nu))
-    ratio = jnp.where(gap > 0, fl.up(c * c / jnp.where(gap > 0, gap, 1.0)), 1.0)
-    sigma = fl.down(nu * fl.down(jnp.sqrt(fl.down(1 - jnp.minimum(ratio, 1.0)))))
+    ratio = xp.where(gap > 0, fl.up(c * c / xp.where(gap > 0, gap, 1.0)), 1.0)
+    sigma = fl.down(nu * fl.down(xp.sqrt(fl.down(1 - xp.minimum(ratio, 1.0)))))
     lower = fl.down(sigma - pair.b)
-    return jnp.where((beta > 0) & jnp.isfinite(lower), lower, 0.0)
+    return xp.where((beta > 0) & xp.isfinite(lower), lower, 0.0)
 
 
 def best_lower_bound(
-    operand: Operand, factor: Float[HostArray, "n n"], pair: SingularPair, beta: Array, rounds: Any
-) -> Float[Array, ""]:
+    operand: Operand, factor: Float[Computed, "n n"], pair: SingularPair, beta: Computed, rounds: Any
+) -> Float[Computed, ""]:
     """Return the best ``lower_bound`` over the pair and its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu).
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected
@@ -170,12 +181,12 @@ def best_lower_bound(
     """
     algebra = operand.algebra
 
-    def improve(state: tuple[Any, SingularPair, Array]) -> tuple[Any, SingularPair, Array]:
+    def improve(state: tuple[Any, SingularPair, Computed]) -> tuple[Any, SingularPair, Computed]:
         left, pair, lower = state
         pair = _corrected(operand.j, pair, algebra.solve(factor, pair.residual))
-        return left - 1, pair, jnp.maximum(lower, lower_bound(pair, beta))
+        return left - 1, pair, xp.maximum(lower, lower_bound(pair, beta))
 
-    def improvable(state: tuple[Any, SingularPair, Array]) -> Array:
+    def improvable(state: tuple[Any, SingularPair, Computed]) -> Computed:
         left, pair, _ = state
         # C below this costs (C/ν)²ν²/(β − ν²) < 1e-15 of the bound wherever the gap exceeds a thousandth
         return (left > 0) & (beta > 0) & (pair.c > 1e-9 * pair.value)
@@ -183,26 +194,26 @@ def best_lower_bound(
     return algebra.while_loop(improvable, improve, (rounds, pair, lower_bound(pair, beta)))[2]
 
 
-def separation(operand: Operand, u: Array, ritz: Ritz) -> Float[Array, ""]:
+def separation(operand: Operand, u: Computed, ritz: Ritz) -> Float[Computed, ""]:
     """Return β > 0 with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u by one Cholesky factorisation, or 0 (step 3).
 
     The shift lies halfway between the two smallest Ritz values; if they are closer than the error of K̂, or a
     multiple eigenvalue hid from the iteration, just below the first.
     """
     if operand.rows == 1:
-        return jnp.full((), NO_COMPLEMENT)
+        return xp.full_like(u[0], NO_COMPLEMENT)
     shifts = _shifts(operand.gram.bounds, ritz, operand.rows)
     return attempts(
         operand.algebra,
         lambda index, _: _shifted_bound(operand, u, _choose(index, *shifts)),
         lambda index, beta: (index < 2) & ~(beta > 0),
-        jnp.zeros(()),
+        np.zeros(()),
     )
 
 
-@jax.jit
+@compiled
 def _choose(index: Any, first: Any, second: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(index > 0, b, a), first, second)
+    return jax.tree.map(lambda a, b: xp.where(index > 0, b, a), first, second)
 
 
 def attempts(
@@ -219,32 +230,32 @@ def attempts(
 class Shift(NamedTuple):
     """β̂, the power of 4 c ≥ 4β̂, and a bound of tr(K̂ + c uuᵀ)."""
 
-    beta: Float[Array, ""]
-    c: Float[Array, ""]
-    trace: Float[Array, ""]
+    beta: Float[Computed, ""]
+    c: Float[Computed, ""]
+    trace: Float[Computed, ""]
 
 
-@jax.jit(static_argnames="rows")
+@compiled(static_argnames="rows")
 def _shifts(bounds: Bounds, ritz: Ritz, rows: int) -> tuple[Shift, Shift]:
     """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹."""
     first, second = ritz.of_inverse()
     majorant, trace, error, _ = bounds
     margin = 4 * (fl.gamma(rows + 3) * majorant + error)
-    middle = jnp.maximum((first + second) / 2, jnp.minimum(second, first) - margin)
+    middle = xp.maximum((first + second) / 2, xp.minimum(second, first) - margin)
 
-    def shift(beta: Array) -> Shift:
+    def shift(beta: Computed) -> Shift:
         # c is a power of 4: c·u_i is exact
-        c = fl.power(2 * fl.power_of_two(jnp.sqrt(jnp.maximum(beta, fl.TINY))) + 2)
+        c = fl.power(2 * fl.power_of_two(xp.sqrt(xp.maximum(beta, fl.TINY))) + 2)
         return Shift(beta, c, fl.up(trace * (1 + fl.gamma(rows + 4)) + rows * error + _NEARLY_ONE * c))
 
-    return shift(jnp.minimum(middle, second - margin)), shift(first - margin)
+    return shift(xp.minimum(middle, second - margin)), shift(first - margin)
 
 
 _NEARLY_ONE = 1 + 1e-6
 """A bound of ‖u‖² for a vector that is unit to rounding."""
 
 
-def _shifted_bound(operand: Operand, u: Array, shift: Shift) -> Array:
+def _shifted_bound(operand: Operand, u: Computed, shift: Shift) -> Computed:
     """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
     algebra, gram = operand.algebra, operand.gram
     a = algebra.shifted(gram.matrix, shift.c, u, shift.beta)
@@ -254,16 +265,16 @@ def _shifted_bound(operand: Operand, u: Array, shift: Shift) -> Array:
     return _certified_shift(shift, ok, defect, gram.bounds, diagonal)
 
 
-@jax.jit
-def _certified_shift(shift: Shift, ok: Array, defect: Array, bounds: Bounds, diagonal: Array) -> Array:
+@compiled
+def _certified_shift(shift: Shift, ok: Truth, defect: Scalar, bounds: Bounds, diagonal: Computed) -> Computed:
     weight = _NEARLY_ONE * shift.c
-    largest = jnp.max(jnp.abs(diagonal))
+    largest = xp.max(xp.abs(diagonal))
     forming = fl.gamma(3) * weight + fl.gamma(2) * (bounds.majorant + weight) + 2 * fl.UNIT * largest
     beta = fl.down(shift.beta - fl.up(defect + bounds.error + forming))
-    return jnp.where(ok & (beta > 0), beta, 0.0)
+    return xp.where(ok & (beta > 0), beta, 0.0)
 
 
-def preconditioned(operand: Operand, factor: Float[HostArray, "n n"], u: Array) -> Float[Array, ""]:
+def preconditioned(operand: Operand, factor: Float[Computed, "n n"], u: Computed) -> Float[Computed, ""]:
     """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u from G = ZĴ ≈ orthogonal, Z = fl(L⁻¹), or 0 (step 5).
 
     √β = σ_min(G)/‖Z − f hᵀ‖₂, f = Zu/‖Zu‖, h = Zᵀf: linear in the condition number, where step 3 is quadratic.
@@ -272,26 +283,26 @@ def preconditioned(operand: Operand, factor: Float[HostArray, "n n"], u: Array) 
     n = operand.weighted_gram(z)
     sigma = _preconditioned_sigma(n, z, operand.gram.bounds.majorant, j.block_width, j.block_count)
     if operand.rows == 1:
-        return jnp.where(sigma > 0, NO_COMPLEMENT, 0.0)
+        return xp.where(sigma > 0, NO_COMPLEMENT, 0.0)
     deflated, rest = _deflate(z, u)
     beta = _squared_ratio(sigma, _norm_bound(operand.algebra, deflated), rest)
-    return jnp.where(jnp.isfinite(beta), beta, 0.0)
+    return xp.where(xp.isfinite(beta), beta, 0.0)
 
 
-@jax.jit(static_argnames=("width", "count"))
-def _preconditioned_sigma(n: Array, z: Array, majorant: Array, width: int, count: int) -> Array:
+@compiled(static_argnames=("width", "count"))
+def _preconditioned_sigma(n: Computed, z: Computed, majorant: Computed, width: int, count: int) -> Computed:
     """σ_min(ZĴ) ≥ √(1 − ‖I − N̂‖_F − γ_{p'} tr N̂) − (γ_{n+2} + 1.01u)√g‖Z‖_F, p' = block width + count + 2."""
     rows = n.shape[0]
-    trace = jnp.trace(n) * (1 + 4 * fl.gamma(rows + width + count + 2))
-    defect = fl.up(fl.lower_norm(jnp.eye(rows) - n) + fl.UNIT * rows)
+    trace = xp.trace(n) * (1 + 4 * fl.gamma(rows + width + count + 2))
+    defect = fl.up(fl.lower_norm(arrays.module(n).eye(rows) - n) + fl.UNIT * rows)
     square = fl.down(1 - fl.up(defect + fl.gamma(width + count + 2) * trace))
-    loss = fl.up((fl.gamma(rows + 2) + 1.01 * fl.UNIT) * jnp.sqrt(majorant) * fl.norm_up(z))
-    sigma = fl.down(fl.down(jnp.sqrt(square)) - loss)
-    return jnp.where(jnp.isfinite(sigma), sigma, 0.0)
+    loss = fl.up((fl.gamma(rows + 2) + 1.01 * fl.UNIT) * xp.sqrt(majorant) * fl.norm_up(z))
+    sigma = fl.down(fl.down(xp.sqrt(square)) - loss)
+    return xp.where(xp.isfinite(sigma), sigma, 0.0)
 
 
-@jax.jit
-def _deflate(z: Array, u: Array) -> tuple[Array, Array]:
+@compiled
+def _deflate(z: Computed, u: Computed) -> tuple[Computed, Computed]:
     """Return Z_d = fl(Z − f̂ĥᵀ) and a bound of ‖ĥ‖·dist(f̂, span Zu) + the rounding of Z_d."""
     rows = u.size
     image = fl.matmul(z, u[:, None])[:, 0]
@@ -305,23 +316,23 @@ def _deflate(z: Array, u: Array) -> tuple[Array, Array]:
     return deflated, fl.up(h_norm * fl.up(tilt) + rounding)
 
 
-def _norm_bound(algebra: Algebra, a: Array) -> Array:
+def _norm_bound(algebra: Algebra, a: Computed) -> Computed:
     """Return an upper bound of ‖A‖₂: μI − fl(AAᵀ) has a Cholesky factor."""
     square = algebra.outer(a)
     size = algebra.largest_eigenvalue(square)
-    forming = fl.gamma(a.shape[0]) * fl.norm_up(jnp.asarray(a)) ** 2
+    forming = fl.gamma(a.shape[0]) * fl.norm_up(a) ** 2
     rounding = 4 * fl.gamma(a.shape[0] ** 2)
 
-    def attempt(index: Any, _: Array) -> Array:
+    def attempt(index: Any, _: Computed) -> Computed:
         mu = size * (1 + rounding + _choose(index, 1e-13, 1e-3))
         bound, proven = eigenvalue_bound(algebra, square, mu, forming)
-        return jnp.where(proven, fl.up(jnp.sqrt(fl.up(fl.up(jnp.asarray(bound))))), jnp.inf)
+        return xp.where(proven, fl.up(xp.sqrt(fl.up(fl.up(bound)))), np.inf)
 
     return attempts(
-        algebra, attempt, lambda index, bound: (index < 2) & ~jnp.isfinite(bound), jnp.full((), jnp.inf)
+        algebra, attempt, lambda index, bound: (index < 2) & ~xp.isfinite(bound), np.full((), np.inf)
     )
 
 
-@jax.jit
-def _squared_ratio(sigma: Array, bound: Array, rest: Array) -> Array:
+@compiled
+def _squared_ratio(sigma: Computed, bound: Computed, rest: Computed) -> Computed:
     return fl.down(fl.down(sigma / fl.up(bound + rest)) ** 2)

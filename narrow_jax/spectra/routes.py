@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
-from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.linalg import Bounds, Ritz, Truth
+from narrow_jax._typing import Computed, Float, Int
+from narrow_jax.linalg import Bounds, Ritz, Truth, arrays, compiled, xp
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import enclosure
 from narrow_jax.spectra.enclosure import Operand, SingularPair
@@ -38,14 +38,14 @@ class Found(NamedTuple):
         method_code: which route.
     """
 
-    value: Float[Array, ""]
-    lower: Float[Array, ""]
-    upper: Float[Array, ""]
-    vector: Float[Array, " n"]
-    right: Float[Array, " p"]
-    reliable: Array
-    sharp: Array
-    method_code: Array
+    value: Float[Computed, ""]
+    lower: Float[Computed, ""]
+    upper: Float[Computed, ""]
+    vector: Float[Computed, " n"]
+    right: Float[Computed, " p"]
+    reliable: Truth
+    sharp: Truth
+    method_code: Int[Computed, ""]
 
 
 class Route(NamedTuple):
@@ -73,7 +73,7 @@ def route(method: str, index: Any) -> Route:
     return Route(by_qr=index > 0, by_lanczos=index < 2)  # "auto": gram, then both of qr
 
 
-def find(operand: Operand, sigma_max: Array, method: str, certify: bool) -> Found:
+def find(operand: Operand, sigma_max: Float[Computed, ""], method: str, certify: bool) -> Found:
     """Return the smallest singular value by a route, or by the one that the measurements choose.
 
     Args:
@@ -87,8 +87,8 @@ def find(operand: Operand, sigma_max: Array, method: str, certify: bool) -> Foun
 
     def following(index: Any, before: Found) -> Found:
         found = _travel(operand, sigma_max, route(method, index), certify)
-        lower, upper = jnp.maximum(found.lower, before.lower), jnp.minimum(found.upper, before.upper)
-        return found._replace(lower=lower, upper=upper, value=jnp.clip(found.value, lower, upper))
+        lower, upper = xp.maximum(found.lower, before.lower), xp.minimum(found.upper, before.upper)
+        return found._replace(lower=lower, upper=upper, value=xp.clip(found.value, lower, upper))
 
     last = 1 if method == "qr" else 2
     return enclosure.attempts(
@@ -99,22 +99,22 @@ def find(operand: Operand, sigma_max: Array, method: str, certify: bool) -> Foun
     )
 
 
-def _nothing(shape: tuple[int, int], like: Array) -> Found:
+def _nothing(shape: tuple[int, int], like: Float[Computed, ""]) -> Found:
     """Return what is known before the first route."""
-    zero, no = jnp.zeros_like(like), jnp.array(False)
+    zero, no = xp.zeros_like(like), np.array(False)
     return Found(
         value=zero,
         lower=zero,
-        upper=zero + jnp.inf,
-        vector=jnp.zeros(shape[0], zero.dtype),
-        right=jnp.zeros(shape[1], zero.dtype),
+        upper=zero + np.inf,
+        vector=arrays.module(like).zeros(shape[0], zero.dtype),
+        right=arrays.module(like).zeros(shape[1], zero.dtype),
         reliable=no,
         sharp=no,
-        method_code=jnp.asarray(Method.GRAM.value, jnp.int32),
+        method_code=np.asarray(Method.GRAM.value, np.int32),
     )
 
 
-def _travel(operand: Operand, sigma_max: Array, route: Route, certify: bool) -> Found:
+def _travel(operand: Operand, sigma_max: Float[Computed, ""], route: Route, certify: bool) -> Found:
     """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, or the QR iteration; the value from ‖Ĵᵀu‖."""
     algebra, j, bounds = operand.algebra, operand.j, operand.gram.bounds
     factor, regular = algebra.cond(
@@ -122,26 +122,26 @@ def _travel(operand: Operand, sigma_max: Array, route: Route, certify: bool) -> 
     )
     ritz = _smallest(operand, factor, regular, route)
     pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
-    lower, separated = jnp.zeros_like(pair.value), jnp.array(True)
+    lower, separated = xp.zeros_like(pair.value), np.array(True)
     if certify:
         # beyond this condition number ZĴ is not near orthogonal
-        worthwhile = jnp.asarray(regular) & (pair.value > jnp.where(route.by_qr, 1e-13 * sigma_max, -1.0))
+        worthwhile = regular & (pair.value > xp.where(route.by_qr, 1e-13 * sigma_max, -1.0))
         beta = algebra.cond(
             worthwhile, lambda: _complement(operand, factor, pair.vector, ritz, route), lambda: lower
         )
-        lower = enclosure.best_lower_bound(operand, factor, pair, beta, jnp.where(route.by_qr, 2, 1))
+        lower = enclosure.best_lower_bound(operand, factor, pair, beta, xp.where(route.by_qr, 2, 1))
         # where K̂ resolves ν² and finds no gap above it, the vector may be that of another singular value
         separated = (beta > 0) | (pair.value**2 <= bounds.error)
-    trusted = jnp.asarray(regular) & ritz.converged & separated
+    trusted = regular & ritz.converged & separated
     return _judge(pair, lower, bounds, ritz, sigma_max, trusted, route)
 
 
-def _smallest(operand: Operand, factor: Float[HostArray, "n n"], regular: Truth, route: Route) -> Ritz:
+def _smallest(operand: Operand, factor: Float[Computed, "n n"], regular: Truth, route: Route) -> Ritz:
     """Return the vector of the route, with the largest eigenvalues of (LLᵀ)⁻¹."""
     algebra = operand.algebra
     if route.whole:
         blocks = [operand.block(i) for i in range(operand.j.block_count)]
-        return algebra.singular(jnp.concatenate(blocks, axis=1))
+        return algebra.singular(xp.concatenate(blocks, axis=1))
     ritz = algebra.cond(regular, lambda: algebra.smallest(factor, TOLERANCE), lambda: algebra.unknown(factor))
     return algebra.cond(
         route.by_qr,
@@ -153,8 +153,8 @@ def _smallest(operand: Operand, factor: Float[HostArray, "n n"], regular: Truth,
 
 
 def _complement(
-    operand: Operand, factor: Float[HostArray, "n n"], u: Array, ritz: Ritz, route: Route
-) -> Float[Array, ""]:
+    operand: Operand, factor: Float[Computed, "n n"], u: Computed, ritz: Ritz, route: Route
+) -> Float[Computed, ""]:
     """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u, by what the route has at hand; 0 where nothing is proven."""
     return operand.algebra.cond(
         route.by_qr,
@@ -163,14 +163,14 @@ def _complement(
     )
 
 
-@jax.jit
+@compiled
 def _judge(
     pair: SingularPair,
-    lower: Array,
+    lower: Float[Computed, ""],
     bounds: Bounds,
     ritz: Ritz,
-    sigma_max: Array,
-    trusted: Array,
+    sigma_max: Float[Computed, ""],
+    trusted: Truth,
     route: Route,
 ) -> Found:
     """Decide from the measured residual and gap whether the Gram route may be believed, and all from the interval.
@@ -182,20 +182,20 @@ def _judge(
     rows, limits = pair.vector.size, jnp.finfo(pair.value.dtype)
     unit = limits.eps / 2
     error = (bounds.error + fl.gamma(rows + 3) * bounds.majorant) * (unit / fl.UNIT)
-    allowed = 10 * unit * sigma_max / jnp.maximum(pair.value, limits.tiny)
+    allowed = 10 * unit * sigma_max / xp.maximum(pair.value, limits.tiny)
     gap = second - first
-    isolated = (error <= 0.1 * gap) & (jnp.sum(pair.residual**2) <= 2 * allowed * gap) if rows > 1 else True
-    finite, width = jnp.isfinite(pair.value), pair.upper - lower
+    isolated = (error <= 0.1 * gap) & (xp.sum(pair.residual**2) <= 2 * allowed * gap) if rows > 1 else True
+    finite, width = xp.isfinite(pair.value), pair.upper - lower
     sharp = (lower > 0) & (width <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
     reliable = (trusted & (isolated | (error <= allowed * first)) & finite) | sharp
-    accurate = jnp.where(route.whole, Method.DENSE.value, Method.QR.value)
+    accurate = xp.where(route.whole, Method.DENSE.value, Method.QR.value)
     return Found(
         value=pair.value,
         lower=lower,
         upper=pair.upper,
         vector=pair.vector,
         right=pair.right,
-        reliable=jnp.where(route.by_qr, finite, reliable),
-        sharp=jnp.where(route.by_qr, width <= LOOSE * sigma_max, sharp),
-        method_code=jnp.where(route.by_qr, accurate, Method.GRAM.value).astype(jnp.int32),
+        reliable=xp.where(route.by_qr, finite, reliable),
+        sharp=xp.where(route.by_qr, width <= LOOSE * sigma_max, sharp),
+        method_code=xp.where(route.by_qr, accurate, Method.GRAM.value).astype(np.int32),
     )

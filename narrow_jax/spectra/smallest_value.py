@@ -11,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _host
-from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax._typing import Array, Computed, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
     Algebra,
     EvaluatedJacobian,
     Jacobian,
+    compiled,
     context,
     isolated,
     symmetric,
+    xp,
 )
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import derivatives, routes
@@ -87,7 +89,9 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     if wide and dtype == "float64" and not traced and context.on_cpu(J):
-        return context.as_numpy(lambda: _solve(HOST, J.evaluate(), method, certify, J.encloses)[0])
+        return context.as_numpy(
+            lambda: _solve(HOST, context.at_hand(J).evaluate(), method, certify, J.encloses)[0]
+        )
     lasting = context.ambient() if traced else jnp.dtype(dtype if wide else "float64")
     s, right, top = (_program(method, certify, dtype, lasting) if wide else _deficient(lasting))(J)
     return _followed(J, s, right, top) if traced else jax.tree.map(np.asarray, s)
@@ -117,39 +121,39 @@ def plan(rows: int, columns: int) -> dict[str, int]:
 
 def _solve(
     algebra: Algebra, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
-) -> tuple[SigmaMin, Array, Float[HostArray, " n"]]:
+) -> tuple[SigmaMin, HostArray, Float[HostArray, " n"]]:
     """Return the result in true scale, the right singular vector, and the vector of σ_max."""
     gram = j.gram(algebra)
     largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
-    sigma_max = jnp.sqrt(jnp.asarray(largest.first))
+    sigma_max = xp.sqrt(largest.first)
     found = routes.find(Operand(algebra, j, gram), sigma_max, method, certify)
     s = _assemble(found, sigma_max, gram.bounds.perturbation, j.exponent, j.shape, encloses)
     return s, found.right, largest.vector
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "encloses"))
+@compiled(static_argnames=("shape", "encloses"))
 def _assemble(
     found: routes.Found,
-    sigma_max: Array,
-    perturbation: Array,
-    exponent: Array,
+    sigma_max: Computed,
+    perturbation: Computed,
+    exponent: Computed,
     shape: tuple[int, int],
     encloses: str,
 ) -> SigmaMin:
     """Add δ, judge, and scale back by the power of two, bounds rounded outward where denormals begin."""
     lower = fl.down(found.lower - perturbation)
-    lower = jnp.where(jnp.isfinite(lower), lower, 0.0)
+    lower = xp.where(xp.isfinite(lower), lower, 0.0)
     upper = fl.up(found.upper + perturbation)
     zero = found.value <= max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
-    zero = zero & ((sigma_max > 0) | jnp.isfinite(perturbation))  # denormals may have been flushed
-    status = jnp.where(zero, Status.NUMERICALLY_ZERO.value, Status.ESTIMATE.value)
+    zero = zero & ((sigma_max > 0) | xp.isfinite(perturbation))  # denormals may have been flushed
+    status = xp.where(zero, Status.NUMERICALLY_ZERO.value, Status.ESTIMATE.value)
     value, lower, upper, sigma_max = (
-        jnp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
+        xp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
     )
     lower, upper = _normal(lower, upper)
-    status = jnp.where(lower > 0, Status.CERTIFIED.value, status)
+    status = xp.where(lower > 0, Status.CERTIFIED.value, status)
     # any u with ‖Jᵀu‖ at rounding proves that, converged or not
-    status = jnp.where(found.reliable | zero, status, Status.NOT_CONVERGED.value).astype(jnp.int32)
+    status = xp.where(found.reliable | zero, status, Status.NOT_CONVERGED.value).astype(np.int32)
     return SigmaMin(
         value=value,
         lower=lower,
@@ -162,12 +166,12 @@ def _assemble(
     )
 
 
-def _normal(lower: Array, upper: Array) -> tuple[Array, Array]:
+def _normal(lower: Computed, upper: Computed) -> tuple[Computed, Float[Computed, ""]]:
     """Return the bounds where over- and underflow of their dtype are taken into account."""
     limits = jnp.finfo(lower.dtype)
     smallest = max(NORMAL, float(limits.tiny))
-    lower = jnp.where(lower > smallest, jnp.minimum(lower, float(limits.max)), 0.0)
-    return lower, jnp.where(jnp.isnan(upper), jnp.inf, jnp.maximum(upper, smallest))
+    lower = xp.where(lower > smallest, xp.minimum(lower, float(limits.max)), 0.0)
+    return lower, xp.where(xp.isnan(upper), np.inf, xp.maximum(upper, smallest))
 
 
 @functools.cache

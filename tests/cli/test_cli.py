@@ -14,7 +14,8 @@ import narrow_jax as nj
 from narrow_jax import checkpoints
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli import main
-from narrow_jax.cli.config import FIELDS, TrainConfig, build, load_data
+from narrow_jax.cli.config import build, load_data
+from narrow_jax.cli.train_config import FIELDS, TrainConfig
 
 QUICK = [
     *("train", "--dataset", "synthetic", "--samples", "30", "--width", "8", "--optimizer", "sgd"),

@@ -1,6 +1,7 @@
 """`memorize --widths`, `train --widths`, and the theorems on the narrow net of any run; what is refused, too."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -140,10 +141,24 @@ def test_a_proven_step_can_be_run(folders, capsys, tmp_path):
 def test_descent_says_what_to_try(folders, capsys):
     command = ["certify", "descent", "--run", str(folders / "trained deep"), "--from-start"]
     assert main(command) == 1
-    tried = capsys.readouterr().out.splitlines()[-1].split()
+    *_, tried, note = (line.split() for line in capsys.readouterr().out.splitlines())
     assert tried[:2] == ["try", "--v-scale"]
+    assert "moves it too: --wrt all" in " ".join(note)
     assert main([*command, *tried[1:3]]) == 0
-    assert "steps" in capsys.readouterr().out.splitlines()[-1]
+    assert "steps" in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_the_scale_of_train_counts_from_its_own(folders, capsys, tmp_path):
+    """A run of --v-scale 4 is asked for more: `train` takes 4 times what is named for this start."""
+    run = ["train", *SMALL, "--widths", "3", "3", "--steps", "1", "--v-scale", "4", "--json"]
+    assert main([*run, "--out", str(tmp_path / "four")]) == 0
+    capsys.readouterr()
+    assert main(["certify", "descent", "--run", str(tmp_path / "four"), "--from-start", "--wrt", "all"]) == 1
+    tried = capsys.readouterr().out.splitlines()[-1]
+    here, there = (float(number) for number in re.findall(r"[\d.e+]+", tried.replace("`train`", "")))
+    assert there == 4 * here
+    assert main([*run[:-2], str(there), "--json", "--out", str(tmp_path / "more")]) == 0
+    assert main(["certify", "descent", "--run", str(tmp_path / "more"), "--from-start", "--wrt", "all"]) == 0
 
 
 def test_descent_counts_steps_to_the_target(folders, capsys):
@@ -227,6 +242,10 @@ BAD = {
     "width 0": (["memorize", *SMALL, "--widths", "3", "0"], "the width of layer 2 is 0"),
     "narrow": (["memorize", *SMALL, "--widths", "1", "1"], "the smallest admissible equal widths are (2, 2)"),
     "v scale": (["train", *SMALL, "--v-scale", "0"], "v_scale is 0"),
+    "huge v scale": (
+        ["train", *SMALL, "--v-scale", "1e39"],
+        "v_scale is 1e+39: the output weights are then beyond float32",
+    ),
     "weight scale": (["memorize", *SMALL, "--widths", "3", "3", "--weight-scale", "0"], "weight_scale is 0"),
     "train both": (["train", *SMALL, "--width", "4", "--widths", "3", "3"], "expected one of the two"),
     "train standard": (

@@ -12,17 +12,19 @@ import pytest
 
 import narrow_jax as nj
 from narrow_jax.jacobian import layers
-from narrow_jax.linalg import DEVICE, HOST, symmetric
+from narrow_jax.linalg import DEVICE, HOST, compiled, symmetric
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import enclosure
 
 mp.mp.dps = 60
 DRAWS = range(15)
+FORM = {}
 
 
-@pytest.fixture(autouse=True)
-def double(x64):
-    """All bounds are those of float64."""
+@pytest.fixture(autouse=True, params=["NumPy", "JAX"])
+def double(x64, request, monkeypatch):
+    """All bounds are those of float64, and of both forms of the formulas: what is drawn decides."""
+    monkeypatch.setitem(FORM, "array", jnp.asarray if request.param == "JAX" else np.asarray)
 
 
 def exact(array):
@@ -30,7 +32,7 @@ def exact(array):
 
 
 def draw(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape)
+    return FORM["array"](np.random.default_rng(seed).standard_normal(shape))
 
 
 def frobenius(matrix):
@@ -42,9 +44,9 @@ def evaluated(matrix):
 
 
 # most matrices here are 5 by 12, as those of 5 samples with 3 inputs in 4 units: one compilation for all
-split_product, two_product = jax.jit(fl.split_product), jax.jit(fl.two_product)
-slope_error = jax.jit(layers._slope_error, static_argnums=0)
-mv_bounded, rmv_bounded = jax.jit(lambda j, p: j.mv_bounded(p)), jax.jit(lambda j, u: j.rmv_bounded(u))
+split_product, two_product = compiled(fl.split_product), compiled(fl.two_product)
+slope_error = compiled(layers._slope_error, static_argnames="activation")
+mv_bounded, rmv_bounded = compiled(lambda j, p: j.mv_bounded(p)), compiled(lambda j, u: j.rmv_bounded(u))
 gram_of = jax.jit(lambda j: j.gram(DEVICE))
 
 
@@ -75,7 +77,7 @@ class TestProducts:
         a, b = draw(500), draw(500, seed=1)
         head, tail = two_product(a, b)
         missed = 0
-        for x, y, h, t in zip(a, b, np.asarray(head), np.asarray(tail), strict=True):
+        for x, y, h, t in zip(*map(np.asarray, (a, b, head, tail)), strict=True):
             whole = mp.mpf(x) * mp.mpf(y)
             assert abs(whole - mp.mpf(h) - mp.mpf(t)) <= mp.mpf(2) ** -74 * abs(whole)
             missed += abs(whole - mp.mpf(h)) > mp.mpf(2) ** -74 * abs(whole)

@@ -10,8 +10,8 @@ import pytest
 from problems import PROBLEMS, references
 
 import narrow_jax as nj
-from narrow_jax.linalg import DEVICE
-from narrow_jax.spectra import enclosure, result
+from narrow_jax.linalg import DEVICE, context
+from narrow_jax.spectra import result
 
 mp.mp.dps = 60
 UNIT = 2.0**-53
@@ -74,6 +74,13 @@ def check(name, s, method):
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_enclosure(name, method):
     check(name, solve(name, method), method)
+
+
+@pytest.mark.parametrize("method", ["auto", "qr", "dense"])
+def test_value_and_enclosure_compiled_on_the_host(method, monkeypatch):  # as for problems with many entries
+    monkeypatch.setattr(context, "FEW", 0)
+    for name in SAME_SHAPE[::3]:
+        check(name, nj.sigma_min(operator(PROBLEMS[name]), method), method)
 
 
 # many seconds of compilation each: "auto" holds both routes, and "gram" comes under vmap below
@@ -257,15 +264,26 @@ def test_names_are_unknown_while_traced():
 
 
 def test_repeated_calls_do_not_compile_again():
-    first, second = operator(PROBLEMS["random-0"]), operator(PROBLEMS["random-1"])
-    nj.sigma_min(first)
-    sizes = [f._cache_size() for f in (enclosure.measure, enclosure.lower_bound)]
-    nj.sigma_min(second)
-    assert sizes == [f._cache_size() for f in (enclosure.measure, enclosure.lower_bound)]
     solve_jitted("random-0", "auto")
     size = _jitted._cache_size()
     solve_jitted("random-1", "auto")
     assert _jitted._cache_size() == size
+
+
+def compiled_programs(caplog, run):
+    caplog.clear()
+    with jax.log_compiles():
+        run()
+    return [record for record in caplog.records if "Compiling" in record.getMessage()]
+
+
+def test_small_problems_on_the_host_compile_nothing(caplog):
+    J = nj.jacobian.explicit(
+        np.random.RandomState(0).standard_normal((5, 13))
+    )  # of a shape that no other test has
+    assert compiled_programs(caplog, lambda: nj.sigma_min(J)) == []
+    assert compiled_programs(caplog, lambda: nj.singular_values(J)) == []
+    assert compiled_programs(caplog, lambda: jax.jit(lambda J: nj.sigma_min(J).value)(J)) != []
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

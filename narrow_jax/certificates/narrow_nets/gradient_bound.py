@@ -7,18 +7,17 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import jacobian
 from narrow_jax._host import host_only
-from narrow_jax._typing import Array, Float, Params, Samples
+from narrow_jax._typing import Computed, Float, Params, Samples
 from narrow_jax.certificates.narrow_nets.constants import unproven_rank
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import distinct_samples
 from narrow_jax.certificates.narrow_nets.moving_weights import read
 from narrow_jax.certificates.narrow_nets.residuals import Residuals, norms, residuals
 from narrow_jax.jacobian import Net
-from narrow_jax.linalg import EvaluatedJacobian, Jacobian
+from narrow_jax.linalg import EvaluatedJacobian, Jacobian, compiled, context
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
@@ -130,9 +129,9 @@ def _chosen(net: Net, x: Float[np.ndarray, "n d"], wrt: str | Iterable[str] | No
 def _gradient_norm(j: Jacobian, left: Residuals) -> float:
     """Return a bound of ‖Jᵀr‖ ≤ ‖Ĵᵀr̂‖ + ‖J − Ĵ‖‖r̂‖ + ‖J‖‖r − r̂‖."""
     size, (r, power) = norms(j), fl.unit(left.r.ravel())
-    with jax.enable_x64(True):
-        evaluated = j.evaluate()
-        computed = float(_image_norm(evaluated, jnp.asarray(r))) if r.any() else 0.0
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        evaluated = context.at_hand(j).evaluate()
+        computed = float(_image_norm(evaluated, r)) if r.any() else 0.0
     moved = fl.product_up(size.perturbation, left.norm + left.rounding)
     hidden = fl.product_up(size.jacobian, left.rounding)
     exponent = power + int(evaluated.exponent)
@@ -140,8 +139,8 @@ def _gradient_norm(j: Jacobian, left: Residuals) -> float:
     return total if math.isfinite(total) else math.inf
 
 
-@jax.jit
-def _image_norm(j: EvaluatedJacobian, u: Float[Array, " r"]) -> Float[Array, ""]:
+@compiled
+def _image_norm(j: EvaluatedJacobian, u: Float[Computed, " r"]) -> Float[Computed, ""]:
     """Return a bound of ‖Ĵᵀu‖."""
     product, error = j.rmv_bounded(u)
     return fl.up(fl.norm_up(product) + error)

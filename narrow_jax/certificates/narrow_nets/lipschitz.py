@@ -15,11 +15,11 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax import _checks
-from narrow_jax._typing import Array, Float, HostArray
+from narrow_jax._typing import Computed, Float, HostArray
 from narrow_jax.activations import Activation
 from narrow_jax.certificates.narrow_nets.constants import input_norm
 from narrow_jax.jacobian import Net, layers
-from narrow_jax.linalg import extremes, outward
+from narrow_jax.linalg import compiled, context, extremes, outward, xp
 from narrow_jax.linalg import rounding as fl
 
 Half = Sequence[Float[np.ndarray, "_ _"]]
@@ -195,8 +195,9 @@ def _entering(
     """Return a_0 = x … a_{H−1} as computed, and how far each sample's is from exact; 0 and infinity where unknown."""
     found = [(x, np.zeros(len(x)))]
     if weights:
-        with jax.enable_x64(True):
-            computed = jax.device_get(_forward(jnp.asarray(x), tuple(map(jnp.asarray, weights)), sigmas))
+        with jax.enable_x64(True), np.errstate(all="ignore"):
+            given = context.placed((x, weights), len(x) * sum(w.size for w in weights))
+            computed = jax.tree.map(np.asarray, _forward(*given, sigmas))
         for a, error in computed:
             known = np.isfinite(a + error).all(axis=1)
             a, error = (np.where(known[:, None], values, 0.0) for values in (a, error))
@@ -204,13 +205,13 @@ def _entering(
     return found
 
 
-@functools.partial(jax.jit, static_argnames="sigmas")
+@compiled(static_argnames="sigmas")
 def _forward(
-    x: Float[Array, "n d"], weights: tuple[Float[Array, "_ _"], ...], sigmas: tuple[Activation, ...]
-) -> list[tuple[Array, Array]]:
+    x: Float[Computed, "n d"], weights: tuple[Float[Computed, "_ _"], ...], sigmas: tuple[Activation, ...]
+) -> list[tuple[Computed, Computed]]:
     """Return a_1 … a_{H−1} with entrywise bounds of their errors."""
     hidden, a, error = layers.forward(x, weights, sigmas)
-    unknown = jnp.where(layers.carried(x, *weights), 0.0, jnp.inf)
+    unknown = xp.where(layers.carried(x, *weights), 0.0, np.inf)
     passed = [*((layer.x, layer.x_error) for layer in hidden[1:]), (a, error)]
     return [(values, errors + unknown) for values, errors in passed if errors is not None]
 

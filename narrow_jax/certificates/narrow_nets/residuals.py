@@ -6,13 +6,12 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array, Bool, Float
+from narrow_jax._typing import Bool, Computed, Float
 from narrow_jax.activations import Activation
 from narrow_jax.jacobian import Net, layers
-from narrow_jax.linalg import HOST, Jacobian, eigenvalue_bound
+from narrow_jax.linalg import HOST, Jacobian, arrays, context, eigenvalue_bound, xp
 from narrow_jax.linalg import rounding as fl
 
 
@@ -37,49 +36,50 @@ def residuals(net: Net, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]
 
     |δf| ≤ (e_a + γ_{h+2}|a|)|V|, a the last features or, of a pair, their difference, e_a its error.
     """
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), np.errstate(all="ignore"):
         if net.mirrored:
-            zero = jnp.zeros((len(x), len(net.v)))
-            found = _left(zero, zero, jnp.asarray(net.v), jnp.asarray(y), jnp.array(True))
+            zero = np.zeros((len(x), len(net.v)))
+            found = _left(zero, zero, net.v, y, np.array(True))
         else:
-            found = _residuals(net.halves, net.v, x, y, net.sigmas)
+            given = context.placed((net.halves, net.v, x, y), y.size * net.hidden.size)
+            found = _residuals(*given, net.sigmas)
         r, norm, rounding, features = (np.asarray(number) for number in found)
     known = np.isfinite(rounding) and np.isfinite(r).all()
     return Residuals(r, float(norm), *((float(rounding), float(features)) if known else (math.inf, math.inf)))
 
 
-@jax.jit(static_argnames="sigmas")
+@arrays.compiled(static_argnames="sigmas")
 def _residuals(
-    halves: tuple[tuple[Array, ...], ...],
-    v: Float[Array, "h k"],
-    x: Float[Array, "n d"],
-    y: Float[Array, "n k"],
+    halves: tuple[tuple[Computed, ...], ...],
+    v: Float[Computed, "h k"],
+    x: Float[Computed, "n d"],
+    y: Float[Computed, "n k"],
     sigmas: tuple[Activation, ...],
-) -> tuple[Array, Array, Array, Array]:
-    features, error = jnp.zeros(()), jnp.zeros(())
+) -> tuple[Computed, Computed, Computed, Computed]:
+    features, error = np.zeros(()), np.zeros(())
     for half, sign in zip(halves, (1.0, -1.0), strict=False):
         _, a, moved = layers.forward(x, half, sigmas)
-        features, error = features + sign * a, error + (jnp.zeros_like(a) if moved is None else moved)
+        features, error = features + sign * a, error + (xp.zeros_like(a) if moved is None else moved)
     return _left(features, error, v, y, layers.carried(x, v, y, *jax.tree.leaves(halves)))
 
 
 def _left(
-    a: Float[Array, "n h"],
-    a_error: Float[Array, "n h"],
-    v: Float[Array, "h k"],
-    y: Float[Array, "n k"],
-    carried: Bool[Array, ""],
-) -> tuple[Array, Array, Array, Array]:
+    a: Float[Computed, "n h"],
+    a_error: Float[Computed, "n h"],
+    v: Float[Computed, "h k"],
+    y: Float[Computed, "n k"],
+    carried: Bool[Computed, ""],
+) -> tuple[Computed, Computed, Computed, Computed]:
     """Return aV − y, its norm, a bound of their errors, and one of ‖a‖."""
-    weights = jnp.abs(v)
-    r = jax.lax.optimization_barrier(fl.matmul(a, v)) - y
-    error = fl.matmul(a_error, weights) + fl.gamma(len(v) + 2) * fl.matmul(jnp.abs(a), weights)
-    error = (error + fl.UNIT * jnp.abs(r)) * (1 + 4 * fl.gamma(len(v) + 8))
-    norm, exact = fl.norm(r), jnp.all(a == 0) & jnp.all(a_error == 0)
-    hidden = jnp.where(exact, 0.0, fl.norm_up(error)) + 2 * fl.norm_error(r.size) * norm
-    features = jnp.where(exact, 0.0, fl.norm_up((jnp.abs(a) + a_error) * (1 + 2 * fl.UNIT)))
-    nothing = exact & jnp.all(y == 0)
-    rounding = jnp.where(nothing, 0.0, jnp.where(carried, fl.up(hidden), jnp.inf))
+    weights = xp.abs(v)
+    r = arrays.barrier(fl.matmul(a, v)) - y
+    error = fl.matmul(a_error, weights) + fl.gamma(len(v) + 2) * fl.matmul(xp.abs(a), weights)
+    error = (error + fl.UNIT * xp.abs(r)) * (1 + 4 * fl.gamma(len(v) + 8))
+    norm, exact = fl.norm(r), xp.all(a == 0) & xp.all(a_error == 0)
+    hidden = xp.where(exact, 0.0, fl.norm_up(error)) + 2 * fl.norm_error(r.size) * norm
+    features = xp.where(exact, 0.0, fl.norm_up((xp.abs(a) + a_error) * (1 + 2 * fl.UNIT)))
+    nothing = exact & xp.all(y == 0)
+    rounding = xp.where(nothing, 0.0, xp.where(carried, fl.up(hidden), np.inf))
     return r, norm, rounding, features
 
 
@@ -92,8 +92,8 @@ class Norms(NamedTuple):
 
 def norms(j: Jacobian) -> Norms:
     """Return the bounds of a Jacobian: that of its computed matrix Ĵ by a Cholesky factor of μI − ĴĴᵀ."""
-    with jax.enable_x64(True):
-        evaluated = j.evaluate()
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        evaluated = context.at_hand(j).evaluate()
         matrix, bounds = evaluated.gram(HOST)
         matrix, exponent = np.asfortranarray(matrix), int(evaluated.exponent)
         majorant, error, moved = map(float, (bounds.majorant, bounds.error, bounds.perturbation))

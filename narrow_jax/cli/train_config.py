@@ -1,0 +1,156 @@
+"""The config of a training run: its fields, which are options too. Nothing here loads JAX."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from narrow_jax.cli.command import Option
+
+# what is chosen from elsewhere, where JAX would be loaded to be asked: a test compares
+DATASETS = (
+    *("digits", "synthetic", "teacher", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped"),
+    *("cifar100_subset", "svhn_cropped_subset"),
+)
+NORMALIZERS = ("standardize", "scale", "whiten")
+ACTIVATIONS = (
+    *("tanh", "sigmoid", "softplus", "gelu", "sin", "erf", "swish", "mish", "gelu_tanh", "relu", "abs"),
+    "silu",
+)
+OPTIMIZERS = ("adam", "sgd", "momentum")
+
+
+def _field(
+    default: Any,
+    text: str,
+    choices: Iterable[str] | None = None,
+    parse: Callable[[str], Any] | None = None,
+    several: bool = False,
+) -> Any:
+    """Return a field with the words of its option; ``parse`` where the type of the default does not do."""
+    words = {"help": text, "type": parse or type(default), "choices": choices and tuple(choices)}
+    return field(default=default, metadata=words | ({"nargs": "+"} if several else {}))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that makes a training run; ``config.json`` holds it."""
+
+    dataset: str = _field("digits", f"data set: {', '.join(DATASETS)}")
+    labels: str = _field("true", "true labels, or random ones to test memorisation", ("true", "random"))
+    classes: int = _field(2, "number of classes of random labels; 2 are learned as ±1")
+    samples: int | None = _field(
+        None, "random subset of that many training samples (default: all)", parse=int
+    )
+    normalize: str | None = _field(
+        None,
+        "map of the inputs, fitted on the training samples: standardize each column (constant ones are "
+        "dropped), scale all by one mean and deviation, or whiten (default: pixels in [0, 1])",
+        NORMALIZERS,
+        parse=str,
+    )
+    model: str = _field(
+        "pairwise",
+        "pairwise: mirrored start and pairwise output (the paper's); standard: the baseline",
+        ("pairwise", "standard"),
+    )
+    width: int = _field(600, "hidden units m, even for the pairwise net")
+    widths: tuple[int, ...] | None = _field(
+        None,
+        "in place of --width, the hidden layers of each half of a deep pairwise net",
+        parse=int,
+        several=True,
+    )
+    activation: str = _field("tanh", f"one of {', '.join(ACTIVATIONS)}")
+    radius: float = _field(0.1, "ε of the ball around the start that holds the hidden weights; inf for none")
+    zeta: float = _field(1e-3, "ζ, lower bound of the output weights of the pairwise net")
+    kappa: float = _field(math.inf, "κ ≥ 1, largest ratio of output weights; inf for none")
+    v_scale: float = _field(
+        1.0, "factor of the output weights at the start, such as `certify descent` names, ahead of ζ and κ"
+    )
+    loss: str = _field(
+        "squared",
+        "squared: ½ Σ (y − f)²; mean_squared: the mean of (y − f)²; cross_entropy: the mean over the samples, "
+        "with an output for each class",
+        ("squared", "mean_squared", "cross_entropy"),
+    )
+    optimizer: str = _field("adam", "optimizer, run in the coordinates of the ball", OPTIMIZERS)
+    learning_rate: float = _field(5e-3, "first step size")
+    schedule: str = _field("cosine", "step size over the run", ("cosine", "constant"))
+    steps: int = _field(5000, "number of updates")
+    batch_size: int | None = _field(None, "samples an update (default: all)", parse=int)
+    seed: int = _field(0, "of the start, the random labels, the subset and the batches")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, names: Iterable[str]) -> TrainConfig:
+        """Return the config of these options; the other fields, and options that are None, have their defaults.
+
+        Raises:
+            ValueError: both --width and --widths.
+        """
+        given = {name: value for name in names if (value := getattr(args, name)) is not None}
+        if "widths" not in given:
+            return cls(**given)
+        if "width" in given:
+            raise ValueError(
+                f"--width is {given['width']} and --widths {given['widths']}; expected one of the two: --width of one "
+                "hidden layer, --widths of several"
+            )
+        return cls(**given | {"widths": tuple(given["widths"])})
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> TrainConfig:
+        """Return the config that ``to_json`` wrote; the scales that `memorize` found are results and left out.
+
+        Raises:
+            ValueError: a field that no config has, or a word that its option does not take.
+        """
+        from narrow_jax import _checks
+
+        values: dict[str, Any] = {
+            name: math.inf if value == "inf" else value for name, value in saved.items() if name not in FOUND
+        }
+        if unknown := sorted(set(values) - set(FIELDS)):
+            raise ValueError(
+                f"the config has the unknown fields {', '.join(unknown)}; expected only {', '.join(FIELDS)}: "
+                "remove them, or use the version that wrote it"
+            )
+        for name, words in FIELDS.items():
+            if words["choices"] and values.get(name) is not None:
+                _checks.choice(name, values[name], words["choices"])
+        if values.get("widths") is not None:
+            values["widths"] = tuple(values["widths"])
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as JSON can hold it: an infinite bound is the word "inf"; either width or widths."""
+        from narrow_jax.checkpoints import strict_json
+
+        return strict_json.plain({name: getattr(self, name) for name in self.names(self.widths)})
+
+    @staticmethod
+    def names(widths: object) -> list[str]:
+        """Return the fields that the config of a net has: that of a deep one has widths, others width."""
+        return [name for name in FIELDS if name != ("widths" if widths is None else "width")]
+
+
+FIELDS: dict[str, Mapping[str, Any]] = {entry.name: entry.metadata for entry in fields(TrainConfig)}
+"""The help, type and choices of each field."""
+
+FOUND = ("scale", "weight_scale")
+"""What the config of a run of `memorize` has beside them: results."""
+
+
+def options_of(names: Iterable[str], defaults: TrainConfig = TrainConfig()) -> list[Option]:
+    """Return the options of these fields of the config."""
+    options = []
+    for name in names:
+        words, default = FIELDS[name], getattr(defaults, name)
+        text = words["help"] if default is None else words["help"].removesuffix(" (default: all)")
+        if name == "width":  # None tells whether it was given, where widths may be
+            text, default = f"{text} (default: {default})", None
+        options.append(Option("--" + name.replace("_", "-"), {**words, "help": text, "default": default}))
+    return options
