@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from narrow_jax._typing import Array
+
 T = TypeVar("T")
 
 
+WITHOUT_FLOAT64 = ("tpu",)
+"""Platforms whose hardware has no float64: nothing is proven there."""
+
+
 def on_cpu(tree: object) -> bool:
-    """Return whether all arrays live on the host; NumPy's do where JAX would put them there."""
+    """Return whether the host works on these concrete arrays: NumPy's, those in its memory, and those of hardware
+    without float64, which ``at_host`` fetches."""
+    return _platforms(tree) <= {"cpu", *WITHOUT_FLOAT64}
+
+
+def _platforms(tree: object) -> set[str]:
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    platforms = {device.platform for leaf in arrays for device in leaf.devices()}
-    return (platforms or {jax.default_backend()}) == {"cpu"}
+    return {device.platform for leaf in arrays for device in leaf.devices()}
+
+
+def at_host(tree: T) -> T:
+    """Return the tree with the arrays of hardware without float64 in the memory of the host; others as they are."""
+    if _platforms(tree).isdisjoint(WITHOUT_FLOAT64):
+        return tree
+    host = jax.devices("cpu")[0]
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, host) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
+def place(tree: object) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which JAX works where the arrays are: on the host though the machine has an accelerator."""
+    return _host() if on_cpu(tree) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Turn float64 on, and work on the host where the machine's accelerator has none."""
+    with jax.enable_x64(True), _host() if jax.default_backend() in WITHOUT_FLOAT64 else contextlib.nullcontext():
+        yield
+
+
+def _host() -> contextlib.AbstractContextManager[Any]:
+    if jax.default_backend() == "cpu":  # naming the default would compile everything anew
+        return contextlib.nullcontext()
+    return jax.default_device(jax.devices("cpu")[0])
 
 
 def ambient() -> np.dtype:
@@ -25,9 +62,40 @@ def ambient() -> np.dtype:
 
 
 def as_numpy(run: Callable[[], T]) -> T:
-    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are."""
-    with jax.enable_x64(True):
+    """Return what runs under float64 on the host, its arrays as NumPy's, which outlive it as they are."""
+    with jax.enable_x64(True), _host():
         return jax.tree.map(np.asarray, run())
+
+
+def by_platform(exact: Callable[..., T], single: Callable[..., T]) -> Callable[..., T]:
+    """Return f(*args) = exact(*args), and single(*args) where it is lowered for hardware without float64.
+
+    What a machine has itself does not matter: a program may be compiled for another. The arguments are constants to
+    differentiation.
+
+    Example:
+        >>> f = by_platform(lambda x: x + 1, lambda x: x - 1)
+        >>> float(jax.jit(f)(1.0)), "subtract" in jax.jit(f).trace(1.0).lower(lowering_platforms=("tpu",)).as_text()
+        (2.0, True)
+    """
+
+    def called(*args: Any) -> Any:
+        leaves, structure = jax.tree.flatten(args)
+        given = [isinstance(leaf, jax.Array) for leaf in leaves]
+
+        def branch(f: Callable[..., T]) -> Callable[..., T]:
+            def run(*arrays: Array) -> T:  # NumPy's arrays keep their dtype only where they are no operands
+                left = iter(arrays)
+                taken = [next(left) if array else leaf for leaf, array in zip(leaves, given, strict=True)]
+                return f(*jax.tree.unflatten(structure, taken))
+
+            return run
+
+        arrays = jax.lax.stop_gradient([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
+        others = dict.fromkeys(WITHOUT_FLOAT64, branch(single))
+        return jax.lax.platform_dependent(*arrays, default=branch(exact), **others)
+
+    return called
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:

@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.context import isolated
-from narrow_jax.linalg.operators import EvaluatedJacobian
+from narrow_jax.linalg.context import by_platform, isolated
+from narrow_jax.linalg.operators import Bounds, EvaluatedJacobian
 
 
 class _Structural(ABCMeta):
@@ -100,12 +100,13 @@ def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Ar
     """Return call(Ĵ, *vectors), computed in float64, with the derivatives of call(J, *vectors)."""
     ambient = jnp.zeros((), float).dtype
 
-    def run(J: Jacobian, *vectors: HostArray) -> Array:
-        return call(_Exact(J.evaluate(), ambient), *(jnp.asarray(vector, jnp.float64) for vector in vectors))
+    def run(J: Jacobian, *vectors: HostArray, dtype: str = "float64") -> Array:
+        return call(_Exact(J.evaluate(dtype), ambient), *(jnp.asarray(vector, dtype) for vector in vectors))
 
-    number = isolated(run)(J, *vectors)
     if not _checks.traced(J, *vectors):
-        return number
+        return isolated(run)(J, *vectors)
+    single = isolated(functools.partial(run, dtype="float32"), x64=False)
+    number = by_platform(isolated(run), single)(J, *vectors)
     return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
 
 
@@ -191,13 +192,20 @@ class _Exact:
 
     @jax.jit
     def perturbation(self) -> Float[Array, ""]:
-        bound = self.j.gram(fl).bounds.perturbation
+        bound = self._proven().perturbation
         zero = jnp.zeros((), self.dtype)  # where Ĵ is J itself
         return jnp.where(bound == 0, zero, self._bound(bound, self.j.exponent))
 
     @jax.jit
     def gram_error(self) -> Float[Array, ""]:
-        return self._bound(self.j.gram(fl).bounds.error, 2 * self.j.exponent)
+        return self._bound(self._proven().error, 2 * self.j.exponent)
+
+    def _proven(self) -> Bounds:
+        """Return the bounds: infinite in float32."""
+        gram = self.j.gram(fl)
+        if gram.matrix.dtype == jnp.float64:
+            return gram.bounds
+        return jax.tree.map(lambda bound: jnp.full_like(bound, jnp.inf), gram.bounds)
 
     def _scaled(self, product: Array) -> Array:
         return jnp.ldexp(product, self.j.exponent).astype(self.dtype)

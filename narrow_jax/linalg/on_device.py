@@ -35,7 +35,7 @@ class Device:
     def unknown(self, factor: Float[HostArray, "n n"]) -> Ritz:
         """Return a pair that has not converged."""
         one = jnp.ones((), factor.dtype)
-        return Ritz(_start(factor), one, one, jnp.array(False))
+        return Ritz(start_vector(factor), one, one, jnp.array(False))
 
     def shifted(
         self, k: Float[HostArray, "n n"], c: Scalar, u: Float[HostArray, " n"], beta: Scalar
@@ -75,7 +75,7 @@ class Device:
 
     def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> Ritz:
         """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
-        ritz = lanczos.device(lambda v: self.solve(factor, v), _start(factor), tolerance)
+        ritz = lanczos.device(lambda v: self.solve(factor, v), start_vector(factor), tolerance)
         vector = self.solve(factor, ritz.vector)
         return ritz._replace(vector=vector / jnp.linalg.norm(vector))
 
@@ -83,8 +83,13 @@ class Device:
         """Return the largest eigenpair of a symmetric matrix."""
         full = symmetric(a)
         return lanczos.device(
-            lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), _start(a), tolerance
+            lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), start_vector(a), tolerance
         )
+
+    def top(self, a: Float[HostArray, "n n"]) -> tuple[Array, Array]:
+        """Return the largest eigenvalue of a symmetric matrix and its vector, from all of them."""
+        values, vectors = jnp.linalg.eigh(symmetric(a))
+        return values[-1], vectors[:, -1]
 
     def largest_eigenvalue(self, a: Float[HostArray, "n n"]) -> Array:
         """Return the largest eigenvalue to rounding; from all of them: one more Lanczos takes a second to compile."""
@@ -116,6 +121,15 @@ class Device:
         eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
         return jnp.tril(jax.lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True))
 
+    def inverse(self, a: Float[HostArray, "n n"]) -> Float[Array, "n n"]:
+        """Return A⁻¹ of a positive definite matrix."""
+        factor = jax.scipy.linalg.cho_factor(a, lower=True)
+        return jax.scipy.linalg.cho_solve(factor, jnp.eye(a.shape[0]))
+
+    def basis(self, matrix: Float[HostArray, "n p"]) -> Float[Array, "n p"]:
+        """Return an orthonormal basis of the columns."""
+        return jnp.linalg.qr(matrix)[0]
+
     def decompose(self, factor: Float[HostArray, "n p"]) -> tuple[Array, Array]:
         """Return the left singular vectors and all singular values, descending, by the QR iteration."""
         vectors, values, _ = jax.lax.linalg.svd(
@@ -127,5 +141,6 @@ class Device:
 DEVICE = Device()
 
 
-def _start(a: HostArray) -> Array:
+def start_vector(a: HostArray) -> Array:
+    """Return the start of an iteration with this matrix."""
     return jnp.asarray(lanczos.start_vector(a.shape[0]), a.dtype)

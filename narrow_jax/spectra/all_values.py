@@ -12,7 +12,7 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import DEVICE, HOST, Algebra, EvaluatedJacobian, Jacobian, context, isolated
+from narrow_jax.linalg import DEVICE, HOST, TPU, Algebra, Device, EvaluatedJacobian, Jacobian, context, isolated
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import derivatives, smallest_value
 from narrow_jax.spectra.enclosure import Operand
@@ -150,21 +150,23 @@ def _entropic(values: Array, zero: Any) -> Array:
 def _found(J: Any) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
     if not _checks.traced(J):
+        J = context.at_host(J)
         if context.on_cpu(J):
             return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
-    s, zero, u, p = _program(context.ambient())(J)
+    lasting = context.ambient()
+    s, zero, u, p = context.by_platform(_program(lasting), _program(lasting, TPU, "float32"))(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 
 
 @functools.cache
-def _program(lasting: Any) -> Any:
+def _program(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64") -> Any:
     """Return J ↦ (singular values, whether Ĵ = 0, left vectors, right vectors), vectors as rows."""
 
     def run(J: Jacobian) -> Any:
-        j = J.evaluate()
-        found = _run(DEVICE, j)
+        j = J.evaluate(dtype)
+        found = _run(algebra, j, proven=dtype == "float64")
         s, zero = _true_scale(found, J.encloses)
         near = found.vectors.T
         blocks = jax.lax.map(
@@ -177,7 +179,7 @@ def _program(lasting: Any) -> Any:
         pair = (near, far) if j.shape[0] <= j.shape[1] else (far, near)
         return _lasting(s, lasting), zero, *(rows.astype(lasting) for rows in pair)
 
-    return isolated(jax.jit(run))
+    return isolated(jax.jit(run), dtype == "float64")
 
 
 @jax.custom_jvp
@@ -230,7 +232,8 @@ class _Found(NamedTuple):
     vectors: Any
 
 
-def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
+def _run(algebra: Algebra, j: EvaluatedJacobian, proven: bool = True) -> _Found:
+    """Return the values, with bounds where they can be proven."""
     if j.shape[0] > j.shape[1]:
         extra, j = j.distance(), j.transposed()
         gram = j.gram(algebra)
@@ -241,6 +244,8 @@ def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
         extra = gram.bounds.perturbation
     operand = Operand(algebra, j, gram)
     vectors, values = algebra.decompose(operand.triangle()[0])
+    if not proven:
+        return _Found(values, jnp.full_like(values, jnp.inf), j.exponent, j, vectors)
     scale = jnp.maximum(values, jnp.max(values) * 2.0**-200 + fl.TINY)
     z = jnp.asarray(vectors).T / scale[:, None]
     near = _Decomposition(vectors, values, scale, z, operand.weighted_gram(z))
