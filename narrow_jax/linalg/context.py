@@ -18,6 +18,8 @@ T = TypeVar("T")
 WITHOUT_FLOAT64 = ("tpu",)
 """Platforms whose hardware has no float64: nothing is proven there."""
 
+SINGLE = np.dtype("float32")
+
 
 def on_cpu(tree: object) -> bool:
     """Return whether the host works on these concrete arrays: NumPy's, those in its memory, and those of hardware
@@ -68,7 +70,8 @@ def as_numpy(run: Callable[[], T]) -> T:
 
 
 def by_platform(exact: Callable[..., T], single: Callable[..., T]) -> Callable[..., T]:
-    """Return f(*args) = exact(*args), and single(*args) where it is lowered for hardware without float64.
+    """Return f(*args) = exact(*args), and single(*args), in the same dtypes, where it is lowered for hardware without
+    float64.
 
     What a machine has itself does not matter: a program may be compiled for another. The arguments are constants to
     differentiation.
@@ -92,7 +95,13 @@ def by_platform(exact: Callable[..., T], single: Callable[..., T]) -> Callable[.
             return run
 
         arrays = jax.lax.stop_gradient([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
-        others = dict.fromkeys(WITHOUT_FLOAT64, branch(single))
+        expected = jax.eval_shape(branch(exact), *arrays)
+
+        def estimate(*arrays: Array) -> T:
+            found = branch(single)(*arrays)
+            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, expected)
+
+        others = dict.fromkeys(WITHOUT_FLOAT64, estimate)
         return jax.lax.platform_dependent(*arrays, default=branch(exact), **others)
 
     return called

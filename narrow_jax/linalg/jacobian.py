@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.context import by_platform, isolated
+from narrow_jax.linalg.context import SINGLE, by_platform, isolated
 from narrow_jax.linalg.operators import Bounds, EvaluatedJacobian
 
 
@@ -100,12 +100,12 @@ def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Ar
     """Return call(Ĵ, *vectors), computed in float64, with the derivatives of call(J, *vectors)."""
     ambient = jnp.zeros((), float).dtype
 
-    def run(J: Jacobian, *vectors: HostArray, dtype: str = "float64") -> Array:
-        return call(_Exact(J.evaluate(dtype), ambient), *(jnp.asarray(vector, dtype) for vector in vectors))
+    def run(J: Jacobian, *vectors: HostArray, dtype: str = "float64", lasting: DTypeLike = ambient) -> Array:
+        return call(_Exact(J.evaluate(dtype), lasting), *(jnp.asarray(vector, dtype) for vector in vectors))
 
     if not _checks.traced(J, *vectors):
         return isolated(run)(J, *vectors)
-    single = isolated(functools.partial(run, dtype="float32"), x64=False)
+    single = isolated(functools.partial(run, dtype="float32", lasting=SINGLE), x64=False)
     number = by_platform(isolated(run), single)(J, *vectors)
     return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
 

@@ -155,7 +155,7 @@ def _found(J: Any) -> tuple[SingularValues, Any]:
             return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
         return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
     lasting = context.ambient()
-    s, zero, u, p = context.by_platform(_program(lasting), _program(lasting, TPU, "float32"))(J)
+    s, zero, u, p = context.by_platform(_program(lasting), _program(context.SINGLE, TPU, "float32"))(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 

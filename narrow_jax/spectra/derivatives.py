@@ -81,7 +81,7 @@ def _solve(J: Jacobian, sigma: Array, w: Array, b: Array) -> Array:
         return sigma**2 * (y + w * jnp.vdot(w, y)) - square
 
     def solve(_: Callable[[Array], Array], y: Array) -> Array:
-        program = context.by_platform(_complement(b.dtype), _complement(b.dtype, TPU, "float32"))
+        program = context.by_platform(_complement(b.dtype), _complement(context.SINGLE, TPU, "float32"))
         basis, inverse = program(J, w)  # here: a derivative that nobody takes costs nothing
         return _apply(basis, inverse * _apply(basis.T, y))
 

@@ -177,8 +177,8 @@ def _normal(lower: Array, upper: Array) -> tuple[Array, Array]:
 def _traced(wide: bool, method: str, certify: bool, dtype: str, lasting: Any) -> Any:
     """Return J ↦ (result, right vector, vectors of σ_max) for traced operators: on a TPU an estimate in float32."""
     if not wide:
-        return context.by_platform(_deficient(DEVICE, "float64", lasting), _deficient(TPU, "float32", lasting))
-    single = _program(method, False, "float32", lasting, TPU)
+        return context.by_platform(_deficient(DEVICE, "float64", lasting), _deficient(TPU, "float32", context.SINGLE))
+    single = _program(method, False, "float32", context.SINGLE, TPU)
     return context.by_platform(_program(method, certify, dtype, lasting), single)
 
 

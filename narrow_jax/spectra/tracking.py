@@ -69,7 +69,7 @@ def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
     if J.shape[0] > J.shape[1]:
         return tracked, jnp.zeros((), float)
     lasting = context.ambient()
-    program = context.by_platform(_program(lasting), _program(lasting, TPU, "float32"))
+    program = context.by_platform(_program(lasting), _program(context.SINGLE, TPU, "float32"))
     state, *triple = program(tracked, J)
     return state, derivatives.follow(J, triple[0], *triple)
 
