@@ -107,48 +107,58 @@ def training(batches: bool, count: int) -> Callable[[Sequence[Any]], Any]:
     """Return how a chunk of ``nj.fit`` is lowered: the pairwise net under the regime with momentum."""
 
     def lower(found: Sequence[Any]) -> Any:
-        params = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=64, width=128, outputs=10)
+        params = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=64, width=128, outputs=10, kappa=4.0)
         tx = nj.constraints.regime(optax.sgd(0.1, momentum=0.9), radius=1.0, kappa=4.0)
         x, y = np.zeros((1024, 64), np.float32), np.zeros(1024, np.int32)
-        return chunk(nj.models.pairwise_apply, params, None, tx, (x, y), 256 if batches else None, found[:count])
+        batch = 256 if batches else None
+        run = prepared(nj.models.pairwise_apply, Start(params), tx, (x, y), batch, found[:count])
+        state, span, inputs = on(run.placement, (run.state, next(driving.spans(100, 10)), run.inputs))
+        return loop.run_chunk.lower(run.problem, run.optimizer, state, span, inputs=inputs)
 
     return lower
 
 
 def resnet(found: Sequence[Any]) -> Any:
-    """Lower a chunk of training ResNet-18 in bfloat16, 64 channels in its last stage, 32 × 32 images."""
+    """Lower a step of training ResNet-18 in bfloat16, 64 channels in its last stage, 32 × 32 images."""
     net = nj.models.ResNet18(width=64, outputs=10, stem="small")
-    x, y = np.zeros((512, 32, 32, 3), np.float32), np.zeros(512, np.int32)
+    x, y = np.zeros((128, 32, 32, 3), np.float32), np.zeros(128, np.int32)
     state = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(net.init, jax.random.key(0), x[:1])
+        lambda leaf: np.ones(leaf.shape, leaf.dtype), jax.eval_shape(net.init, jax.random.key(0), x[:1])
     )
     params = state.pop("params")
     sgd = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
     tx = nj.constraints.regime(sgd, 100.0, labels=net.labels)
-    forward = nj.precision.bfloat16(nj.models.Stateful(net))
-    return chunk(forward, params, state, tx, (x, y), 128, found[:1])
+    run = prepared(nj.precision.bfloat16(nj.models.Stateful(net)), Start(params, state), tx, (x, y), 128, found)
+    args = on_first((run.state, (x, y), jax.random.key(0), np.int32(0)), found)
+    return loop.run_step.lower(run.problem, run.optimizer, *args)
 
 
-def chunk(
-    apply_fn: Any, params: Any, state: Any, tx: Any, xy: Any, batch: int | None, found: Sequence[Any]
-) -> Any:
-    """Lower what ``nj.fit`` runs at once: blocks of steps, each ending in a record."""
-    start = Start(params, state)
+class Run(NamedTuple):
+    """What ``nj.fit`` runs, the shapes of its state, its inputs, and where they lie."""
+
+    problem: loop.Problem
+    optimizer: loop.Optimizer
+    state: Any
+    inputs: loop.Inputs
+    placement: Any
+
+
+def prepared(
+    apply_fn: Any, start: Start, tx: Any, xy: Any, batch: int | None, found: Sequence[Any]
+) -> Run:
+    """Return what ``nj.fit`` makes of its arguments, for devices that are not here."""
     key = jax.random.key(0) if batch else None
     settings = preparing.Settings("cross_entropy", batch, key, None, None, (), {})
     shared = found if len(found) > 1 else None
-    problem, inputs = preparing.prepare(model(apply_fn, state), start, xy, settings, shared)
+    problem, inputs = preparing.prepare(model(apply_fn, start.model_state), start, xy, settings, shared)
     optimizer = preparing.optimizer(tx, start)
-    first = jax.eval_shape(lambda x: problem.init(optimizer.tx, start, x), inputs.data[0])
+    state = jax.eval_shape(lambda x: problem.init(optimizer.tx, start, x), inputs.data[0])
     placement = (
         SingleDeviceSharding(found[0])
         if problem.devices is None
         else NamedSharding(problem.devices.mesh, PartitionSpec())
     )
-    span = next(driving.spans(100, 10))
-    return loop.run_chunk.lower(
-        problem, optimizer, on(placement, first), on(placement, span), inputs=on(placement, inputs)
-    )
+    return Run(problem, optimizer, state, inputs, placement)
 
 
 def sweep(found: Sequence[Any]) -> Any:
@@ -204,14 +214,15 @@ def kkt(dtype: str, part: str) -> Callable[[Sequence[Any]], Any]:
     """Return how a part of a step of ``solve_kkt`` is lowered."""
 
     def lower(found: Sequence[Any]) -> Any:
-        with jax.enable_x64(dtype == "float64"):
+        with jax.enable_x64(True):
             center = nj.initializers.mirrored_lecun(
-                jax.random.key(0), inputs=8, width=10, dtype=jnp.dtype(dtype)
+                jax.random.key(0), inputs=8, width=10, dtype=jnp.float64, kappa=4.0
             )
-            x, y = np.zeros((30, 8), dtype), np.zeros((30, 1), dtype)
-            problem = constrained(center, x, y, 1.0, 1e-3, 4.0, "tanh")
-            problem = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), problem)
-            point = problem.point(center)
+            problem = constrained(center, np.zeros((30, 8)), np.zeros((30, 1)), 1.0, 1e-3, 4.0, "tanh")
+            problem, point = jax.tree.map(
+                lambda leaf: jnp.asarray(leaf, dtype), (problem, problem.point(center))
+            )
+        with jax.enable_x64(dtype == "float64"):
             if part == "at":
                 return Descent.at.lower(*on_first((problem, point), found))
             descent = jax.eval_shape(Descent.at, problem, point)
@@ -242,3 +253,33 @@ def autodiff(mode: str, certify: bool) -> Callable[[Sequence[Any]], Any]:
         return jax.jit(value).lower(*on_first((params, x), found))
 
     return lower
+
+
+def _value(method: str, certify: bool = True) -> Callable[[Any], Any]:
+    return lambda J: nj.sigma_min(J, method, certify)
+
+
+def _gradient(J: Any) -> Any:
+    return jax.grad(lambda J: nj.sigma_min(J).value, allow_int=True)(J)
+
+
+SUMS = frozenset({"all-reduce"})
+CHOLESKY = {"tpu": {"Cholesky", "EighTpu"}, "cuda": {"cusolver_potrf_ffi", "cusolver_syevd_ffi"}}
+GRAM = smallest_value.plan(N, D * M)["gram"]
+QR = smallest_value.plan(N, D * M)["qr"]
+
+
+def programs() -> list[Program]:
+    """Return all programs, those first that several devices run."""
+    found = [
+        Program("training, full batch", training(False, 1)),
+        Program("training, minibatches", training(True, 1)),
+        Program("training, full batch, 4 devices", training(False, 4), count=4, collectives=SUMS),
+        Program("training, minibatches, 4 devices", training(True, 4), count=4, collectives=SUMS),
+        Program("training, minibatches, 8 devices", training(True, 8), count=8, collectives=SUMS),
+        Program("training, ResNet-18 in bfloat16", resnet),
+        Program("sweep, 12 runs", sweep),
+        Program("SigmaMinMonitor", monitor),
+        *(Program(f"sigma_min, {method}", of_jacobian(_value(method))) for method in smallest_value.METHODS),
+    ]
+    return found

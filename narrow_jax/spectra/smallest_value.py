@@ -238,8 +238,10 @@ def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) 
 
 def _null_vector(basis: Float[Array, "n p"]) -> Float[Array, " n"]:
     """Return a unit vector orthogonal to all p < n columns: what a basis of them leaves of the e_i farthest from it."""
-    farthest = jnp.argmin(jnp.sum(basis**2, axis=1))
-    u = jnp.zeros(len(basis), basis.dtype).at[farthest].set(1.0)
+    sizes, number = jnp.sum(basis**2, axis=1), jnp.arange(len(basis), dtype=jnp.int32)
+    # no argmin: XLA lowers that of float64 for a GPU where x64 may be off, and fails
+    farthest = jnp.min(jnp.where(sizes == jnp.min(sizes), number, jnp.int32(len(basis))))
+    u = (number == farthest).astype(basis.dtype)
     for _ in range(2):  # once leaves rounding of size u/‖rest‖
         u = u - fl.matmul(basis, fl.matmul(basis.T, u[:, None]))[:, 0]
     return u / jnp.linalg.norm(u)
