@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +26,9 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 import narrow_jax as nj
 from benchmarks import _timing
 from benchmarks.compiled import H100_1, H100_8, V5E, Compiled, Target, compiled, devices
-from narrow_jax import spectra
 from narrow_jax.certificates import constrained
 from narrow_jax.solvers.descent import Descent
 from narrow_jax.solvers.newton import Factor, minimum_norm
-from narrow_jax.solvers.pairs import PairOnData
 from narrow_jax.spectra import smallest_value
 from narrow_jax.training import driving, loop, preparing, sweeping
 from narrow_jax.training.model import Start, model
@@ -39,7 +39,7 @@ N, D, M = 200, 40, 30
 """Samples, inputs, neurons of the nets whose Jacobians are measured: 200 × 1,200."""
 
 FACTORISATIONS = (
-    r"cusolver_\w+|cu_solver\w*|lapack\w*|Cholesky|Eigh\w*|Qr\w*|\w*[Ss]vd\w*|LuDecomposition\w*|\w*callback\w*"
+    r"cusolver_\w+|cu_lu\w+|lapack\w*|Cholesky|Eigh\w*|Qr\w*|\w*[Ss]vd\w*|LuDecomposition\w*|\w*callback\w*"
 )
 """Custom calls that factorise a matrix, or leave the device: those that a program is expected to have are named."""
 
@@ -50,20 +50,20 @@ class Program(NamedTuple):
     Args:
         what: its name.
         lower: gives what is lowered for the devices, all of which it uses.
-        count: how many devices.
-        float64: whether it needs hardware with float64.
+        devices: how many.
+        float64: whether it is for hardware with float64 only.
         calls: factorisations by custom calls, by platform.
-        collectives: that it may have.
         plan: bytes beside the arguments that the library says it needs; None where it says nothing.
+        options: of the compiler, by platform.
     """
 
     what: str
     lower: Callable[[Sequence[Any]], Any]
-    count: int = 1
+    devices: int = 1
     float64: bool = False
-    calls: dict[str, set[str]] = {}
-    collectives: frozenset[str] = frozenset()
+    calls: Mapping[str, set[str]] = MappingProxyType({})
     plan: int | None = None
+    options: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
 def on(placement: Any, tree: Any) -> Any:
@@ -87,18 +87,15 @@ def data(dtype: Any = np.float32) -> tuple[Any, Any]:
     return params, rng.normal(size=(N, D)).astype(dtype)
 
 
-def of_jacobian(
-    f: Callable[[Any], Any], x64: bool = False, wide: bool = True
-) -> Callable[[Sequence[Any]], Any]:
-    """Return how f(J) is lowered, for the Jacobian of the pairwise net, or its transpose in shape where not ``wide``."""
+def of_jacobian(f: Callable[[Any], Any], wide: bool = True) -> Callable[[Sequence[Any]], Any]:
+    """Return how f(J) is lowered, for the Jacobian of a pairwise net, with fewer columns than rows if not ``wide``."""
 
     def lower(found: Sequence[Any]) -> Any:
         params, x = data()
         if not wide:
             params = {"w": params["w"][:, :2], "v": params["v"][:1]}
-        with jax.enable_x64(x64):
-            args = on_first((params, x), found)
-            return jax.jit(lambda params, x: f(nj.jacobian.pairwise(params, x))).lower(*args)
+        args = on_first((params, x), found)
+        return jax.jit(lambda params, x: f(nj.jacobian.pairwise(params, x))).lower(*args)
 
     return lower
 
@@ -107,7 +104,9 @@ def training(batches: bool, count: int) -> Callable[[Sequence[Any]], Any]:
     """Return how a chunk of ``nj.fit`` is lowered: the pairwise net under the regime with momentum."""
 
     def lower(found: Sequence[Any]) -> Any:
-        params = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=64, width=128, outputs=10, kappa=4.0)
+        params = nj.initializers.mirrored_lecun(
+            jax.random.key(0), inputs=64, width=128, outputs=10, kappa=4.0
+        )
         tx = nj.constraints.regime(optax.sgd(0.1, momentum=0.9), radius=1.0, kappa=4.0)
         x, y = np.zeros((1024, 64), np.float32), np.zeros(1024, np.int32)
         batch = 256 if batches else None
@@ -128,7 +127,9 @@ def resnet(found: Sequence[Any]) -> Any:
     params = state.pop("params")
     sgd = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
     tx = nj.constraints.regime(sgd, 100.0, labels=net.labels)
-    run = prepared(nj.precision.bfloat16(nj.models.Stateful(net)), Start(params, state), tx, (x, y), 128, found)
+    run = prepared(
+        nj.precision.bfloat16(nj.models.Stateful(net)), Start(params, state), tx, (x, y), 128, found
+    )
     args = on_first((run.state, (x, y), jax.random.key(0), np.int32(0)), found)
     return loop.run_step.lower(run.problem, run.optimizer, *args)
 
@@ -143,9 +144,7 @@ class Run(NamedTuple):
     placement: Any
 
 
-def prepared(
-    apply_fn: Any, start: Start, tx: Any, xy: Any, batch: int | None, found: Sequence[Any]
-) -> Run:
+def prepared(apply_fn: Any, start: Start, tx: Any, xy: Any, batch: int | None, found: Sequence[Any]) -> Run:
     """Return what ``nj.fit`` makes of its arguments, for devices that are not here."""
     key = jax.random.key(0) if batch else None
     settings = preparing.Settings("cross_entropy", batch, key, None, None, (), {})
@@ -198,8 +197,6 @@ def newton(dtype: str, part: str) -> Callable[[Sequence[Any]], Any]:
         x64 = dtype == "float64"
         with jax.enable_x64(x64):
             params, x = jax.tree.map(jnp.asarray, data(dtype))
-            tanh = nj.activations.get("tanh")
-            pair, theta = PairOnData.of(params, x, (tanh,))
             J = nj.jacobian.pairwise(params, x)
             j = jax.eval_shape(lambda J: J.evaluate(dtype), J)
             factor = jax.eval_shape(lambda j: Factor.of(j, dtype), j)
@@ -233,7 +230,7 @@ def kkt(dtype: str, part: str) -> Callable[[Sequence[Any]], Any]:
     return lower
 
 
-def autodiff(mode: str, certify: bool) -> Callable[[Sequence[Any]], Any]:
+def autodiff(mode: str) -> Callable[[Sequence[Any]], Any]:
     """Return how σ_min of any model is lowered: blocks of its Jacobian by automatic differentiation, and a route."""
 
     def net(params: Any, x: Any) -> Any:
@@ -248,38 +245,191 @@ def autodiff(mode: str, certify: bool) -> Callable[[Sequence[Any]], Any]:
         x = rng.normal(size=(64, 16)).astype(np.float32)
 
         def value(params: Any, x: Any) -> Any:
-            return nj.sigma_min(nj.jacobian.autodiff(net, params, x, mode=mode), "gram", certify).value
+            return nj.sigma_min(nj.jacobian.autodiff(net, params, x, mode=mode), "gram").value
 
         return jax.jit(value).lower(*on_first((params, x), found))
 
     return lower
 
 
-def _value(method: str, certify: bool = True) -> Callable[[Any], Any]:
+def value(method: str, certify: bool = True) -> Callable[[Any], Any]:
+    """Return J ↦ σ_min with everything that comes along."""
     return lambda J: nj.sigma_min(J, method, certify)
 
 
-def _gradient(J: Any) -> Any:
-    return jax.grad(lambda J: nj.sigma_min(J).value, allow_int=True)(J)
+def gradient(J: Any) -> Any:
+    """Return the gradient of σ_min in the operator's arrays."""
+    return jax.grad(lambda J: nj.sigma_min(J).value)(J)
 
 
-SUMS = frozenset({"all-reduce"})
-CHOLESKY = {"tpu": {"Cholesky", "EighTpu"}, "cuda": {"cusolver_potrf_ffi", "cusolver_syevd_ffi"}}
-GRAM = smallest_value.plan(N, D * M)["gram"]
-QR = smallest_value.plan(N, D * M)["qr"]
+def hessian(J: Any) -> Any:
+    """Return the gradient of the squared length of the gradient."""
+    return jax.grad(lambda J: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient(J))))(J)
 
 
-def programs() -> list[Program]:
-    """Return all programs, those first that several devices run."""
-    found = [
-        Program("training, full batch", training(False, 1)),
-        Program("training, minibatches", training(True, 1)),
-        Program("training, full batch, 4 devices", training(False, 4), count=4, collectives=SUMS),
-        Program("training, minibatches, 4 devices", training(True, 4), count=4, collectives=SUMS),
-        Program("training, minibatches, 8 devices", training(True, 8), count=8, collectives=SUMS),
-        Program("training, ResNet-18 in bfloat16", resnet),
-        Program("sweep, 12 runs", sweep),
-        Program("SigmaMinMonitor", monitor),
-        *(Program(f"sigma_min, {method}", of_jacobian(_value(method))) for method in smallest_value.METHODS),
-    ]
+PLANS = smallest_value.plan(N, D * M)
+GRAM = {
+    "tpu": {"Cholesky", "EighTpu"},
+    "cuda": {"cusolver_potrf_ffi", "cusolver_syevd_ffi"},
+}
+QR = {
+    "tpu": {"EighTpu", "QrDecompositionBlock"},
+    "cuda": {*GRAM["cuda"], "cusolver_geqrf_ffi", "cusolver_gesvd_ffi"},
+}
+LU = {"tpu": {"LuDecompositionBlock"}, "cuda": {"cusolver_getrf_ffi", "cu_lu_pivots_to_permutation"}}
+
+
+def with_calls(calls: dict[str, set[str]], *others: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the union, platform by platform."""
+    return {platform: set.union(calls[platform], *(more[platform] for more in others)) for platform in calls}
+
+
+AUTO = with_calls(GRAM, QR)
+VALUES = {"tpu": {"QrDecompositionBlock"}, "cuda": {"cusolver_geqrf_ffi", "cusolver_gesvd_ffi"}}
+FACTOR = {"tpu": {"Cholesky"}, "cuda": {"cusolver_potrf_ffi"}}
+TOP = {"tpu": {"EighTpu"}, "cuda": {"cusolver_syevd_ffi"}}
+BASIS = {"tpu": {"QrDecompositionBlock"}, "cuda": {"cusolver_geqrf_ffi", "cusolver_orgqr_ffi"}}
+DENSE = {"tpu": {"EighTpu"}, "cuda": QR["cuda"]}
+
+TRAINING = (
+    Program("training, full batch", training(False, 1)),
+    Program("training, minibatches", training(True, 1)),
+    Program("training, full batch, 4 devices", training(False, 4), devices=4),
+    Program("training, minibatches, 4 devices", training(True, 4), devices=4),
+    Program("training, minibatches, 8 devices", training(True, 8), devices=8),
+    # XLA for TPUs tries out convolutions for minutes unless it is told not to
+    Program(
+        "training, ResNet-18, bfloat16", resnet, options={"tpu": {"exec_time_optimization_effort": -1.0}}
+    ),
+    Program("sweep of 12 runs", sweep),
+)
+SPECTRA = (
+    Program("SigmaMinMonitor", monitor, calls=GRAM),
+    Program("sigma_min, auto", of_jacobian(value("auto")), calls=AUTO, plan=PLANS["auto"]),
+    Program("sigma_min, gram", of_jacobian(value("gram")), calls=GRAM),
+    Program(
+        "sigma_min, gram, uncertified",
+        of_jacobian(value("gram", False)),
+        float64=True,  # on a TPU nothing is certified anyway
+        calls=GRAM,
+        plan=PLANS["gram"],
+    ),
+    Program("sigma_min, qr", of_jacobian(value("qr")), calls=QR, plan=PLANS["qr"]),
+    Program("sigma_min, dense", of_jacobian(value("dense")), calls=DENSE, plan=PLANS["dense"]),
+    Program("sigma_min, gradient", of_jacobian(gradient), calls=AUTO, plan=PLANS["auto"]),
+    Program("sigma_min, second derivatives", of_jacobian(hessian), calls=AUTO),
+    Program(
+        "sigma_min, more rows than columns", of_jacobian(value("auto"), False), calls=with_calls(TOP, BASIS)
+    ),
+    Program("singular_values", of_jacobian(nj.singular_values), calls=VALUES, plan=PLANS["qr"]),
+    Program("sigma_min of autodiff, reverse mode", autodiff("reverse"), calls=GRAM),
+    Program("sigma_min of autodiff, forward mode", autodiff("forward"), calls=GRAM),
+)
+SOLVERS = tuple(
+    Program(f"{what}, {dtype}", lower(dtype, part), float64=dtype == "float64", calls=calls)
+    for dtype in ("float32", "float64")
+    for what, lower, part, calls in (
+        ("memorize, factor", newton, "factor", FACTOR),
+        ("memorize, conjugate gradients", newton, "cg", {"tpu": set(), "cuda": set()}),
+        ("KKT step, models", kkt, "at", TOP),
+        ("KKT step, damped", kkt, "damped", with_calls(FACTOR, LU)),
+        ("KKT step, Newton", kkt, "newton", LU),
+    )
+)
+
+
+def programs(platform: str) -> list[tuple[Target, Program]]:
+    """Return what is compiled for a platform, and for which target."""
+    found = []
+    for program in (*TRAINING, *SPECTRA, *SOLVERS):
+        if platform == "tpu" and program.devices <= 4 and not program.float64:
+            found.append((V5E, program))
+        elif platform == "cuda":
+            found.append((H100_1 if program.devices == 1 else H100_8, program))
     return found
+
+
+def run(target: Target, program: Program) -> Compiled:
+    """Compile a program for a target."""
+    started = time.perf_counter()
+    lowered = program.lower(devices(target)[: program.devices])
+    return compiled(lowered, started, program.options.get(target.platform))
+
+
+def wrong(target: Target, program: Program, found: Compiled) -> list[str]:
+    """Return what is not as it has to be."""
+    faults = []
+    if target.platform == "tpu" and found.float64:
+        faults.append("float64 is lowered for a TPU")
+    if set(found.collectives) != ({"all-reduce"} if program.devices > 1 else set()):
+        faults.append(f"collectives are {found.collectives}; expected sums only, and none on one device")
+    calls = {call for call in found.custom_calls if re.fullmatch(FACTORISATIONS, call)}
+    expected = program.calls.get(target.platform, set())
+    if calls != expected:
+        faults.append(f"factorises by {sorted(calls)}; expected {sorted(expected)}")
+    # plans count float64
+    if program.plan is not None and target.platform != "tpu" and found.temporary > program.plan:
+        faults.append(f"takes {found.temporary:,} bytes beside its arguments; planned are {program.plan:,}")
+    if found.bytes > target.memory:
+        faults.append(f"takes {found.bytes:,} bytes; the device has {target.memory:,}")
+    return faults
+
+
+def record(target: Target, program: Program) -> dict[str, Any]:
+    """Compile a program and return its record."""
+    found = run(target, program)
+    return {
+        "target": target.name,
+        "program": program.what,
+        "devices": program.devices,
+        "compile_seconds": found.seconds,
+        "bytes": found.bytes,
+        "collectives": found.collectives,
+        "custom_calls": found.custom_calls,
+        "options": program.options.get(target.platform, {}),
+        "holds": not wrong(target, program, found),
+    }
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Return the records as a table of Markdown.
+
+    Example:
+        >>> one = {"target": "H100", "program": "sweep", "compile_seconds": 1.5, "bytes": 2e6, "collectives": {}}
+        >>> print(table([one | {"custom_calls": ["f"]}]))
+        | target | program | compiled in | memory | collectives | library calls |
+        |---|---|---|---|---|---|
+        | H100 | sweep | 1.5 s | 2.0 MB | none | `f` |
+    """
+    rows = [
+        "| target | program | compiled in | memory | collectives | library calls |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in records:
+        sums = ", ".join(f"{count} {name}" for name, count in one["collectives"].items()) or "none"
+        calls = ", ".join(f"`{call}`" for call in one["custom_calls"]) or "none"
+        time_and_size = f"{one['compile_seconds']:.1f} s | {one['bytes'] / 1e6:.1f} MB"
+        rows.append(f"| {one['target']} | {one['program']} | {time_and_size} | {sums} | {calls} |")
+    return "\n".join(rows)
+
+
+MARKS = "<!-- made by python -m benchmarks.aot -->", "<!-- end -->"
+
+
+def page(text: str, records: list[dict[str, Any]]) -> str:
+    """Return the page with its table made anew."""
+    before, rest = text.split(MARKS[0])
+    return f"{before}{MARKS[0]}\n{table(records)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+def main() -> int:
+    """Compile everything, write the record and the table of the page; 1 if something is not as it has to be."""
+    records = [record(*both) for platform in ("cuda", "tpu") for both in programs(platform)]
+    _timing.table(records, ("target", "program", "compile_seconds", "bytes", "collectives", "holds"))
+    print(_timing.write("aot", "python -m benchmarks.aot", records, "flax"))
+    PAGE.write_text(page(PAGE.read_text(), records))
+    return 0 if all(one["holds"] for one in records) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import importlib.util
 import os
 import re
 import sys
@@ -34,7 +33,7 @@ H100 = Path(__file__).parents[1] / "tests" / "aot" / "h100_target.txt"
 _COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast"
 
 
-class Unavailable(RuntimeError):
+class UnavailableError(RuntimeError):
     """The compilers cannot be used here; the message says why, and what to do."""
 
 
@@ -90,12 +89,12 @@ def devices(target: Target) -> list[Any]:
     """Return the devices of a target, which know their compiler and nothing else.
 
     Raises:
-        Unavailable: the wheels are missing or of another version, another process keeps libtpu, or the topology is none
+        UnavailableError: the wheels are missing or of another version, another process keeps libtpu, or the topology is none
             that the compiler knows.
     """
     reason = missing(target.platform)
     if reason:
-        raise Unavailable(reason)
+        raise UnavailableError(reason)
     if target.platform == "tpu":
         _wait(PATIENCE)
     try:
@@ -107,11 +106,11 @@ def devices(target: Target) -> list[Any]:
             )
     except jax.errors.JaxRuntimeError as error:
         if "lockfile" in str(error):  # taken between the look and the call
-            raise Unavailable(_taken(0.0)) from error
+            raise UnavailableError(_taken(0.0)) from error
         example = {"tpu": V5E.topology, "cuda": f"{H100_1.topology} or {H100_8.topology}"}[target.platform]
-        raise Unavailable(
-            f"{target.topology!r} is no topology that the compiler for {target.platform} knows; expected one such as "
-            f"{example}: {error}"
+        raise UnavailableError(
+            f"{target.topology!r} is no topology that the compiler for {target.platform} knows; expected one such "
+            f"as {example}: {error}"
         ) from error
     return list(found.devices)
 
@@ -121,7 +120,7 @@ def _wait(patience: float) -> None:
     began = time.monotonic()
     while LOCK.exists() and _locked():
         if time.monotonic() - began > patience:
-            raise Unavailable(_taken(patience))
+            raise UnavailableError(_taken(patience))
         if time.monotonic() - began < 1:
             print(f"waiting for the process that holds {LOCK} …", file=sys.stderr)
         time.sleep(min(1.0, patience))
@@ -170,15 +169,16 @@ class Compiled(NamedTuple):
     float64: bool
 
 
-def compiled(lowered: Any, started: float) -> Compiled:
+def compiled(lowered: Any, started: float, options: dict[str, Any] | None = None) -> Compiled:
     """Return what XLA says of a program that was lowered, from ``started`` on.
 
     Args:
         lowered: of ``jax.jit(f).lower(…)`` with arguments that lie on devices of a target.
         started: from ``time.perf_counter()``.
+        options: of the compiler.
     """
     float64 = bool(re.search(r"[<x]f64\b", lowered.as_text()))
-    program = lowered.compile()
+    program = lowered.compile(compiler_options=options)
     seconds = time.perf_counter() - started
     memory, text = program.memory_analysis(), program.as_text()
     return Compiled(
@@ -192,3 +192,7 @@ def compiled(lowered: Any, started: float) -> Compiled:
         custom_calls=tuple(sorted(set(re.findall(r'custom_call_target="([^"]+)"', text)))),
         float64=float64,
     )
+
+
+if __name__ == "__main__":
+    print(*wheels(), sep="\n")

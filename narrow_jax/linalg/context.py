@@ -37,7 +37,9 @@ def at_host(tree: T) -> T:
     if _platforms(tree).isdisjoint(WITHOUT_FLOAT64):
         return tree
     host = jax.devices("cpu")[0]
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, host) if isinstance(leaf, jax.Array) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf, host) if isinstance(leaf, jax.Array) else leaf, tree
+    )
 
 
 def place(tree: object) -> contextlib.AbstractContextManager[Any]:
@@ -48,7 +50,10 @@ def place(tree: object) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
     """Turn float64 on, and work on the host where the machine's accelerator has none."""
-    with jax.enable_x64(True), _host() if jax.default_backend() in WITHOUT_FLOAT64 else contextlib.nullcontext():
+    with (
+        jax.enable_x64(True),
+        _host() if jax.default_backend() in WITHOUT_FLOAT64 else contextlib.nullcontext(),
+    ):
         yield
 
 
@@ -86,25 +91,34 @@ def by_platform(exact: Callable[..., T], single: Callable[..., T]) -> Callable[.
         leaves, structure = jax.tree.flatten(args)
         given = [isinstance(leaf, jax.Array) for leaf in leaves]
 
-        def branch(f: Callable[..., T]) -> Callable[..., T]:
+        def branch(f: Callable[..., T], kept: Callable[[Any], Any]) -> Callable[..., T]:
             def run(*arrays: Array) -> T:  # NumPy's arrays keep their dtype only where they are no operands
                 left = iter(arrays)
-                taken = [next(left) if array else leaf for leaf, array in zip(leaves, given, strict=True)]
+                taken = [
+                    next(left) if array else kept(leaf) for leaf, array in zip(leaves, given, strict=True)
+                ]
                 return f(*jax.tree.unflatten(structure, taken))
 
             return run
 
         arrays = jax.lax.stop_gradient([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
-        expected = jax.eval_shape(branch(exact), *arrays)
+        default = branch(exact, lambda leaf: leaf)
+        expected = jax.eval_shape(default, *arrays)
 
         def estimate(*arrays: Array) -> T:
-            found = branch(single)(*arrays)
+            found = branch(single, _copied)(*arrays)
             return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, expected)
 
-        others = dict.fromkeys(WITHOUT_FLOAT64, estimate)
-        return jax.lax.platform_dependent(*arrays, default=branch(exact), **others)
+        return jax.lax.platform_dependent(
+            *arrays, default=default, **dict.fromkeys(WITHOUT_FLOAT64, estimate)
+        )
 
     return called
+
+
+def _copied(leaf: Any) -> Any:
+    """Return an array of NumPy's as another object: of one that two branches share JAX keeps the narrower form."""
+    return leaf.copy() if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:

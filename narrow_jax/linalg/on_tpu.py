@@ -120,7 +120,10 @@ class Tpu(Device):
             count, pairs = state
             pairs = pairs._replace(angle=jnp.zeros_like(pairs.angle))
             return count + jnp.int32(1), jax.lax.fori_loop(
-                jnp.int32(0), jnp.int32(max(even - 1, 1)), lambda _, pairs: _rotated(pairs, columns, enough), pairs
+                jnp.int32(0),
+                jnp.int32(max(even - 1, 1)),
+                lambda _, pairs: _rotated(pairs, columns, enough),
+                pairs,
             )
 
         _, pairs = jax.lax.while_loop(
@@ -176,9 +179,7 @@ def orthonormal(matrix: Float[HostArray, "n p"]) -> Orthonormal:
         return Orthonormal(rest, jax.lax.dynamic_update_slice_in_dim(r, row, first, axis=0))
 
     empty = jnp.zeros((wide.shape[1], wide.shape[1]), wide.dtype)
-    q, r = jax.lax.fori_loop(
-        jnp.int32(0), jnp.int32(wide.shape[1] // BLOCK), step, Orthonormal(wide, empty)
-    )
+    q, r = jax.lax.fori_loop(jnp.int32(0), jnp.int32(wide.shape[1] // BLOCK), step, Orthonormal(wide, empty))
     return Orthonormal(q[: matrix.shape[0], :columns], r[:columns, :columns])
 
 

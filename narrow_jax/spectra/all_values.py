@@ -12,7 +12,17 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import DEVICE, HOST, TPU, Algebra, Device, EvaluatedJacobian, Jacobian, context, isolated
+from narrow_jax.linalg import (
+    DEVICE,
+    HOST,
+    TPU,
+    Algebra,
+    Device,
+    EvaluatedJacobian,
+    Jacobian,
+    context,
+    isolated,
+)
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import derivatives, smallest_value
 from narrow_jax.spectra.enclosure import Operand

@@ -177,7 +177,9 @@ def _normal(lower: Array, upper: Array) -> tuple[Array, Array]:
 def _traced(wide: bool, method: str, certify: bool, dtype: str, lasting: Any) -> Any:
     """Return J ↦ (result, right vector, vectors of σ_max) for traced operators: on a TPU an estimate in float32."""
     if not wide:
-        return context.by_platform(_deficient(DEVICE, "float64", lasting), _deficient(TPU, "float32", context.SINGLE))
+        return context.by_platform(
+            _deficient(DEVICE, "float64", lasting), _deficient(TPU, "float32", context.SINGLE)
+        )
     single = _program(method, False, "float32", context.SINGLE, TPU)
     return context.by_platform(_program(method, certify, dtype, lasting), single)
 
@@ -269,6 +271,8 @@ def _deficient(algebra: Device, dtype: str, lasting: Any) -> Any:
             encloses=J.encloses,
         )
         out = s, jnp.zeros(j.shape[1], dtype), (u_max, _partner(j, u_max))
-        return jax.tree.map(lambda leaf: leaf.astype(lasting) if leaf.dtype == jnp.dtype(dtype) else leaf, out)
+        return jax.tree.map(
+            lambda leaf: leaf.astype(lasting) if leaf.dtype == jnp.dtype(dtype) else leaf, out
+        )
 
     return isolated(jax.jit(run), dtype == "float64")
