@@ -168,7 +168,7 @@ def sweep(found: Sequence[Any]) -> Any:
         return params, nj.constraints.regime(optax.adam(0.1), radius=radius)
 
     points = {
-        "radius": np.repeat(np.float32([0.1, 1.0, 10.0]), 4),
+        "radius": np.repeat(np.array([0.1, 1.0, 10.0], np.float32), 4),
         "seed": np.tile(np.arange(4, dtype=np.int32), 3),
     }
     params, tx = setup(1.0, 0)
@@ -424,6 +424,7 @@ def page(text: str, records: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Compile everything, write the record and the table of the page; 1 if something is not as it has to be."""
+    jax.config.update("jax_enable_compilation_cache", False)  # what is for other devices cannot be read back
     records = [record(*both) for platform in ("cuda", "tpu") for both in programs(platform)]
     _timing.table(records, ("target", "program", "compile_seconds", "bytes", "collectives", "holds"))
     print(_timing.write("aot", "python -m benchmarks.aot", records, "flax"))

@@ -89,8 +89,8 @@ def devices(target: Target) -> list[Any]:
     """Return the devices of a target, which know their compiler and nothing else.
 
     Raises:
-        UnavailableError: the wheels are missing or of another version, another process keeps libtpu, or the topology is none
-            that the compiler knows.
+        UnavailableError: the wheels are missing or of another version, another process keeps libtpu, or the compiler
+            knows no such topology.
     """
     reason = missing(target.platform)
     if reason:

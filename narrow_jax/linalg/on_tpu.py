@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import lanczos
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Ritz, Truth
+from narrow_jax.linalg.algebra import Ritz
 from narrow_jax.linalg.on_device import Device, start_vector
 from narrow_jax.linalg.rounding import symmetric
 
@@ -79,7 +79,7 @@ class Tpu(Device):
         """Return the largest eigenpair of (LLᵀ)⁻¹: products with L⁻¹, where solving would go entry by entry."""
         z = self.invert(factor)
 
-        def apply(v: Array) -> Array:
+        def apply(v: HostArray) -> Array:
             return fl.matmul(z.T, fl.matmul(z, v[:, None]))[:, 0]
 
         ritz = lanczos.device(apply, start_vector(factor), tolerance)
@@ -88,7 +88,7 @@ class Tpu(Device):
 
     def triangle(
         self, block: Callable[..., Float[HostArray, "n b"]], count: int, rows: int
-    ) -> tuple[Array, Truth]:
+    ) -> tuple[Array, Array]:
         """Return L = Rᵀ of the QR factorisation of Jᵀ, by column blocks of J, and whether R is invertible."""
 
         def step(r: Array, index: Array) -> tuple[Array, None]:
@@ -139,7 +139,7 @@ class Tpu(Device):
     def top(self, a: Float[HostArray, "n n"]) -> tuple[Array, Array]:
         """Return the largest eigenvalue of a symmetric matrix and its vector."""
         ritz = self.largest(a, float(jnp.finfo(a.dtype).eps) ** 2)
-        return ritz.first, ritz.vector
+        return jnp.asarray(ritz.first), jnp.asarray(ritz.vector)
 
     def largest_eigenvalue(self, a: Float[HostArray, "n n"]) -> Array:
         """Return the largest eigenvalue of a symmetric matrix."""

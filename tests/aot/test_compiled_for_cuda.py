@@ -1,12 +1,12 @@
 """Every kind of program, compiled for one H100, and those of several devices for four and eight: ``make aot``."""
 
 import pytest
-
-from benchmarks import aot
-from benchmarks.compiled import H100_1, UnavailableError, devices
 from compiling import every_program, faults, gathered, skip
 
-pytestmark = skip("cuda")
+from benchmarks import aot
+from benchmarks.compiled import H100_1, H100_8, UnavailableError, devices
+
+pytestmark = [skip("cuda"), pytest.mark.usefixtures("unchecked")]
 
 
 @every_program("cuda")
@@ -15,8 +15,6 @@ def test_compiles(target, program):
 
 
 def test_a_gathered_batch_is_seen():
-    from benchmarks.compiled import H100_8
-
     (fault,) = faults(H100_8, aot.Program("gathered", gathered, devices=8))
     assert "all-gather" in fault
 
@@ -29,6 +27,6 @@ def test_half_of_what_is_planned_does_not_do():
 
 def test_unknown_topology():
     with pytest.raises(
-        UnavailableError, match="'2x2' is no topology that the compiler for cuda knows.*1x1x8"
+        UnavailableError, match=r"'2x2' is no topology that the compiler for cuda knows.*1x1x8"
     ):
         devices(H100_1._replace(topology="2x2"))

@@ -1,12 +1,12 @@
 """Every kind of program, compiled for TPU v5e without one: ``make aot``."""
 
 import pytest
-
-from benchmarks import aot
-from benchmarks.compiled import V5E
 from compiling import every_program, faults, gathered, skip, smuggled
 
-pytestmark = skip("tpu")
+from benchmarks import aot
+from benchmarks.compiled import V5E, UnavailableError, devices
+
+pytestmark = [skip("tpu"), pytest.mark.usefixtures("unchecked")]
 
 
 @every_program("tpu")
@@ -37,8 +37,6 @@ def test_a_device_that_is_too_small_is_seen():
 
 @pytest.mark.parametrize("topology", ["v5e:9x9", "v9z:2x2", "nonsense"])
 def test_unknown_topology(topology):
-    from benchmarks.compiled import UnavailableError, devices
-
     with pytest.raises(
         UnavailableError, match=f"'{topology}' is no topology that the compiler for tpu knows.*v5e:2x2"
     ):
