@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,6 +20,24 @@ WITHOUT_FLOAT64 = ("tpu",)
 """Platforms whose hardware has no float64: nothing is proven there."""
 
 SINGLE = np.dtype("float32")
+
+EMULATION = "CUBLAS_EMULATE_DOUBLE_PRECISION"
+"""The environment variable by which cuBLAS is told to emulate products of float64 (1) or not to (0)."""
+
+
+def emulated() -> bool:
+    """Return whether a GPU here may make products of float64 of narrower ones, whose errors are not those of float64.
+
+    It may where the environment says so; where that says nothing, on cards that are made for it, of compute capability
+    10 and above.
+
+    Reference:
+        NVIDIA, cuBLAS, section "Floating point emulation".
+    """
+    asked = os.environ.get(EMULATION)
+    if asked is not None:
+        return asked.strip() != "0"
+    return any(float(getattr(device, "compute_capability", 0)) >= 10 for device in jax.local_devices())
 
 
 def on_cpu(tree: object) -> bool:
@@ -74,9 +93,11 @@ def as_numpy(run: Callable[[], T]) -> T:
         return jax.tree.map(np.asarray, run())
 
 
-def by_platform(exact: Callable[..., T], single: Callable[..., T]) -> Callable[..., T]:
+def by_platform(
+    exact: Callable[..., T], single: Callable[..., T], unproven: Callable[..., T] | None = None
+) -> Callable[..., T]:
     """Return f(*args) = exact(*args), and single(*args), in the same dtypes, where it is lowered for hardware without
-    float64.
+    float64; unproven(*args) for a GPU where that may emulate it.
 
     What a machine has itself does not matter: a program may be compiled for another. The arguments are constants to
     differentiation.
@@ -109,9 +130,10 @@ def by_platform(exact: Callable[..., T], single: Callable[..., T]) -> Callable[.
             found = branch(single, _copied)(*arrays)
             return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, expected)
 
-        return jax.lax.platform_dependent(
-            *arrays, default=default, **dict.fromkeys(WITHOUT_FLOAT64, estimate)
-        )
+        others = dict.fromkeys(WITHOUT_FLOAT64, estimate)
+        if unproven is not None and emulated():
+            others["cuda"] = branch(unproven, lambda leaf: leaf)
+        return jax.lax.platform_dependent(*arrays, default=default, **others)
 
     return called
 

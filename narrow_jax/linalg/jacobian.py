@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.context import SINGLE, by_platform, isolated
+from narrow_jax.linalg.context import SINGLE, at_host, by_platform, emulated, isolated, on_cpu, place
 from narrow_jax.linalg.operators import Bounds, EvaluatedJacobian
 
 
@@ -86,11 +86,12 @@ class Jacobian(metaclass=_Structural):
             yield _product(lambda J: J.dense(), self)
             return
         ambient = jnp.zeros((), float).dtype
-        with jax.enable_x64(True):
-            exact = _Exact(self.evaluate(), ambient)
+        J = at_host(self)
+        with jax.enable_x64(True), place(J):
+            exact = _Exact(J.evaluate(), ambient)
         left, width = self.shape[1], exact.j.block_width
         for index in range(exact.j.block_count):
-            with jax.enable_x64(True):
+            with jax.enable_x64(True), place(J):
                 block = exact.block(index, min(left, width))
             left -= block.shape[1]
             yield block
@@ -100,13 +101,19 @@ def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Ar
     """Return call(Ĵ, *vectors), computed in float64, with the derivatives of call(J, *vectors)."""
     ambient = jnp.zeros((), float).dtype
 
-    def run(J: Jacobian, *vectors: HostArray, dtype: str = "float64", lasting: DTypeLike = ambient) -> Array:
-        return call(_Exact(J.evaluate(dtype), lasting), *(jnp.asarray(vector, dtype) for vector in vectors))
+    def program(lasting: DTypeLike, dtype: str = "float64", proven: bool = True) -> Callable[..., Array]:
+        def run(J: Jacobian, *vectors: HostArray) -> Array:
+            exact = _Exact(J.evaluate(dtype), lasting, proven)
+            return call(exact, *(jnp.asarray(vector, dtype) for vector in vectors))
+
+        return isolated(run, x64=dtype == "float64")
 
     if not _checks.traced(J, *vectors):
-        return isolated(run)(J, *vectors)
-    single = isolated(functools.partial(run, dtype="float32", lasting=SINGLE), x64=False)
-    number = by_platform(isolated(run), single)(J, *vectors)
+        given = at_host((J, *vectors))
+        with place(given):
+            return program(ambient, proven=on_cpu(given) or not emulated())(*given)
+    single = program(SINGLE, "float32", proven=False)
+    number = by_platform(program(ambient), single, program(ambient, proven=False))(J, *vectors)
     return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
 
 
@@ -168,6 +175,8 @@ class _Exact:
 
     j: EvaluatedJacobian
     dtype: DTypeLike = field(metadata={"static": True})
+    proven: bool = field(default=True, metadata={"static": True})
+    """Whether the bounds hold: those of float64 do; elsewhere they are infinite."""
 
     @jax.jit
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
@@ -201,11 +210,8 @@ class _Exact:
         return self._bound(self._proven().error, 2 * self.j.exponent)
 
     def _proven(self) -> Bounds:
-        """Return the bounds: infinite in float32."""
-        gram = self.j.gram(fl)
-        if gram.matrix.dtype == jnp.float64:
-            return gram.bounds
-        return jax.tree.map(lambda bound: jnp.full_like(bound, jnp.inf), gram.bounds)
+        bounds = self.j.gram(fl).bounds
+        return bounds if self.proven else jax.tree.map(lambda bound: jnp.full_like(bound, jnp.inf), bounds)
 
     def _scaled(self, product: Array) -> Array:
         return jnp.ldexp(product, self.j.exponent).astype(self.dtype)

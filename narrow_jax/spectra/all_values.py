@@ -163,20 +163,22 @@ def _found(J: Any) -> tuple[SingularValues, Any]:
         J = context.at_host(J)
         if context.on_cpu(J):
             return context.as_numpy(lambda: _true_scale(_run(HOST, J.evaluate()), J.encloses))
-        return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
+        program = _program(jnp.dtype("float64"), proven=not context.emulated())
+        return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()
-    s, zero, u, p = context.by_platform(_program(lasting), _program(context.SINGLE, TPU, "float32"))(J)
+    single = _program(context.SINGLE, TPU, "float32", proven=False)
+    s, zero, u, p = context.by_platform(_program(lasting), single, _program(lasting, proven=False))(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 
 
 @functools.cache
-def _program(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64") -> Any:
+def _program(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64", *, proven: bool = True) -> Any:
     """Return J ↦ (singular values, whether Ĵ = 0, left vectors, right vectors), vectors as rows."""
 
     def run(J: Jacobian) -> Any:
         j = J.evaluate(dtype)
-        found = _run(algebra, j, proven=dtype == "float64")
+        found = _run(algebra, j, proven)
         s, zero = _true_scale(found, J.encloses)
         near = found.vectors.T
         blocks = jax.lax.map(

@@ -90,6 +90,7 @@ def sigma_min(
     J = context.at_host(J)
     if wide and dtype == "float64" and context.on_cpu(J):
         return context.as_numpy(lambda: _solve(HOST, J.evaluate(), method, certify, J.encloses)[0])
+    certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
     with context.place(J):
@@ -181,7 +182,8 @@ def _traced(wide: bool, method: str, certify: bool, dtype: str, lasting: Any) ->
             _deficient(DEVICE, "float64", lasting), _deficient(TPU, "float32", context.SINGLE)
         )
     single = _program(method, False, "float32", context.SINGLE, TPU)
-    return context.by_platform(_program(method, certify, dtype, lasting), single)
+    unproven = _program(method, False, dtype, lasting)
+    return context.by_platform(_program(method, certify, dtype, lasting), single, unproven)
 
 
 @functools.cache

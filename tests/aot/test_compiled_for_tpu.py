@@ -18,9 +18,9 @@ def test_float64_is_seen():
     assert faults(V5E, aot.Program("smuggled", smuggled)) == ["float64 is lowered for a TPU"]
 
 
-def test_a_gathered_batch_is_seen():
+def test_a_gathered_batch_is_seen():  # which XLA for TPUs makes a sum
     (fault,) = faults(V5E, aot.Program("gathered", gathered, devices=4))
-    assert "all-gather" in fault
+    assert fault.endswith("expected sums only, at most 0")
 
 
 def test_a_factorisation_that_nobody_expects_is_seen():
