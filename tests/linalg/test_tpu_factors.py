@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from narrow_jax.linalg import TPU
-from narrow_jax.linalg.on_tpu import BLOCK, orthonormal
+from narrow_jax.linalg.by_blocks import BLOCK, orthonormal
 
 UNIT = 2.0**-24
 SHAPES = [(1, 1), (1, 5), (2, 3), (3, 3), (5, 9), (BLOCK - 1, 300), (BLOCK, BLOCK), (BLOCK + 2, 260)]
