@@ -139,8 +139,14 @@ def by_platform(
 
 
 def _copied(leaf: Any) -> Any:
-    """Return an array of NumPy's as another object: of one that two branches share JAX keeps the narrower form."""
-    return leaf.copy() if isinstance(leaf, np.ndarray | np.generic) else leaf
+    """Return an array of NumPy's as another object, float64 as float32.
+
+    Of one that two branches share JAX would keep the narrower form for both.
+    """
+    if not isinstance(leaf, np.ndarray | np.generic):
+        return leaf
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and so the estimate NaN
+        return leaf.astype(SINGLE if leaf.dtype == np.float64 else leaf.dtype)
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:

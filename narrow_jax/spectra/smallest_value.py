@@ -46,10 +46,11 @@ def sigma_min(
     of Jᵀ ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap
     allow, else the second.
 
-    The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy
-    float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds
-    rounded outward). Differentiable in the operator's arrays, any number of times: dσ = uᵀ dJ v; ``lower`` and
-    ``upper`` move along. Where σ is not distinct, ``vector`` and second derivatives are NaN when differentiated.
+    The work is float64 whatever the dtype of params and whether or not x64 is on; in a program for a TPU it is float32,
+    and the result an estimate. Concrete arguments give NumPy float64, from the host unless they are on a GPU; inside
+    ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds rounded outward).
+    Differentiable in the operator's arrays, any number of times: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along.
+    Where σ is not distinct, ``vector`` and second derivatives are NaN when differentiated.
     Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
 
     Args:
