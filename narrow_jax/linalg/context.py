@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -37,13 +38,21 @@ def emulated() -> bool:
     asked = os.environ.get(EMULATION)
     if asked is not None:
         return asked.strip() != "0"
-    return any(float(getattr(device, "compute_capability", 0)) >= 10 for device in jax.local_devices())
+    cards = (
+        re.fullmatch(r"(\d+)\.\d+", getattr(device, "compute_capability", ""))
+        for device in jax.local_devices()
+    )
+    return any(card is not None and int(card[1]) >= 10 for card in cards)
 
 
 def on_cpu(tree: object) -> bool:
-    """Return whether the host works on these concrete arrays: NumPy's, those in its memory, and those of hardware
-    without float64, which ``at_host`` fetches."""
-    return _platforms(tree) <= {"cpu", *WITHOUT_FLOAT64}
+    """Return whether the host works on these concrete arrays.
+
+    NumPy's, unless JAX may not use the host's CPU; those in its memory; and those of hardware without float64, which
+    ``at_host`` fetches.
+    """
+    platforms = _platforms(tree)
+    return platforms <= {"cpu", *WITHOUT_FLOAT64} and (bool(platforms) or _has_cpu())
 
 
 def _platforms(tree: object) -> set[str]:
@@ -55,10 +64,8 @@ def at_host(tree: T) -> T:
     """Return the tree with the arrays of hardware without float64 in the memory of the host; others as they are."""
     if _platforms(tree).isdisjoint(WITHOUT_FLOAT64):
         return tree
-    host = jax.devices("cpu")[0]
-    return jax.tree.map(
-        lambda leaf: jax.device_put(leaf, host) if isinstance(leaf, jax.Array) else leaf, tree
-    )
+    cpu = _cpu()
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, cpu) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
 def place(tree: object) -> contextlib.AbstractContextManager[Any]:
@@ -68,18 +75,33 @@ def place(tree: object) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def float64() -> Iterator[None]:
-    """Turn float64 on, and work on the host where the machine's accelerator has none."""
-    with (
-        jax.enable_x64(True),
-        _host() if jax.default_backend() in WITHOUT_FLOAT64 else contextlib.nullcontext(),
-    ):
+    """Turn float64 on, and work on the host where the machine's accelerator has none, or may emulate it."""
+    unlike = jax.default_backend() in WITHOUT_FLOAT64 or emulated()
+    with jax.enable_x64(True), _host() if unlike else contextlib.nullcontext():
         yield
 
 
 def _host() -> contextlib.AbstractContextManager[Any]:
     if jax.default_backend() == "cpu":  # naming the default would compile everything anew
         return contextlib.nullcontext()
-    return jax.default_device(jax.devices("cpu")[0])
+    return jax.default_device(_cpu())
+
+
+def _cpu() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"float64 is computed on the CPU here, and JAX may use {jax.default_backend()} only: add cpu to "
+            "JAX_PLATFORMS, as in 'tpu,cpu', or leave it unset"
+        ) from error
+
+
+def _has_cpu() -> bool:
+    try:
+        return bool(_cpu())
+    except RuntimeError:
+        return False
 
 
 def ambient() -> np.dtype:

@@ -50,6 +50,22 @@ def test_arrays_of_a_device_stay_there_where_it_has_float64(monkeypatch, platfor
     assert np.array_equal(fetched, x)
 
 
+def test_a_machine_whose_cpu_jax_may_not_use(monkeypatch, operator):
+    def none(backend=None):
+        if backend:
+            raise RuntimeError(f"Unknown backend {backend}")
+        return []
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    assert not context.on_cpu(operator)  # to the GPU, as everything
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with (
+        pytest.raises(RuntimeError, match="JAX may use tpu only: add cpu to JAX_PLATFORMS"),
+        context.float64(),
+    ):
+        pass
+
+
 def test_numbers_of_numpy_keep_their_digits_beside_traced_ones(operator):
     """JAX keeps one form of a constant that two branches share: it would be float32."""
     wanted = nj.sigma_min(operator)
@@ -85,6 +101,7 @@ def test_branches_answer_in_one_dtype():
         (None, None, False),
         (None, "9.0", False),
         (None, "10.0", True),
+        (None, "gfx90a", False),
         ("0", "10.0", False),
         ("1", "9.0", True),
     ],
