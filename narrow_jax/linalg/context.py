@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,8 +12,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from narrow_jax._typing import Array
 
 T = TypeVar("T")
 
@@ -115,6 +114,7 @@ def as_numpy(run: Callable[[], T]) -> T:
         return jax.tree.map(np.asarray, run())
 
 
+@functools.cache
 def by_platform(
     exact: Callable[..., T], single: Callable[..., T], unproven: Callable[..., T] | None = None
 ) -> Callable[..., T]:
@@ -130,45 +130,23 @@ def by_platform(
         (2.0, True)
     """
 
-    def called(*args: Any) -> Any:
-        leaves, structure = jax.tree.flatten(args)
-        given = [isinstance(leaf, jax.Array) for leaf in leaves]
+    @functools.partial(jax.jit, static_argnames="doubtful")
+    def lowered(args: tuple[Any, ...], doubtful: bool) -> T:
+        expected = jax.eval_shape(exact, *args)
 
-        def branch(f: Callable[..., T], kept: Callable[[Any], Any]) -> Callable[..., T]:
-            def run(*arrays: Array) -> T:  # NumPy's arrays keep their dtype only where they are no operands
-                left = iter(arrays)
-                taken = [
-                    next(left) if array else kept(leaf) for leaf, array in zip(leaves, given, strict=True)
-                ]
-                return f(*jax.tree.unflatten(structure, taken))
-
-            return run
-
-        arrays = jax.lax.stop_gradient([leaf for leaf in leaves if isinstance(leaf, jax.Array)])
-        default = branch(exact, lambda leaf: leaf)
-        expected = jax.eval_shape(default, *arrays)
-
-        def estimate(*arrays: Array) -> T:
-            found = branch(single, _copied)(*arrays)
-            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, expected)
+        def estimate(*args: Any) -> T:
+            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), single(*args), expected)
 
         others = dict.fromkeys(WITHOUT_FLOAT64, estimate)
-        if unproven is not None and emulated():
-            others["cuda"] = branch(unproven, lambda leaf: leaf)
-        return jax.lax.platform_dependent(*arrays, default=default, **others)
+        if doubtful and unproven is not None:
+            others["cuda"] = unproven
+        return jax.lax.platform_dependent(*args, default=exact, **others)
+
+    def called(*args: Any) -> T:
+        with jax.enable_x64(True):  # before the call: NumPy's float64 would become float32 on the way in
+            return lowered(jax.lax.stop_gradient(args), emulated())
 
     return called
-
-
-def _copied(leaf: Any) -> Any:
-    """Return an array of NumPy's as another object, float64 as float32.
-
-    Of one that two branches share JAX would keep the narrower form for both.
-    """
-    if not isinstance(leaf, np.ndarray | np.generic):
-        return leaf
-    with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and so the estimate NaN
-        return leaf.astype(SINGLE if leaf.dtype == np.float64 else leaf.dtype)
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:

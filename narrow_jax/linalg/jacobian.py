@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,15 +59,15 @@ class Jacobian(metaclass=_Structural):
 
     def mv(self, p: Float[HostArray, " p"]) -> Float[Array, " r"]:
         """Return Jp for p of shape (columns,)."""
-        return _product(lambda J, p: J.mv(p), self, p)
+        return _product("mv", self, p)
 
     def rmv(self, u: Float[HostArray, " r"]) -> Float[Array, " p"]:
         """Return Jᵀu for u of shape (rows,)."""
-        return _product(lambda J, u: J.rmv(u), self, u)
+        return _product("rmv", self, u)
 
     def gram(self) -> Float[Array, "r r"]:
         """Return JJᵀ, of shape (rows, rows)."""
-        return _product(lambda J: J.gram(), self)
+        return _product("gram", self)
 
     def dense(self) -> Float[Array, "r p"]:
         """Return the whole matrix; everything else avoids it."""
@@ -74,16 +75,16 @@ class Jacobian(metaclass=_Structural):
 
     def perturbation(self) -> Float[Array, ""]:
         """Return a bound of ‖J − Ĵ‖₂, Ĵ being the matrix that the products use; infinite if none is known."""
-        return _product(lambda J: J.perturbation(), self)
+        return _product("perturbation", self)
 
     def gram_error(self) -> Float[Array, ""]:
         """Return a bound of ‖computed gram − ĴĴᵀ‖₂."""
-        return _product(lambda J: J.gram_error(), self)
+        return _product("gram_error", self)
 
     def column_blocks(self) -> Iterator[Float[Array, "r _"]]:
         """Yield J in blocks of consecutive columns, at most about 3 columns a row each."""
         if _checks.traced(self):  # one block: how many there are is not known outside of the float64 context
-            yield _product(lambda J: J.dense(), self)
+            yield _product("dense", self)
             return
         ambient = jnp.zeros((), float).dtype
         J = context.at_host(self)
@@ -97,43 +98,44 @@ class Jacobian(metaclass=_Structural):
             yield block
 
 
-def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Array:
-    """Return call(Ĵ, *vectors), computed in float64, with the derivatives of call(J, *vectors)."""
+def _product(name: str, J: Jacobian, *vectors: HostArray) -> Array:
+    """Return a product of Ĵ by its name, computed in float64, with the derivatives of that of J."""
     ambient = jnp.zeros((), float).dtype
-
-    def program(lasting: DTypeLike, dtype: str = "float64", proven: bool = True) -> Callable[..., Array]:
-        def run(J: Jacobian, *vectors: HostArray) -> Array:
-            exact = _Exact(J.evaluate(dtype), lasting, proven)
-            return call(exact, *(jnp.asarray(vector, dtype) for vector in vectors))
-
-        return context.isolated(run, x64=dtype == "float64")
-
     if not _checks.traced(J, *vectors):
         given = context.at_host((J, *vectors))
         with context.place(given):
-            return program(ambient, proven=context.on_cpu(given) or not context.emulated())(*given)
-    single = program(context.SINGLE, "float32", proven=False)
-    number = context.by_platform(program(ambient), single, program(ambient, proven=False))(J, *vectors)
-    return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
+            proven = context.on_cpu(given) or not context.emulated()
+            return _program(name, ambient, proven=proven)(*given)
+    single = _program(name, context.SINGLE, "float32", proven=False)
+    unproven = _program(name, ambient, proven=False)
+    number = context.by_platform(_program(name, ambient), single, unproven)(J, *vectors)
+    return _follow(name, number, J, *(jnp.asarray(vector) for vector in vectors))
+
+
+@functools.cache
+def _program(name: str, lasting: DTypeLike, dtype: str = "float64", *, proven: bool = True) -> Any:
+    def run(J: Jacobian, *vectors: HostArray) -> Array:
+        exact = _Exact(J.evaluate(dtype), lasting, proven)
+        return getattr(exact, name)(*(jnp.asarray(vector, dtype) for vector in vectors))
+
+    return context.isolated(run, x64=dtype == "float64")
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _follow(call: Callable[..., Array], number: Array, J: Jacobian, *vectors: Array) -> Array:
+def _follow(name: str, number: Array, J: Jacobian, *vectors: Array) -> Array:
     """Return ``number``, whose derivatives are those of call(J, *vectors)."""
     return number
 
 
 @_follow.defjvp
-def _follow_jvp(
-    call: Callable[..., Array], primals: tuple[Params, ...], tangents: tuple[Params, ...]
-) -> tuple[Array, Array]:
+def _follow_jvp(name: str, primals: tuple[Params, ...], tangents: tuple[Params, ...]) -> tuple[Array, Array]:
     number, *arguments = primals
 
     def plain(J: Jacobian, *vectors: Array) -> Array:
-        return call(_Differentiable(J), *vectors)
+        return getattr(_Differentiable(J), name)(*vectors)
 
     slope = jax.jvp(plain, tuple(arguments), tuple(tangents[1:]))[1]
-    return _follow(call, *primals), slope.astype(number.dtype)
+    return _follow(name, *primals), slope.astype(number.dtype)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ eigenvectors" (1985).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,7 @@ def _apply(matrix: Array, y: Array) -> Array:
     return fl.matmul(matrix, y[:, None])[:, 0]
 
 
+@functools.cache
 def _complement(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64") -> Any:
     """Return (J, w) ↦ W and g with (σ²(I + wwᵀ) − AAᵀ)⁻¹ = W diag(g) Wᵀ, NaN where σ is not distinct."""
 
