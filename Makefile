@@ -1,11 +1,13 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set up .venv on first use.
 PYTHON ?= python3
 BIN := .venv/bin
+# compilers for accelerators that are not here: no driver, no device
+AOT := build/aot
 # where rounding is at stake, XLA compiles as it does for users
 ROUNDING := adversary enclosure exact_zero extreme_scales projections sigma_min values
 AS_SHIPPED := $(foreach name,$(ROUNDING),$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo test lint types tests bench clean
+.PHONY: demo test lint types tests aot bench clean
 
 demo: .venv/.demo
 	$(BIN)/python -m experiments.demo
@@ -22,6 +24,9 @@ types: .venv/.dev
 tests: .venv/.dev
 	XLA_FLAGS="$$($(BIN)/python tests/tools/hurry.py)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
 	$(BIN)/pytest -n 2 $(AS_SHIPPED)
+
+aot: $(AOT)/.installed
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PYTHONPATH=$(AOT) $(BIN)/pytest -n 2 --dist loadfile tests/aot
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.training
@@ -45,6 +50,10 @@ bench: .venv/.bench
 
 .venv/.demo: .venv/.created pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[data,plots]"
+	touch $@
+
+$(AOT)/.installed: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(AOT) $$($(BIN)/python -m benchmarks.compiled)
 	touch $@
 
 clean:

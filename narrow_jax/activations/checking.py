@@ -16,7 +16,7 @@ from numpy.polynomial import chebyshev
 from narrow_jax._typing import Array
 from narrow_jax.activations.activation import Activation
 from narrow_jax.activations.stock import get, is_stock
-from narrow_jax.linalg import UNIT
+from narrow_jax.linalg import UNIT, context
 
 POINTS = 4096
 """Points that are evaluated at once, always as many: one program an activation."""
@@ -66,7 +66,7 @@ def examine(sigma: Activation) -> None:
         return _Samples(sigma, z, *(np.asarray(column, float) for column in evaluate(z)))
 
     # concrete points: the same within a traced function as outside it
-    with jax.enable_x64(True), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
+    with context.float64(), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
         try:
             grid, step = at(_grid()), _step(sigma)
         except jax.errors.TracerArrayConversionError as error:

@@ -21,7 +21,7 @@ from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Int, Leaf, Para
 from narrow_jax.jacobian import coupling, inputs, precision
 from narrow_jax.jacobian.blocks import Recomputed, recomputed, stored
 from narrow_jax.jacobian.pieces import BLOCKS, COPIES, Pieces, Size, intermediate, pieces
-from narrow_jax.linalg import Jacobian, Stored, indices
+from narrow_jax.linalg import Jacobian, Stored, context, indices
 from narrow_jax.linalg import rounding as fl
 
 MODES = ("reverse", "forward")
@@ -201,7 +201,7 @@ def _shapes(given: _Data, samples: int) -> tuple[jax.tree_util.PyTreeDef, tuple[
 @contextlib.contextmanager
 def _wide() -> Iterator[None]:
     """Trace in float64; norms of Flax in training mode promote by themselves, which a strict setting forbids."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with context.float64(), jax.numpy_dtype_promotion("standard"):
         yield
 
 
@@ -272,7 +272,7 @@ def _measured(
 def _refuse_coupling(plan: _Plan, given: _Data) -> None:
     """Raise if a row is not what its sample alone gives."""
     with _wide():
-        found = _compared(_cast(given, "float64"), plan)
+        found = _compared(_cast(context.at_host(given), "float64"), plan)
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
     for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
         if (excess > 0).any():
@@ -325,7 +325,7 @@ def _flatten(params: Params, plan: _Plan) -> tuple[Float[Array, " p"], Callable[
 @functools.partial(jax.jit, static_argnames=("plan", "dtype"))
 def _evaluate(data: _Data, plan: _Plan, dtype: str) -> Stored | Recomputed:
     size = plan.samples * plan.outputs, plan.columns
-    sound = jnp.ones((), dtype) if plan.uncoupled else _sound(data, plan).astype(dtype)
+    sound = jnp.ones((), dtype) if plan.uncoupled else _sound(data, plan, dtype)
     columns = _Columns(plan)
     if not plan.stored:
         return _trusted(recomputed((data, sound), columns, size, plan.width), sound, plan)
@@ -337,11 +337,11 @@ def _evaluate(data: _Data, plan: _Plan, dtype: str) -> Stored | Recomputed:
     return _trusted(stored(matrix), sound, plan)
 
 
-def _sound(data: _Data, plan: _Plan) -> Float[Array, ""]:
+def _sound(data: _Data, plan: _Plan, dtype: str) -> Float[Array, ""]:
     """Return 1, or NaN where samples are coupled: what cannot be refused in a traced program must not look right."""
-    eps = precision.eps(plan.computed)
+    eps = max(precision.eps(plan.computed), precision.eps(dtype))
     coupled = jnp.stack([jnp.any(coupling.excess(rows, eps) > 0) for rows in _compared(data, plan)])
-    return jnp.where(jnp.any(coupled), jnp.nan, 1.0)
+    return jnp.where(jnp.any(coupled), jnp.nan, 1.0).astype(dtype)
 
 
 def _trusted(evaluated: Stored | Recomputed, sound: Float[Array, ""], plan: _Plan) -> Stored | Recomputed:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -13,11 +17,91 @@ import numpy as np
 T = TypeVar("T")
 
 
+WITHOUT_FLOAT64 = ("tpu",)
+"""Platforms whose hardware has no float64: nothing is proven there."""
+
+SINGLE = np.dtype("float32")
+
+EMULATION = "CUBLAS_EMULATE_DOUBLE_PRECISION"
+"""The environment variable by which cuBLAS is told to emulate products of float64 (1) or not to (0)."""
+
+
+def emulated() -> bool:
+    """Return whether a GPU here may make products of float64 of narrower ones, whose errors are not those of float64.
+
+    It may where the environment says so; where that says nothing, on cards that are made for it, of compute capability
+    10 and above.
+
+    Reference:
+        NVIDIA, cuBLAS, section "Floating point emulation".
+    """
+    asked = os.environ.get(EMULATION)
+    if asked is not None:
+        return asked.strip() != "0"
+    cards = (
+        re.fullmatch(r"(\d+)\.\d+", getattr(device, "compute_capability", ""))
+        for device in jax.local_devices()
+    )
+    return any(card is not None and int(card[1]) >= 10 for card in cards)
+
+
 def on_cpu(tree: object) -> bool:
-    """Return whether all arrays live on the host; NumPy's do where JAX would put them there."""
+    """Return whether the host works on these concrete arrays.
+
+    NumPy's, unless JAX may not use the host's CPU; those in its memory; and those of hardware without float64, which
+    ``at_host`` fetches.
+    """
+    platforms = _platforms(tree)
+    return platforms <= {"cpu", *WITHOUT_FLOAT64} and (bool(platforms) or _has_cpu())
+
+
+def _platforms(tree: object) -> set[str]:
     arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    platforms = {device.platform for leaf in arrays for device in leaf.devices()}
-    return (platforms or {jax.default_backend()}) == {"cpu"}
+    return {device.platform for leaf in arrays for device in leaf.devices()}
+
+
+def at_host(tree: T) -> T:
+    """Return the tree with the arrays of hardware without float64 in the memory of the host; others as they are."""
+    if _platforms(tree).isdisjoint(WITHOUT_FLOAT64):
+        return tree
+    cpu = _cpu()
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, cpu) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
+def place(tree: object) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which JAX works where the arrays are: on the host though the machine has an accelerator."""
+    return _host() if on_cpu(tree) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Turn float64 on, and work on the host where the machine's accelerator has none, or may emulate it."""
+    unlike = jax.default_backend() in WITHOUT_FLOAT64 or emulated()
+    with jax.enable_x64(True), _host() if unlike else contextlib.nullcontext():
+        yield
+
+
+def _host() -> contextlib.AbstractContextManager[Any]:
+    if jax.default_backend() == "cpu":  # naming the default would compile everything anew
+        return contextlib.nullcontext()
+    return jax.default_device(_cpu())
+
+
+def _cpu() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"float64 is computed on the CPU here, and JAX may use {jax.default_backend()} only: add cpu to "
+            "JAX_PLATFORMS, as in 'tpu,cpu', or leave it unset"
+        ) from error
+
+
+def _has_cpu() -> bool:
+    try:
+        return bool(_cpu())
+    except RuntimeError:
+        return False
 
 
 def ambient() -> np.dtype:
@@ -53,12 +137,47 @@ def floats(tree: T, convert: Callable[[Any], Any]) -> T:
 
 
 def as_numpy(run: Callable[[], T]) -> T:
-    """Return what runs under float64, its arrays as NumPy's, which outlive it as they are.
+    """Return what runs under float64 on the host, its arrays as NumPy's, which outlive it as they are.
 
     NumPy warns of what bounds expect, such as infinity where nothing is known: not here.
     """
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with jax.enable_x64(True), _host(), np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, run())
+
+
+@functools.cache
+def by_platform(
+    exact: Callable[..., T], single: Callable[..., T], unproven: Callable[..., T] | None = None
+) -> Callable[..., T]:
+    """Return f(*args) = exact(*args), and single(*args), in the same dtypes, where it is lowered for hardware without
+    float64; unproven(*args) for a GPU where that may emulate it.
+
+    What a machine has itself does not matter: a program may be compiled for another. The arguments are constants to
+    differentiation.
+
+    Example:
+        >>> f = by_platform(lambda x: x + 1, lambda x: x - 1)
+        >>> float(jax.jit(f)(1.0)), "subtract" in jax.jit(f).trace(1.0).lower(lowering_platforms=("tpu",)).as_text()
+        (2.0, True)
+    """
+
+    @functools.partial(jax.jit, static_argnames="doubtful")
+    def lowered(args: tuple[Any, ...], doubtful: bool) -> T:
+        expected = jax.eval_shape(exact, *args)
+
+        def estimate(*args: Any) -> T:
+            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), single(*args), expected)
+
+        others = dict.fromkeys(WITHOUT_FLOAT64, estimate)
+        if doubtful and unproven is not None:
+            others["cuda"] = unproven
+        return jax.lax.platform_dependent(*args, default=exact, **others)
+
+    def called(*args: Any) -> T:
+        with jax.enable_x64(True):  # before the call: NumPy's float64 would become float32 on the way in
+            return lowered(jax.lax.stop_gradient(args), emulated())
+
+    return called
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ from jax.typing import DTypeLike
 
 from narrow_jax import _host
 from narrow_jax._typing import Array, Float, HostArray, Int, Params
+from narrow_jax.linalg import context
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.context import floats, isolated
-from narrow_jax.linalg.operators import EvaluatedJacobian
+from narrow_jax.linalg.context import floats
+from narrow_jax.linalg.operators import Bounds, EvaluatedJacobian
 
 
 class _Structural(ABCMeta):
@@ -58,15 +60,15 @@ class Jacobian(metaclass=_Structural):
 
     def mv(self, p: Float[HostArray, " p"]) -> Float[Array, " r"]:
         """Return Jp for p of shape (columns,)."""
-        return _product(lambda J, p: J.mv(p), self, p)
+        return _product("mv", self, p)
 
     def rmv(self, u: Float[HostArray, " r"]) -> Float[Array, " p"]:
         """Return Jᵀu for u of shape (rows,)."""
-        return _product(lambda J, u: J.rmv(u), self, u)
+        return _product("rmv", self, u)
 
     def gram(self) -> Float[Array, "r r"]:
         """Return JJᵀ, of shape (rows, rows)."""
-        return _product(lambda J: J.gram(), self)
+        return _product("gram", self)
 
     def dense(self) -> Float[Array, "r p"]:
         """Return the whole matrix; everything else avoids it."""
@@ -74,58 +76,67 @@ class Jacobian(metaclass=_Structural):
 
     def perturbation(self) -> Float[Array, ""]:
         """Return a bound of ‖J − Ĵ‖₂, Ĵ being the matrix that the products use; infinite if none is known."""
-        return _product(lambda J: J.perturbation(), self)
+        return _product("perturbation", self)
 
     def gram_error(self) -> Float[Array, ""]:
         """Return a bound of ‖computed gram − ĴĴᵀ‖₂."""
-        return _product(lambda J: J.gram_error(), self)
+        return _product("gram_error", self)
 
     def column_blocks(self) -> Iterator[Float[Array, "r _"]]:
         """Yield J in blocks of consecutive columns, at most about 3 columns a row each."""
         if _host.traced(self):  # one block: how many there are is not known outside of the float64 context
-            yield _product(lambda J: J.dense(), self)
+            yield _product("dense", self)
             return
         ambient = jnp.zeros((), float).dtype
-        with jax.enable_x64(True):
-            exact = _Exact(floats(self, jnp.asarray).evaluate(), ambient)  # the Ĵ of the products: by JAX
+        J = context.at_host(self)
+        with jax.enable_x64(True), context.place(J):
+            exact = _Exact(floats(J, jnp.asarray).evaluate(), ambient)  # the Ĵ of the products: by JAX
         left, width = self.shape[1], exact.j.block_width
         for index in range(exact.j.block_count):
-            with jax.enable_x64(True):
+            with jax.enable_x64(True), context.place(J):
                 block = exact.block(index, min(left, width))
             left -= block.shape[1]
             yield block
 
 
-def _product(call: Callable[..., Array], J: Jacobian, *vectors: HostArray) -> Array:
-    """Return call(Ĵ, *vectors), computed in float64, with the derivatives of call(J, *vectors)."""
+def _product(name: str, J: Jacobian, *vectors: HostArray) -> Array:
+    """Return a product of Ĵ by its name, computed in float64, with the derivatives of that of J."""
     ambient = jnp.zeros((), float).dtype
-
-    def run(J: Jacobian, *vectors: HostArray) -> Array:
-        return call(_Exact(J.evaluate(), ambient), *(jnp.asarray(vector, jnp.float64) for vector in vectors))
-
-    number = isolated(run)(J, *vectors)
     if not _host.traced(J, *vectors):
-        return number
-    return _follow(call, number, J, *(jnp.asarray(vector) for vector in vectors))
+        given = context.at_host((J, *vectors))
+        with context.place(given):
+            proven = context.on_cpu(given) or not context.emulated()
+            return _program(name, ambient, proven=proven)(*given)
+    single = _program(name, context.SINGLE, "float32", proven=False)
+    unproven = _program(name, ambient, proven=False)
+    number = context.by_platform(_program(name, ambient), single, unproven)(J, *vectors)
+    return _follow(name, number, J, *(jnp.asarray(vector) for vector in vectors))
+
+
+@functools.cache
+def _program(name: str, lasting: DTypeLike, dtype: str = "float64", *, proven: bool = True) -> Any:
+    def run(J: Jacobian, *vectors: HostArray) -> Array:
+        exact = _Exact(J.evaluate(dtype), lasting, proven)
+        return getattr(exact, name)(*(jnp.asarray(vector, dtype) for vector in vectors))
+
+    return context.isolated(run, x64=dtype == "float64")
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _follow(call: Callable[..., Array], number: Array, J: Jacobian, *vectors: Array) -> Array:
+def _follow(name: str, number: Array, J: Jacobian, *vectors: Array) -> Array:
     """Return ``number``, whose derivatives are those of call(J, *vectors)."""
     return number
 
 
 @_follow.defjvp
-def _follow_jvp(
-    call: Callable[..., Array], primals: tuple[Params, ...], tangents: tuple[Params, ...]
-) -> tuple[Array, Array]:
+def _follow_jvp(name: str, primals: tuple[Params, ...], tangents: tuple[Params, ...]) -> tuple[Array, Array]:
     number, *arguments = primals
 
     def plain(J: Jacobian, *vectors: Array) -> Array:
-        return call(_Differentiable(J), *vectors)
+        return getattr(_Differentiable(J), name)(*vectors)
 
     slope = jax.jvp(plain, tuple(arguments), tuple(tangents[1:]))[1]
-    return _follow(call, *primals), slope.astype(number.dtype)
+    return _follow(name, *primals), slope.astype(number.dtype)
 
 
 @dataclass(frozen=True)
@@ -167,6 +178,8 @@ class _Exact:
 
     j: EvaluatedJacobian
     dtype: DTypeLike = field(metadata={"static": True})
+    proven: bool = field(default=True, metadata={"static": True})
+    """Whether the bounds hold: those of float64 do; elsewhere they are infinite."""
 
     @jax.jit
     def mv(self, p: Float[Array, " p"]) -> Float[Array, " r"]:
@@ -191,13 +204,17 @@ class _Exact:
 
     @jax.jit
     def perturbation(self) -> Float[Array, ""]:
-        bound = self.j.gram(fl).bounds.perturbation
+        bound = self._proven().perturbation
         zero = jnp.zeros((), self.dtype)  # where Ĵ is J itself
         return jnp.where(bound == 0, zero, self._bound(bound, self.j.exponent))
 
     @jax.jit
     def gram_error(self) -> Float[Array, ""]:
-        return self._bound(self.j.gram(fl).bounds.error, 2 * self.j.exponent)
+        return self._bound(self._proven().error, 2 * self.j.exponent)
+
+    def _proven(self) -> Bounds:
+        bounds = self.j.gram(fl).bounds
+        return bounds if self.proven else jax.tree.map(lambda bound: jnp.full_like(bound, jnp.inf), bounds)
 
     def _scaled(self, product: Array) -> Array:
         return jnp.ldexp(product, self.j.exponent).astype(self.dtype)

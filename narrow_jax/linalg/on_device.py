@@ -1,4 +1,4 @@
-"""Linear algebra in JAX, for traced arrays and for accelerators."""
+"""Linear algebra in JAX, for traced arrays and for accelerators: in float64, and in float32 for TPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.linalg import lanczos
+from narrow_jax.linalg import by_blocks, lanczos
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Ritz, Scalar, T, Truth
 from narrow_jax.linalg.rounding import symmetric
@@ -35,7 +35,7 @@ class Device:
     def unknown(self, factor: Float[HostArray, "n n"]) -> Ritz:
         """Return a pair that has not converged."""
         one = jnp.ones((), factor.dtype)
-        return Ritz(_start(factor), one, one, jnp.array(False))
+        return Ritz(start_vector(factor), one, one, jnp.array(False))
 
     def shifted(
         self, k: Float[HostArray, "n n"], c: Scalar, u: Float[HostArray, " n"], beta: Scalar
@@ -75,7 +75,7 @@ class Device:
 
     def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> Ritz:
         """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
-        ritz = lanczos.device(lambda v: self.solve(factor, v), _start(factor), tolerance)
+        ritz = lanczos.device(lambda v: self.solve(factor, v), start_vector(factor), tolerance)
         vector = self.solve(factor, ritz.vector)
         return ritz._replace(vector=vector / jnp.linalg.norm(vector))
 
@@ -83,8 +83,13 @@ class Device:
         """Return the largest eigenpair of a symmetric matrix."""
         full = symmetric(a)
         return lanczos.device(
-            lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), _start(a), tolerance
+            lambda v: jnp.matmul(full, v, precision=jax.lax.Precision.HIGHEST), start_vector(a), tolerance
         )
+
+    def top(self, a: Float[HostArray, "n n"]) -> tuple[Array, Array]:
+        """Return the largest eigenvalue of a symmetric matrix and its vector, from all of them."""
+        values, vectors = jnp.linalg.eigh(symmetric(a))
+        return values[-1], vectors[:, -1]
 
     def largest_eigenvalue(self, a: Float[HostArray, "n n"]) -> Array:
         """Return the largest eigenvalue to rounding; from all of them: one more Lanczos takes a second to compile."""
@@ -116,6 +121,15 @@ class Device:
         eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
         return jnp.tril(jax.lax.linalg.triangular_solve(factor, eye, left_side=True, lower=True))
 
+    def inverse(self, a: Float[HostArray, "n n"]) -> Float[Array, "n n"]:
+        """Return A⁻¹ of a positive definite matrix."""
+        factor = jax.scipy.linalg.cho_factor(a, lower=True)
+        return jax.scipy.linalg.cho_solve(factor, jnp.eye(a.shape[0]))
+
+    def basis(self, matrix: Float[HostArray, "n p"]) -> Float[Array, "n p"]:
+        """Return an orthonormal basis of the columns."""
+        return jnp.linalg.qr(matrix)[0]
+
     def decompose(self, factor: Float[HostArray, "n p"]) -> tuple[Array, Array]:
         """Return the left singular vectors and all singular values, descending, by the QR iteration."""
         vectors, values, _ = jax.lax.linalg.svd(
@@ -124,8 +138,74 @@ class Device:
         return vectors, values
 
 
-DEVICE = Device()
+INVERTIBLE = 2.0**-30
+"""Pivots below, beside the largest, have inverses whose products float32 cannot hold, and are rounding anyway."""
 
 
-def _start(a: HostArray) -> Array:
+class Tpu(Device):
+    """The contract of ``Algebra`` in float32, by the factorisations of ``by_blocks``. Nothing is proven: estimates."""
+
+    def cholesky(self, a: Float[HostArray, "n n"], overwrite: bool = False) -> tuple[Array, Array]:
+        """Return L and whether the factorisation completed."""
+        factor = by_blocks.cholesky(jnp.asarray(symmetric(a)))
+        ok = jnp.all(jnp.isfinite(factor))
+        return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
+
+    def smallest(self, factor: Float[HostArray, "n n"], tolerance: float) -> Ritz:
+        """Return the largest eigenpair of (LLᵀ)⁻¹: products with L⁻¹, where solving would go entry by entry."""
+        z = self.invert(factor)
+
+        def apply(v: HostArray) -> Array:
+            return fl.matmul(z.T, fl.matmul(z, v[:, None]))[:, 0]
+
+        ritz = lanczos.device(apply, start_vector(factor), tolerance)
+        vector = apply(ritz.vector)
+        return ritz._replace(vector=vector / jnp.linalg.norm(vector))
+
+    def top(self, a: Float[HostArray, "n n"]) -> tuple[Array, Array]:
+        """Return the largest eigenvalue of a symmetric matrix and its vector, by Lanczos."""
+        ritz = self.largest(a, float(jnp.finfo(a.dtype).eps) ** 2)
+        return jnp.asarray(ritz.first), jnp.asarray(ritz.vector)
+
+    def largest_eigenvalue(self, a: Float[HostArray, "n n"]) -> Array:
+        """Return the largest eigenvalue of a symmetric matrix."""
+        return self.top(a)[0]
+
+    def triangle(
+        self, block: Callable[..., Float[HostArray, "n b"]], count: int, rows: int
+    ) -> tuple[Array, Array]:
+        """Return L = Rᵀ of the QR factorisation of Jᵀ, by column blocks of J, and whether R is invertible."""
+
+        def step(r: Array, index: Array) -> tuple[Array, None]:
+            return by_blocks.orthonormal(jnp.concatenate([r, block(index).T])).r, None
+
+        dtype = jax.eval_shape(lambda: block(0)).dtype
+        r, _ = jax.lax.scan(step, jnp.zeros((rows, rows), dtype), jnp.arange(count, dtype=jnp.int32))
+        pivots = jnp.abs(jnp.diag(r))
+        return r.T, jnp.min(pivots) > INVERTIBLE * jnp.max(pivots)
+
+    def invert(self, factor: Float[HostArray, "n n"]) -> Float[Array, "n n"]:
+        """Return L⁻¹, lower triangular."""
+        return by_blocks.inverse(jnp.asarray(factor))
+
+    def inverse(self, a: Float[HostArray, "n n"]) -> Float[Array, "n n"]:
+        """Return A⁻¹ of a positive definite matrix."""
+        z = self.invert(self.cholesky(a)[0])
+        return fl.matmul(z.T, z)
+
+    def basis(self, matrix: Float[HostArray, "n p"]) -> Float[Array, "n p"]:
+        """Return an orthonormal basis of the columns."""
+        once = by_blocks.orthonormal(jnp.asarray(matrix)).q
+        return by_blocks.orthonormal(once).q  # once leaves rounding times the condition number
+
+    def decompose(self, factor: Float[HostArray, "n p"]) -> tuple[Array, Array]:
+        """Return the left singular vectors and all singular values, descending, by Jacobi rotations."""
+        return by_blocks.singular(jnp.asarray(factor))
+
+
+DEVICE, TPU = Device(), Tpu()
+
+
+def start_vector(a: HostArray) -> Array:
+    """Return the start of an iteration with this matrix."""
     return jnp.asarray(lanczos.start_vector(a.shape[0]), a.dtype)

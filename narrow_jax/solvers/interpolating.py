@@ -20,7 +20,7 @@ from narrow_jax._typing import Array, Float, HostArray, Params, Samples
 from narrow_jax.certificates import distinct_samples
 from narrow_jax.jacobian import AutodiffJacobian
 from narrow_jax.labels import leaf_names
-from narrow_jax.linalg import EvaluatedJacobian
+from narrow_jax.linalg import EvaluatedJacobian, context
 from narrow_jax.models import Features
 from narrow_jax.solvers.newton import Factor, Interpolation, Path, Theta
 
@@ -115,7 +115,7 @@ def interpolate(
     samples = distinct_samples(np.asarray(x).reshape(len(labels), -1), labels, vanishing=False)
     if samples.clash:
         raise ValueError(samples.clash)
-    with jax.enable_x64(True):
+    with context.float64():
         center = _center(features, w, x, labels, v)
         J = jacobian.autodiff(models.pairwise(features), center, x[samples.kept], wrt=("plus", "minus"))
         equations = CopiesOnData(J)

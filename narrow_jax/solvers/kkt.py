@@ -17,6 +17,7 @@ from narrow_jax._host import host_only
 from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.certificates import Constrained, Point, constrained, measure, start_gradient
+from narrow_jax.linalg import context
 from narrow_jax.models import Activations
 from narrow_jax.solvers.descent import Descent, Trial
 from narrow_jax.solvers.descent_by_products import ProductDescent
@@ -176,7 +177,7 @@ def solve_kkt(
     x, y = _checks.real_data(x, y)
     draw = _draw(width, widths, weight_scale, model)
     cone = {"zeta": zeta or 1e-3, "kappa": kappa} if model == "pairwise" else {}
-    with jax.enable_x64(True):
+    with context.float64():
         center = draw(key, inputs=x.shape[1], outputs=y.shape[1], dtype=jnp.float64, **cone)
         problem = constrained(center, x, y, radius, zeta if cone else None, kappa, activation)
         path = _descend(problem, tolerance, steps, progress)

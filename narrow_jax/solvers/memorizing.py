@@ -19,6 +19,7 @@ from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import distinct_samples
 from narrow_jax.jacobian import Net
+from narrow_jax.linalg import context
 from narrow_jax.models import Activations
 from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path
 from narrow_jax.solvers.pairs import PairOnData
@@ -142,7 +143,7 @@ def memorize(
     if method == "auto":  # a factor of JJᵀ of 30,000 equations n·k is 7 GB in float64
         method = "cholesky" if labels.size <= 30_000 else "cg"
     preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of
-    with jax.enable_x64(True):
+    with context.float64():
         data = jnp.asarray(rows)
         for start in draw.starts(data):
             pair, theta = PairOnData.of(start.center, data, draw.sigmas)
@@ -186,7 +187,7 @@ def _concluded(
 ) -> Memorized:
     """Return the result on all samples, repeated ones too, with its certificate."""
     center = jax.tree.map(np.asarray, start.center)
-    with jax.enable_x64(True), np.errstate(over="ignore"):
+    with context.float64(), np.errstate(over="ignore"):
         scaled = replace(pair, x=jnp.asarray(x), v=jnp.asarray(path.scale * center["v"]))
         params = jax.tree.map(np.asarray, scaled.params(path.theta))
         left = np.asarray(y.reshape(-1) - scaled.predict(path.theta)).reshape(y.shape)

@@ -17,7 +17,9 @@ from narrow_jax._typing import Array, Computed, Float
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
+    TPU,
     Algebra,
+    Device,
     EvaluatedJacobian,
     Jacobian,
     arrays,
@@ -167,23 +169,27 @@ def _entropic(values: Array, zero: Any) -> Array:
 def _found(J: Any) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
     if not _host.traced(J):
+        J = context.at_host(J)
         if context.on_cpu(J):
             return context.as_numpy(
                 lambda: _true_scale(_run(HOST, context.at_hand(J).evaluate()), J.encloses)
             )
-        return jax.tree.map(np.asarray, _program(jnp.dtype("float64"))(J)[:2])
-    s, zero, u, p = _program(context.ambient())(J)
+        program = _program(jnp.dtype("float64"), proven=not context.emulated())
+        return jax.tree.map(np.asarray, program(J)[:2])
+    lasting = context.ambient()
+    single = _program(context.SINGLE, TPU, "float32", proven=False)
+    s, zero, u, p = context.by_platform(_program(lasting), single, _program(lasting, proven=False))(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 
 
 @functools.cache
-def _program(lasting: Any) -> Any:
+def _program(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64", *, proven: bool = True) -> Any:
     """Return J ↦ (singular values, whether Ĵ = 0, left vectors, right vectors), vectors as rows."""
 
     def run(J: Jacobian) -> Any:
-        j = J.evaluate()
-        found = _run(DEVICE, j)
+        j = J.evaluate(dtype)
+        found = _run(algebra, j, proven)
         s, zero = _true_scale(found, J.encloses)
         near = found.vectors.T
         blocks = jax.lax.map(
@@ -196,7 +202,7 @@ def _program(lasting: Any) -> Any:
         pair = (near, far) if j.shape[0] <= j.shape[1] else (far, near)
         return _lasting(s, lasting), zero, *(rows.astype(lasting) for rows in pair)
 
-    return isolated(jax.jit(run))
+    return isolated(jax.jit(run), dtype == "float64")
 
 
 @jax.custom_jvp
@@ -249,7 +255,8 @@ class _Found(NamedTuple):
     vectors: Any
 
 
-def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
+def _run(algebra: Algebra, j: EvaluatedJacobian, proven: bool = True) -> _Found:
+    """Return the values, with bounds where they can be proven."""
     if j.shape[0] > j.shape[1]:
         extra, j = j.distance(), j.transposed()
         gram = j.gram(algebra)
@@ -260,6 +267,8 @@ def _run(algebra: Algebra, j: EvaluatedJacobian) -> _Found:
         extra = gram.bounds.perturbation
     operand = Operand(algebra, j, gram)
     vectors, values = algebra.decompose(operand.triangle()[0])
+    if not proven:
+        return _Found(values, xp.full_like(values, np.inf), j.exponent, j, vectors)
     scale = xp.maximum(values, xp.max(values) * 2.0**-200 + fl.TINY)
     z = vectors.T / scale[:, None]
     near = _Decomposition(vectors, values, scale, z, operand.weighted_gram(z))

@@ -12,6 +12,7 @@ eigenvectors" (1985).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array
-from narrow_jax.linalg import DEVICE, Jacobian, isolated
+from narrow_jax.linalg import DEVICE, TPU, Device, Jacobian, context, isolated
 from narrow_jax.linalg import rounding as fl
 
 
@@ -81,7 +82,8 @@ def _solve(J: Jacobian, sigma: Array, w: Array, b: Array) -> Array:
         return sigma**2 * (y + w * jnp.vdot(w, y)) - square
 
     def solve(_: Callable[[Array], Array], y: Array) -> Array:
-        basis, inverse = _complement(b.dtype)(J, w)  # here: a derivative that nobody takes costs nothing
+        program = context.by_platform(_complement(b.dtype), _complement(context.SINGLE, TPU, "float32"))
+        basis, inverse = program(J, w)  # here: a derivative that nobody takes costs nothing
         return _apply(basis, inverse * _apply(basis.T, y))
 
     return jax.lax.custom_linear_solve(product, b, solve, symmetric=True)
@@ -91,21 +93,23 @@ def _apply(matrix: Array, y: Array) -> Array:
     return fl.matmul(matrix, y[:, None])[:, 0]
 
 
-def _complement(dtype: Any) -> Any:
+@functools.cache
+def _complement(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64") -> Any:
     """Return (J, w) ↦ W and g with (σ²(I + wwᵀ) − AAᵀ)⁻¹ = W diag(g) Wᵀ, NaN where σ is not distinct."""
 
     def run(J: Jacobian, w: Array) -> tuple[Array, Array]:
-        j = J.evaluate("float64")
+        j = J.evaluate(dtype)
         if j.shape[0] > j.shape[1]:
             j = j.transposed()
-        factor, _ = DEVICE.triangle(j.block, j.block_count, j.shape[0])
-        basis, values = DEVICE.decompose(factor)
+        factor, _ = algebra.triangle(j.block, j.block_count, j.shape[0])
+        basis, values = algebra.decompose(factor)
         others = _apply(basis.T, w.astype(basis.dtype)) ** 2 < 0.5  # all but the one that w is
         sigma = jnp.sum(jnp.where(others, 0.0, values))
         apart = jnp.min(jnp.abs(sigma - values), where=others, initial=jnp.inf)
         gap = jnp.where(others, (sigma - values) * (sigma + values), sigma**2)
-        distinct = (apart > 16 * max(j.shape) * fl.UNIT * values[0]) & ~jnp.all(others)
+        unit = float(jnp.finfo(dtype).eps) / 2
+        distinct = (apart > 16 * max(j.shape) * unit * values[0]) & ~jnp.all(others)
         inverse = jnp.ldexp(1 / jnp.where(distinct, gap, jnp.nan), -2 * j.exponent)
-        return basis.astype(dtype), inverse.astype(dtype)
+        return basis.astype(lasting), inverse.astype(lasting)
 
-    return isolated(run)
+    return isolated(run, dtype == "float64")

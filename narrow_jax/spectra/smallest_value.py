@@ -15,13 +15,14 @@ from narrow_jax._typing import Array, Computed, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
+    TPU,
     Algebra,
+    Device,
     EvaluatedJacobian,
     Jacobian,
     compiled,
     context,
     isolated,
-    symmetric,
     xp,
 )
 from narrow_jax.linalg import rounding as fl
@@ -47,10 +48,11 @@ def sigma_min(
     of Jᵀ ("qr"), the value from ‖Jᵀu‖; "auto" takes the first where its measured residual and gap
     allow, else the second.
 
-    The work is float64 whatever the dtype of params and whether or not x64 is on. Concrete arguments give NumPy
-    float64; inside ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds
-    rounded outward). Differentiable in the operator's arrays, any number of times: dσ = uᵀ dJ v; ``lower`` and
-    ``upper`` move along. Where σ is not distinct, ``vector`` and second derivatives are NaN when differentiated.
+    The work is float64 whatever the dtype of params and whether or not x64 is on; in a program for a TPU it is float32,
+    and the result an estimate. Concrete arguments give NumPy float64, from the host unless they are on a GPU; inside
+    ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds rounded outward).
+    Differentiable in the operator's arrays, any number of times: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along.
+    Where σ is not distinct, ``vector`` and second derivatives are NaN when differentiated.
     Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
 
     Args:
@@ -84,17 +86,20 @@ def sigma_min(
     _checks.choice("method", method, METHODS)
     dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
     _checks.memory(memory_budget, plan(*J.shape), method, "sigma_min")
-    if jax.default_backend() == "tpu":
-        dtype = "float32"  # no native float64 there
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
-    if wide and dtype == "float64" and not traced and context.on_cpu(J):
+    if traced:
+        return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
+    J = context.at_host(J)
+    if wide and dtype == "float64" and context.on_cpu(J):
         return context.as_numpy(
             lambda: _solve(HOST, context.at_hand(J).evaluate(), method, certify, J.encloses)[0]
         )
-    lasting = context.ambient() if traced else jnp.dtype(dtype if wide else "float64")
-    s, right, top = (_program(method, certify, dtype, lasting) if wide else _deficient(lasting))(J)
-    return _followed(J, s, right, top) if traced else jax.tree.map(np.asarray, s)
+    certify = certify and not context.emulated()
+    lasting = jnp.dtype(dtype if wide else "float64")
+    program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
+    with context.place(J):
+        return jax.tree.map(np.asarray, program(J)[0])
 
 
 def require_operator(J: Any) -> None:
@@ -175,13 +180,25 @@ def _normal(lower: Computed, upper: Computed) -> tuple[Computed, Float[Computed,
 
 
 @functools.cache
-def _program(method: str, certify: bool, dtype: str, lasting: Any) -> Any:
+def _traced(wide: bool, method: str, certify: bool, dtype: str, lasting: Any) -> Any:
+    """Return J ↦ (result, right vector, vectors of σ_max) for traced operators: on a TPU an estimate in float32."""
+    if not wide:
+        return context.by_platform(
+            _deficient(DEVICE, "float64", lasting), _deficient(TPU, "float32", context.SINGLE)
+        )
+    single = _program(method, False, "float32", context.SINGLE, TPU)
+    unproven = _program(method, False, dtype, lasting)
+    return context.by_platform(_program(method, certify, dtype, lasting), single, unproven)
+
+
+@functools.cache
+def _program(method: str, certify: bool, dtype: str, lasting: Any, algebra: Device = DEVICE) -> Any:
     """Return J ↦ (result, right vector, vectors of σ_max) in JAX; under ``vmap`` "auto" becomes "gram"."""
 
     def run(J: Jacobian, method: str) -> Any:
         j = J.evaluate(dtype)
         # derivatives of σ_max need its vector, whose error is the root of that of σ²
-        s, right, u_max = _solve(DEVICE, j, method, certify, J.encloses, routes.TOLERANCE)
+        s, right, u_max = _solve(algebra, j, method, certify, J.encloses, routes.TOLERANCE)
         return _cast((s, right, (u_max, _partner(j, u_max))), lasting)
 
     batched = jax.jit(functools.partial(run, method="gram")) if method == "auto" else None
@@ -228,38 +245,41 @@ def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) 
     )
 
 
-def _null_vector(matrix: Float[Array, "n p"]) -> Float[Array, " n"]:
+def _null_vector(basis: Float[Array, "n p"]) -> Float[Array, " n"]:
     """Return a unit vector orthogonal to all p < n columns: what a basis of them leaves of the e_i farthest from it."""
-    basis = jnp.linalg.qr(matrix)[0]
-    farthest = jnp.argmin(jnp.sum(basis**2, axis=1))
-    u = jnp.zeros(len(matrix), matrix.dtype).at[farthest].set(1.0)
+    sizes, number = jnp.sum(basis**2, axis=1), jnp.arange(len(basis), dtype=jnp.int32)
+    # no argmin: XLA lowers that of float64 for a GPU where x64 may be off, and fails
+    farthest = jnp.min(jnp.where(sizes == jnp.min(sizes), number, jnp.int32(len(basis))))
+    u = (number == farthest).astype(basis.dtype)
     for _ in range(2):  # once leaves rounding of size u/‖rest‖
         u = u - fl.matmul(basis, fl.matmul(basis.T, u[:, None]))[:, 0]
     return u / jnp.linalg.norm(u)
 
 
 @functools.cache
-def _deficient(lasting: Any) -> Any:
+def _deficient(algebra: Device, dtype: str, lasting: Any) -> Any:
     """Return J ↦ (result, right vector, vectors of σ_max) for more rows than columns: σ_min over the rows is 0."""
 
     def run(J: Jacobian) -> Any:
-        j = J.evaluate()
+        j = J.evaluate(dtype)
         thin = j.transposed()
-        values, vectors = jnp.linalg.eigh(symmetric(thin.gram(DEVICE).matrix))
-        zero, image = jnp.zeros(()), thin.rmv(vectors[:, -1])
+        largest, vector = algebra.top(thin.gram(algebra).matrix)
+        zero, image = jnp.zeros((), dtype), thin.rmv(vector)
         size = jnp.linalg.norm(image)
         u_max = image / jnp.where(size > 0, size, 1.0)
         s = SigmaMin(
             value=zero,
             lower=zero,
             upper=zero,
-            sigma_max=jnp.ldexp(jnp.sqrt(jnp.maximum(values[-1], 0.0)), j.exponent),
-            vector=_null_vector(thin.matrix.T),
+            sigma_max=jnp.ldexp(jnp.sqrt(jnp.maximum(largest, 0.0)), j.exponent),
+            vector=_null_vector(algebra.basis(thin.matrix.T)),
             status_code=jnp.asarray(Status.RANK_DEFICIENT_BY_SHAPE.value, jnp.int32),
             method_code=jnp.asarray(Method.SHAPE.value, jnp.int32),
             encloses=J.encloses,
         )
-        out = s, jnp.zeros(j.shape[1]), (u_max, _partner(j, u_max))
-        return jax.tree.map(lambda leaf: leaf.astype(lasting) if leaf.dtype == jnp.float64 else leaf, out)
+        out = s, jnp.zeros(j.shape[1], dtype), (u_max, _partner(j, u_max))
+        return jax.tree.map(
+            lambda leaf: leaf.astype(lasting) if leaf.dtype == jnp.dtype(dtype) else leaf, out
+        )
 
-    return isolated(jax.jit(run))
+    return isolated(jax.jit(run), dtype == "float64")

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from narrow_jax._typing import Array, Float
-from narrow_jax.linalg import DEVICE, EvaluatedJacobian, Jacobian, context, isolated, lanczos
+from narrow_jax.linalg import DEVICE, TPU, Device, EvaluatedJacobian, Jacobian, context, isolated, lanczos
 from narrow_jax.spectra import derivatives
 
 TOLERANCE = 3e-2
@@ -68,21 +68,23 @@ def look(tracked: Tracked, J: Jacobian) -> tuple[Tracked, Array]:
     """
     if J.shape[0] > J.shape[1]:
         return tracked, jnp.zeros((), float)
-    state, *triple = _program(context.ambient())(tracked, J)
+    lasting = context.ambient()
+    program = context.by_platform(_program(lasting), _program(context.SINGLE, TPU, "float32"))
+    state, *triple = program(tracked, J)
     return state, derivatives.follow(J, triple[0], *triple)
 
 
 @functools.cache
-def _program(lasting: Any) -> Any:
+def _program(lasting: Any, algebra: Device = DEVICE, dtype: str = "float64") -> Any:
     def run(tracked: Tracked, J: Jacobian) -> Any:
-        j = J.evaluate("float64")
-        inverse, vector = (leaf.astype(jnp.float64) for leaf in tracked[:2])
+        j = J.evaluate(dtype)
+        inverse, vector = (leaf.astype(dtype) for leaf in tracked[:2])
         near = _lobpcg(j, inverse, vector, STEPS)
         settled = (near.residual < TOLERANCE) & (tracked.refreshes > 0)  # false for NaN
         inverse, last, refreshed, noise = jax.lax.cond(
             settled,
-            lambda: (inverse, near, jnp.zeros((), jnp.int32), jnp.zeros(())),
-            lambda: _refresh(j),
+            lambda: (inverse, near, jnp.zeros((), jnp.int32), jnp.zeros((), dtype)),
+            lambda: _refresh(algebra, j),
         )
         known = (last.residual < TOLERANCE) | (last.theta <= noise)
         value = jnp.where(known, jnp.ldexp(jnp.sqrt(last.theta), j.exponent), jnp.nan)
@@ -92,17 +94,16 @@ def _program(lasting: Any) -> Any:
         right = last.image / jnp.linalg.norm(last.image)
         return state, *(number.astype(lasting) for number in (value, last.u, right))
 
-    return isolated(jax.jit(run))
+    return isolated(jax.jit(run), dtype == "float64")
 
 
-def _refresh(j: EvaluatedJacobian) -> tuple[Array, _Iterate, Array, Array]:
+def _refresh(algebra: Device, j: EvaluatedJacobian) -> tuple[Array, _Iterate, Array, Array]:
     """Return a new inverse, the iterate from a drawn vector, that this was one, and the rounding of θ."""
-    gram = j.gram(DEVICE).matrix
+    gram = j.gram(algebra).matrix
     lower, size = jnp.tril(gram), gram.shape[0]
     # the shift keeps the factorisation going where K is singular to rounding
     shift = 4 * size * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))
-    factor = jax.scipy.linalg.cho_factor(lower + shift * jnp.eye(size), lower=True)
-    inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(size))
+    inverse = algebra.inverse(lower + shift * jnp.eye(size, dtype=gram.dtype))
     # not the last vector, which could be a singular vector of another value, and not a known one either
     vector = inverse @ lanczos.drawn(jnp.sum(inverse, axis=1))
     return inverse, _lobpcg(j, inverse, vector, STEPS_AFTER_REFRESH), jnp.ones((), jnp.int32), shift

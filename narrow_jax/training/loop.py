@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from narrow_jax import _checks, constraints
 from narrow_jax._typing import Array, HostArray, Int, Key, Params
@@ -100,7 +101,7 @@ class Problem(NamedTuple):
     monitors: tuple[Monitor, ...]
     batch_size: int | None
     augment: Augment | None
-    devices: jax.sharding.NamedSharding | None
+    devices: NamedSharding | None
 
     def init(self, tx: optax.GradientTransformation, start: Start, x: Array) -> State:
         """Return the state at step 0."""
@@ -169,7 +170,7 @@ class Problem(NamedTuple):
         return state._replace(monitors=tuple(states)), values
 
     def _scores(self, metrics: tuple[tuple[str, Loss], ...], data: Batch, state: State) -> Values:
-        x, y = data
+        x, y = self._whole(data)
         outputs = self._predict(state, x)
         return {name: jnp.asarray(score(outputs, y)) for name, score in (("loss", self.loss), *metrics)}
 
@@ -188,6 +189,12 @@ class Problem(NamedTuple):
         if n % size == 0:
             return joined
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), joined, outputs(x[-(n % size) :]))
+
+    def _whole(self, data: Batch) -> Batch:
+        """Keep the data on each device as they are: XLA would split them, and send every batch around."""
+        if self.devices is None:
+            return data
+        return jax.lax.with_sharding_constraint(data, NamedSharding(self.devices.mesh, PartitionSpec()))
 
     def _shared(self, batch: Any) -> Any:
         """Give each device its part of the samples, where there are several devices and the samples divide."""
