@@ -92,18 +92,8 @@ class Factors:
     def gram(self, products: Products) -> tuple[Computed, Computed]:
         """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
         n, k, units = self.d.shape
-        inputs, outer = products.outer(self.x), products.outer(self.d.reshape(n * k, units))
-        units_norm = products.lower_norm(outer) if self.x_error is not None else 0.0
-        delta = self.perturbation(products.lower_norm(inputs), units_norm)
-        # in place where NumPy has them: a new n·k × n·k array costs more than the product
-        if k == 1:
-            outer *= inputs
-        elif isinstance(outer, np.ndarray):  # in Fortran's order the first index runs first
-            blown = outer.reshape((k, n, k, n), order="F")
-            blown *= inputs[None, :, None, :]
-        else:
-            outer = (outer.reshape(n, k, n, k) * inputs[:, None, :, None]).reshape(n * k, n * k)
-        return outer, delta
+        gram, *norms = products.hadamard(self.x, self.d.reshape(n * k, units))
+        return gram, self.perturbation(*norms)
 
     @arrays.compiled
     def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Float[Computed, ""]:

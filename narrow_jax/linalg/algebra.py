@@ -43,6 +43,11 @@ class Products(Protocol):
     def lower_norm(self, a: Float[HostArray, "a a"], /) -> Scalar:
         """Return an upper bound of the Frobenius norm of the symmetric matrix with this lower triangle."""
 
+    def hadamard(
+        self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"], /
+    ) -> tuple[Float[HostArray, "r r"], Scalar, Scalar]:
+        """Return (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ), r = n·k, as ``outer`` gives them, and bounds of the Frobenius norms of both."""
+
 
 @runtime_checkable
 class Algebra(Products, Protocol):

@@ -17,6 +17,7 @@ from narrow_jax._typing import Array, Float, HostArray, Int, Params
 from narrow_jax.linalg import context
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.context import floats
+from narrow_jax.linalg.on_device import DEVICE
 from narrow_jax.linalg.operators import Bounds, EvaluatedJacobian
 
 
@@ -191,7 +192,7 @@ class _Exact:
 
     @jax.jit
     def gram(self) -> Float[Array, "r r"]:
-        return jnp.ldexp(fl.symmetric(self.j.gram(fl).matrix), 2 * self.j.exponent).astype(self.dtype)
+        return jnp.ldexp(fl.symmetric(self.j.gram(DEVICE).matrix), 2 * self.j.exponent).astype(self.dtype)
 
     @jax.jit
     def dense(self) -> Float[Array, "r p"]:
@@ -213,7 +214,7 @@ class _Exact:
         return self._bound(self._proven().error, 2 * self.j.exponent)
 
     def _proven(self) -> Bounds:
-        bounds = self.j.gram(fl).bounds
+        bounds = self.j.gram(DEVICE).bounds
         return bounds if self.proven else jax.tree.map(lambda bound: jnp.full_like(bound, jnp.inf), bounds)
 
     def _scaled(self, product: Array) -> Array:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import by_blocks, lanczos
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Ritz, Scalar, T, Truth
 from narrow_jax.linalg.rounding import symmetric
+
+ROWS = 1024
+"""Rows of a large matrix that are computed at a time."""
 
 
 class Device:
@@ -21,6 +26,35 @@ class Device:
     total = staticmethod(fl.total)
     matmul = staticmethod(fl.matmul)
     lower_norm = staticmethod(fl.lower_norm)
+
+    def hadamard(self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]) -> tuple[Array, Array, Array]:
+        """Return (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ), of many rows some at a time: three such matrices are never there at once."""
+        x, d = jnp.asarray(x), jnp.asarray(d)
+        (n, _), (rows, _) = x.shape, d.shape
+        k, count = rows // n, n if rows <= 2 * ROWS else max(ROWS * n // rows, 1)
+        starts = _starts(n, count)
+
+        def part(start: Array) -> tuple[Array, Array, Array]:
+            inputs = fl.matmul(jax.lax.dynamic_slice_in_dim(x, start, count), x.T)
+            units = fl.matmul(jax.lax.dynamic_slice_in_dim(d, start * k, count * k), d.T)
+            product = units.reshape(count, k, n, k) * inputs[:, None, :, None]
+            return product.reshape(count * k, rows), fl.norm_up(inputs), fl.norm_up(units)
+
+        def put(i: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            whole, inputs, units = found
+            product, *sizes = part(starts[i])
+            whole = jax.lax.dynamic_update_slice_in_dim(whole, product, starts[i] * k, axis=0)
+            return whole, inputs.at[i].set(sizes[0]), units.at[i].set(sizes[1])
+
+        if len(starts) == 1:
+            return part(starts[0])
+        none = jnp.zeros(len(starts), d.dtype)
+        empty = jnp.broadcast_to(
+            d[0, 0], (rows, rows)
+        )  # zeros would be kept, for the factor's upper triangle
+        whole, inputs, units = jax.lax.fori_loop(np.int32(0), np.int32(len(starts)), put, (empty, none, none))
+        # the columns lie as a factorisation wants them
+        return whole.T, fl.norm_up(inputs), fl.norm_up(units)
 
     def cond(self, predicate: Truth, yes: Callable[[], T], no: Callable[[], T]) -> T:
         """Return yes() or no(), chosen while running unless known before."""
@@ -52,19 +86,29 @@ class Device:
         return jnp.diagonal(a)
 
     def cholesky(self, a: Float[HostArray, "n n"], overwrite: bool = False) -> tuple[Array, Array]:
-        """Return L and whether the factorisation completed; XLA itself knows whether L may lie in A."""
-        factor = jax.lax.linalg.cholesky(symmetric(a), symmetrize_input=False)
+        """Return L, zeros above, and whether the factorisation completed; XLA itself knows whether L may lie in A."""
+        factor = jax.lax.linalg.cholesky(jnp.asarray(a), symmetrize_input=False)  # reads the lower triangle
         ok = jnp.all(jnp.isfinite(factor))
         return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
 
     def cholesky_defect(
         self, a: Float[HostArray, "n n"], factor: Float[HostArray, "n n"], trace: Scalar
     ) -> Array:
-        """Return a bound of ‖A − LLᵀ‖₂ by computing it: an accelerator's Cholesky need not be a conventional one."""
-        rows = a.shape[0]
-        lower = jnp.tril(factor)
-        residual = fl.lower_norm(a - fl.outer(lower))
-        return residual + fl.gamma(rows + 2) * fl.up(fl.norm_up(lower) ** 2 + trace)
+        """Return a bound of ‖A − LLᵀ‖₂ by computing it: an accelerator's Cholesky need not be a conventional one.
+
+        Some rows at a time, ‖R‖_F² ≤ 2‖tril R‖_F²: a whole residual would be as large as A. ``factor`` is that of
+        ``cholesky``.
+        """
+        rows, lower = a.shape[0], jnp.asarray(factor)
+        count = min(rows, ROWS)
+
+        def residual(start: Array) -> Array:
+            part, of_a = (jax.lax.dynamic_slice_in_dim(m, start, count) for m in (lower, jnp.asarray(a)))
+            below = jnp.arange(rows)[None, :] <= (start + jnp.arange(count))[:, None]
+            return fl.norm_up(jnp.where(below, of_a - fl.matmul(part, lower.T), 0.0))
+
+        found = fl.norm_up(jax.lax.map(residual, _starts(rows, count))) * (math.sqrt(2) * (1 + fl.SLACK))
+        return found + fl.gamma(rows + 2) * fl.up(fl.norm_up(lower) ** 2 + trace)
 
     def solve(self, factor: Float[HostArray, "n n"], v: Float[HostArray, " n"]) -> Float[Array, " n"]:
         """Return (LLᵀ)⁻¹v."""
@@ -204,6 +248,11 @@ class Tpu(Device):
 
 
 DEVICE, TPU = Device(), Tpu()
+
+
+def _starts(rows: int, count: int) -> Array:
+    """Return where to begin to go through the rows so many at a time; the last may go over some again."""
+    return jnp.asarray(np.minimum(np.arange(0, rows, count), rows - count).astype(np.int32))
 
 
 def start_vector(a: HostArray) -> Array:

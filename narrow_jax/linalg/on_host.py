@@ -60,6 +60,17 @@ class Host:
         """Return the lower triangle of aaᵀ."""
         return np.asfortranarray(blas.dsyrk(1.0, np.asarray(a).T, trans=1, lower=1))
 
+    def hadamard(
+        self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]
+    ) -> tuple[np.ndarray, float, float]:
+        """Return (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) in place: a new array costs more than the product."""
+        inputs, units = self.outer(x), self.outer(d)
+        norms = self.lower_norm(inputs), self.lower_norm(units)
+        n, k = len(inputs), len(units) // len(inputs)
+        blown = units.reshape((k, n, k, n), order="F")  # in Fortran's order the first index runs first
+        blown *= inputs[None, :, None, :]
+        return units, *norms
+
     def lower_norm(self, a: Float[HostArray, "a a"]) -> float:
         """Return an upper bound of the Frobenius norm of the symmetric matrix, whose upper triangle is stored as 0."""
         squares = 2 * float(blas.dnrm2(np.asarray(a).ravel(order="K"))) ** 2
