@@ -110,11 +110,12 @@ def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> 
         jacobian.check_width(data.x, config.width, outputs, strict=strict)
         params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
         model, operator = models.pairwise_apply, jacobian.pairwise
-    params["v"] = config.v_scale * params["v"]
-    if not jnp.isfinite(params["v"]).all():
+    largest = config.v_scale * max(1.0, float(jnp.max(jnp.abs(params["v"]))))
+    if not largest <= float(jnp.finfo(params["v"].dtype).max):
         raise ValueError(
             f"v_scale is {config.v_scale:g}: the output weights are then beyond {params['v'].dtype}"
         )
+    params["v"] = config.v_scale * params["v"]
     tx = constraints.regime(_optimizer(config), config.radius, **cone)
     activation = activations.get(config.activation)
     return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)
