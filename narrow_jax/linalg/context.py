@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from narrow_jax._typing import Array
+
 T = TypeVar("T")
 
 
@@ -166,7 +168,8 @@ def by_platform(
         expected = jax.eval_shape(exact, *args)
 
         def estimate(*args: Any) -> T:
-            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), single(*args), expected)
+            found = single(*jax.tree.map(_narrowed, args))
+            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, expected)
 
         others = dict.fromkeys(WITHOUT_FLOAT64, estimate)
         if doubtful and unproven is not None:
@@ -178,6 +181,12 @@ def by_platform(
             return lowered(jax.lax.stop_gradient(args), emulated())
 
     return called
+
+
+def _narrowed(leaf: Array) -> Array:
+    """Return numbers of 64 bits as those of 32."""
+    narrow = {"float64": "float32", "int64": "int32", "uint64": "uint32"}.get(str(leaf.dtype))
+    return leaf if narrow is None else leaf.astype(narrow)
 
 
 def isolated(f: Callable[..., Any], x64: bool = True, batched: Callable[..., Any] | None = None) -> Any:
