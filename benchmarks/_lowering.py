@@ -60,6 +60,24 @@ def of_jacobian(f: Callable[[Any], Any], wide: bool = True) -> Lower:
     return lower
 
 
+def large(sizes: tuple[int, int, int], certify: bool) -> Lower:
+    """Return how σ_min is lowered for the pairwise net of so many samples, inputs and neurons, in float64."""
+    n, d, m = sizes
+
+    def bounds(w: jax.Array, v: jax.Array, x: jax.Array) -> Any:
+        return nj.sigma_min(nj.jacobian.pairwise({"w": w, "v": v}, x), "gram", certify)
+
+    def lower(found: Sequence[Any]) -> Any:
+        place = SingleDeviceSharding(found[0])
+        shapes = [
+            jax.ShapeDtypeStruct(shape, np.float64, sharding=place) for shape in ((d, m), (m // 2, 1), (n, d))
+        ]
+        with jax.enable_x64(True):
+            return jax.jit(bounds).lower(*shapes)
+
+    return lower
+
+
 def training(batches: bool, count: int) -> Lower:
     """Return how a chunk of ``nj.fit`` is lowered: the pairwise net under the regime with momentum."""
 

@@ -29,6 +29,7 @@ from benchmarks._lowering import (
     gradient,
     hessian,
     kkt,
+    large,
     monitor,
     newton,
     of_jacobian,
@@ -72,7 +73,14 @@ class Program(NamedTuple):
     options: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
-PLANS = smallest_value.plan(N, D * M)
+PLANS = smallest_value.plan(N, D * M, host=False, certify=False)
+LARGE = (50_000, 3072, 66)
+"""Samples, inputs and neurons of CIFAR-10, for which one matrix of n² numbers is 20 GB."""
+
+LARGE_PLANS = {
+    certify: smallest_value.plan(LARGE[0], LARGE[1] * LARGE[2], host=False, certify=certify)["gram"]
+    for certify in (False, True)
+}
 GRAM = {
     "tpu": {"Cholesky", "EighTpu"},
     "cuda": {"cusolver_potrf_ffi", "cusolver_syevd_ffi"},
@@ -118,6 +126,13 @@ SPECTRA = (
         float64=True,  # on a TPU nothing is certified anyway
         calls=GRAM,
         plan=PLANS["gram"],
+    ),
+    Program(
+        "sigma_min, gram, uncertified, 50,000 × 202,752",
+        large(LARGE, certify=False),
+        float64=True,
+        calls=GRAM,
+        plan=LARGE_PLANS[False],
     ),
     Program("sigma_min, qr", of_jacobian(value("qr")), calls=QR, plan=PLANS["qr"]),
     Program("sigma_min, dense", of_jacobian(value("dense")), calls=DENSE, plan=PLANS["dense"]),

@@ -20,6 +20,7 @@ from narrow_jax.linalg.extreme_values import extremes as extremes
 from narrow_jax.linalg.extreme_values import spectral_norm as spectral_norm
 from narrow_jax.linalg.jacobian import Jacobian as Jacobian
 from narrow_jax.linalg.on_device import DEVICE as DEVICE
+from narrow_jax.linalg.on_device import ROWS as ROWS
 from narrow_jax.linalg.on_device import TPU as TPU
 from narrow_jax.linalg.on_device import Device as Device
 from narrow_jax.linalg.on_host import HOST as HOST

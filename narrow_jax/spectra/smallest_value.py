@@ -15,6 +15,7 @@ from narrow_jax._typing import Array, Computed, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
+    ROWS,
     TPU,
     Algebra,
     Device,
@@ -85,13 +86,14 @@ def sigma_min(
     require_operator(J)
     _checks.choice("method", method, METHODS)
     dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
-    _checks.memory(memory_budget, plan(*J.shape), method, "sigma_min")
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
+    host = wide and dtype == "float64" and not traced and context.on_cpu(J)
+    _checks.memory(memory_budget, plan(J.shape[0], J.shape[1], host, certify), method, "sigma_min")
     if traced:
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
-    if wide and dtype == "float64" and context.on_cpu(J):
+    if host:
         return context.as_numpy(
             lambda: _solve(HOST, context.at_hand(J).evaluate(), method, certify, J.encloses)[0]
         )
@@ -111,16 +113,21 @@ def require_operator(J: Any) -> None:
         )
 
 
-def plan(rows: int, columns: int) -> dict[str, int]:
+def plan(rows: int, columns: int, host: bool = True, certify: bool = True) -> dict[str, int]:
     """Return the bytes that each method needs beside the operator's own, with "auto" as the largest it may take.
 
     More rows than columns take the same for every method: the matrix, a basis of its columns, squares of their number.
+    On the host "gram" overwrites what it no longer needs; a compiled proof keeps K, both factors and their copies, and
+    without one K alone becomes the factor, where it is formed some rows at a time.
     """
     if rows > columns:
         return dict.fromkeys(METHODS, 8 * (6 * rows * columns + 6 * columns * columns))
     square = 8 * rows * rows
-    gram = 4 * square + 8 * 12 * columns
-    qr = gram + 8 * 8 * rows * min(3 * rows + 256, columns)
+    squares = 4.0
+    if not host:
+        squares = 6.2 if certify else 2.2 if rows > 2 * ROWS else 4.5
+    gram = int(squares * square) + 8 * 12 * columns
+    qr = max(gram, 4 * square) + 8 * 8 * rows * min(3 * rows + 256, columns)
     return {"auto": qr, "gram": gram, "qr": qr, "dense": qr + 3 * 8 * rows * columns}
 
 
