@@ -104,7 +104,8 @@ class Device:
 
         def residual(start: Array) -> Array:
             part, of_a = (jax.lax.dynamic_slice_in_dim(m, start, count) for m in (lower, jnp.asarray(a)))
-            below = jnp.arange(rows)[None, :] <= (start + jnp.arange(count))[:, None]
+            place = jnp.arange(rows, dtype=jnp.int32)
+            below = place[None, :] <= (start + place[:count])[:, None]
             return fl.norm_up(jnp.where(below, of_a - fl.matmul(part, lower.T), 0.0))
 
         found = fl.norm_up(jax.lax.map(residual, _starts(rows, count))) * (math.sqrt(2) * (1 + fl.SLACK))
