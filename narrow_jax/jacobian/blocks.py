@@ -85,7 +85,7 @@ def recomputed(
 
     def measured(index: Int[Computed, ""]) -> tuple[Array, Array]:
         block = columns(data, index)
-        return jnp.max(jnp.abs(block)), _scales_exactly(block)
+        return jnp.max(jnp.abs(block)), jnp.asarray(_scales_exactly(block))
 
     largest, exact = jax.lax.map(measured, indices(math.ceil(size[1] / width)))
     return Recomputed(data, fl.power_of_two(largest), _unless(jnp.all(exact)), columns, size, width)

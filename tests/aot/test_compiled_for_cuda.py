@@ -9,7 +9,7 @@ from benchmarks._lowering import large
 from benchmarks.compiled import H100_1, H100_8, UnavailableError, devices
 from narrow_jax.spectra import smallest_value
 
-pytestmark = [skip("cuda"), pytest.mark.usefixtures("unchecked")]
+pytestmark = [skip("cuda"), pytest.mark.usefixtures("unchecked", "uncached")]
 
 
 @every_program("cuda")

@@ -6,7 +6,7 @@ from compiling import every_program, faults, gathered, skip, smuggled
 from benchmarks import aot
 from benchmarks.compiled import V5E, UnavailableError, devices
 
-pytestmark = [skip("tpu"), pytest.mark.usefixtures("unchecked")]
+pytestmark = [skip("tpu"), pytest.mark.usefixtures("unchecked", "uncached")]
 
 
 @every_program("tpu")

@@ -38,9 +38,9 @@ def layers(*sizes):
 
 CASES = {
     "small": (mlp, layers(5, 6, 2), RNG.normal(size=(12, 5))),
-    "three outputs": (mlp, layers(20, 50, 50, 3), RNG.normal(size=(100, 20))),
-    "wide": (mlp, layers(100, 300, 1), RNG.normal(size=(30, 100))),
-    "deep": (mlp, layers(*[32] * 8, 1), RNG.normal(size=(100, 32))),
+    "three outputs": (mlp, layers(10, 20, 20, 3), RNG.normal(size=(50, 10))),
+    "wide": (mlp, layers(60, 80, 1), RNG.normal(size=(20, 60))),
+    "deep": (mlp, layers(*[16] * 6, 1), RNG.normal(size=(60, 16))),
     "convolutions": (
         convolved,
         [RNG.normal(size=s) * 0.3 for s in ((3, 3, 3, 4), (3, 3, 4, 4), (4, 2))],
@@ -83,7 +83,7 @@ def test_what_is_sure_to_fit_is_not_compiled():
 def test_a_plan_halved_is_seen():
     """A negative control: without what a pass keeps the plan is far below what the compiler counts."""
     f, params, x = CASES["three outputs"]
-    J = autodiff(f, params, x, mode="forward", memory_budget=40_000_000)
+    J = autodiff(f, params, x, mode="forward", memory_budget=1_000_000)
     assert counted(J) != pytest.approx(J.plan.bytes / 2, rel=0.25)
 
 
@@ -93,7 +93,7 @@ def test_a_plan_halved_is_seen():
 def test_too_little_says_how_much_and_what_would_fit(mode, instead):
     f, params, x = CASES["wide"]
     with pytest.raises(MemoryBudgetError, match=f"raise it, or {instead}") as error:
-        autodiff(f, params, x, mode=mode, memory_budget=30_000)
+        autodiff(f, params, x, mode=mode, memory_budget=8_000)
     needed = int(re.search(r"at least ([\d,]+) bytes", str(error.value)).group(1).replace(",", ""))
     J = autodiff(f, params, x, mode=mode, memory_budget=2 * needed)
     assert J.plan.bytes <= 2 * needed
