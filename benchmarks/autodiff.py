@@ -1,7 +1,8 @@
 """σ_min of any function's Jacobian by ``jacobian.autodiff``, against what a user would write by hand.
 
 Command:  python -m benchmarks.autodiff
-Expected: not more than 1.3 times vmap(grad) with the SVD of NumPy as it is called by default, vectors included.
+Expected: without a proof not more than 1.3 times vmap(grad) with the SVD of NumPy as it is called by default, vectors
+          included; with one, some passes over the matrix more.
 Cost:     half a minute on two free cores.
 Writes:   benchmarks/results/autodiff.json
 """
