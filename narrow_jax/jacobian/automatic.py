@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.typing import DTypeLike
 
 from narrow_jax import _checks, _host, models
 from narrow_jax._typing import ApplyFn, Array, Float, HostArray, Int, Leaf, Params, Tree
 from narrow_jax.jacobian import coupling, inputs, precision
 from narrow_jax.jacobian.blocks import Recomputed, recomputed, stored
-from narrow_jax.jacobian.pieces import BLOCKS, COPIES, Pieces, Size, intermediate, pieces
+from narrow_jax.jacobian.pieces import BLOCKS, COPIES, Pieces, Size, in_batches, intermediate, pieces
 from narrow_jax.linalg import Jacobian, Stored, context, indices
 from narrow_jax.linalg import rounding as fl
 
@@ -384,23 +383,4 @@ def _columns(data: _Data, index: int | Int[Array, ""], plan: _Plan) -> Float[Arr
         )
 
     zero = jnp.zeros_like(here)
-    return _in_batches(slopes, x, plan, theta.dtype).reshape(plan.samples * plan.outputs, width)
-
-
-def _in_batches(
-    rows: Callable[[Tree], Float[Array, "b k w"]], x: Tree, plan: _Plan, dtype: DTypeLike
-) -> Float[Array, "n k w"]:
-    """Return the rows of all samples, some at a time; the last of them go with some that were there before."""
-    if plan.batch == plan.samples:
-        return rows(x)
-    starts = jnp.minimum(
-        indices(math.ceil(plan.samples / plan.batch)) * plan.batch, plan.samples - plan.batch
-    )
-
-    def put(i: Int[Array, ""], found: Float[Array, "n k w"]) -> Float[Array, "n k w"]:
-        return jax.lax.dynamic_update_slice_in_dim(
-            found, rows(inputs.part(x, starts[i], plan.batch)).astype(found.dtype), starts[i], axis=0
-        )
-
-    empty = jnp.zeros((plan.samples, plan.outputs, plan.width), dtype)
-    return jax.lax.fori_loop(0, len(starts), put, empty)
+    return in_batches(slopes, x, plan.samples, plan.batch).reshape(plan.samples * plan.outputs, width)

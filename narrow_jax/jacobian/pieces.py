@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from narrow_jax._checks import MemoryBudgetError
+from narrow_jax._typing import Array, Float, Int, Tree
+from narrow_jax.jacobian import inputs
+from narrow_jax.linalg import indices
 
 COPIES = 2
 """A matrix that is kept is scaled into a second one."""
@@ -112,6 +120,24 @@ def _widths(size: Size, budget: int, stored: bool) -> Iterator[int]:
     while width:
         yield width
         width = 0 if size.mode == "reverse" and stored else width // 2 if width < 8 else width // 4
+
+
+def in_batches(
+    rows: Callable[[Tree], Float[Array, "b k w"]], x: Tree, samples: int, batch: int
+) -> Float[Array, "n k w"]:
+    """Return the rows of all samples, some at a time; the last of them go with some that were there before."""
+    if batch == samples:
+        return rows(x)
+    starts = jnp.minimum(indices(math.ceil(samples / batch)) * batch, samples - batch)
+    one = jax.eval_shape(rows, inputs.part(x, starts[0], batch))
+
+    def put(i: Int[Array, ""], found: Float[Array, "n k w"]) -> Float[Array, "n k w"]:
+        part = rows(inputs.part(x, starts[i], batch))
+        return jax.lax.dynamic_update_slice_in_dim(found, part, starts[i], axis=0)
+
+    # typed: XLA lowers the loop where x64 may be off
+    empty = jnp.zeros((samples, *one.shape[1:]), one.dtype)
+    return jax.lax.fori_loop(np.int32(0), np.int32(len(starts)), put, empty)
 
 
 def intermediate(jaxpr: Any) -> int:

@@ -68,6 +68,7 @@ def test_plans_are_what_the_compiler_counts(name, mode):
         found = counted(J)
         kept = 0 if J.plan.stored else 8 * pieces.BLOCKS * J.shape[0] * J.plan.width
         assert found + kept <= J.plan.bytes <= budget
+        assert J.plan.measured or name == "small"  # whose bound fits in some versions
         assert not J.plan.measured or found + kept == pytest.approx(J.plan.bytes, rel=0.25)
         np.testing.assert_allclose(J.dense(), whole.dense(), rtol=1e-5, atol=1e-6)
 
