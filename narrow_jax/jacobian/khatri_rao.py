@@ -8,7 +8,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from narrow_jax.linalg import (
     Scalar,
     arrays,
     collatz_wielandt,
+    hadamard_rows,
     xp,
 )
 from narrow_jax.linalg import rounding as fl
@@ -95,6 +96,11 @@ class Factors:
         gram, *norms = products.hadamard(self.x, self.d.reshape(n * k, units))
         return gram, self.perturbation(*norms)
 
+    def gram_rows(self, first: Any, samples: int) -> Float[Computed, "c r"]:
+        """Return the rows of (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ) of so many samples."""
+        n, k, units = self.d.shape
+        return hadamard_rows(self.x, self.d.reshape(n * k, units), first, samples)[0]
+
     @arrays.compiled
     def perturbation(self, inputs_norm: Scalar, units_norm: Scalar) -> Float[Computed, ""]:
         """Return δ ≥ ‖J − Ĵ‖₂, from X ⊗ E, E_X ⊗ D and E_X ⊗ E, and the allowance for underflow.
@@ -142,6 +148,7 @@ class KhatriRao(EvaluatedJacobian):
 
     layers: tuple[Factors, ...]
     exponent: Int[Computed, ""]
+    cheap_gram: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -159,6 +166,14 @@ class KhatriRao(EvaluatedJacobian):
         matrices, deltas = zip(*(layer.gram(products) for layer in self.layers), strict=True)
         majorant, trace, error = self._majorant()
         return Gram(_sum(matrices), Bounds(majorant, trace, error, _root_sum(deltas)))
+
+    def gram_rows(self, start: Any, count: int) -> Float[Computed, "c r"]:
+        """Return rows of K̂: those of samples that have them all."""
+        n, k, _ = self.layers[0].d.shape
+        samples = min(-(-count // k) + 1, n) if k > 1 else count
+        first = xp.minimum(start // k, n - samples)
+        parts = [layer.gram_rows(first, samples) for layer in self.layers]
+        return arrays.rows(_sum(parts), start - first * k, count)
 
     def mv(self, p: Float[Computed, " p"]) -> Float[Computed, " r"]:
         """Return Ĵp."""

@@ -23,6 +23,7 @@ from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_device import ROWS as ROWS
 from narrow_jax.linalg.on_device import TPU as TPU
 from narrow_jax.linalg.on_device import Device as Device
+from narrow_jax.linalg.on_device import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
 from narrow_jax.linalg.operators import Bounds as Bounds

@@ -8,13 +8,16 @@ Entries of size one or below are assumed: no product over- or underflows to any 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from narrow_jax._typing import Computed, Float, HostArray
 from narrow_jax.linalg.arrays import Scalar, Truth, xp
 from narrow_jax.linalg.rounding import TINY
 
 T = TypeVar("T")
+
+Rows = Callable[[Any, int], Float[HostArray, "c n"]]
+"""Gives so many rows of a symmetric matrix, from a first one on; what is right of the diagonal is not read."""
 
 
 class Ritz(NamedTuple):
@@ -53,7 +56,7 @@ class Products(Protocol):
 class Algebra(Products, Protocol):
     """All that the routes to singular values and their bounds need.
 
-    Proofs rest on ``outer``, ``total``, ``lower_norm``, ``matmul``, ``shifted``, ``complement`` and
+    Proofs rest on ``outer``, ``total``, ``lower_norm``, ``matmul``, ``shifted``, ``from_rows``, ``complement`` and
     ``cholesky_defect``, whose errors are bounded as stated. All others may be inaccurate: bounds then come out wide.
     """
 
@@ -71,6 +74,9 @@ class Algebra(Products, Protocol):
     ) -> Float[HostArray, "n n"]:
         """Return K + c uuᵀ − βI: at most three roundings an entry for the update, one more on the diagonal."""
 
+    def from_rows(self, rows: Rows, like: Float[HostArray, " n"]) -> Float[HostArray, "n n"]:
+        """Return the matrix of these rows, in the dtype of ``like`` and with as many."""
+
     def complement(self, t: Float[HostArray, "n n"], mu: Scalar) -> Float[HostArray, "n n"]:
         """Return μI − T: one rounding an entry of the diagonal."""
 
@@ -85,12 +91,10 @@ class Algebra(Products, Protocol):
         With ``overwrite`` L may lie in A.
         """
 
-    def cholesky_defect(
-        self, a: Float[HostArray, "n n"], factor: Float[HostArray, "n n"], trace: Scalar
-    ) -> Scalar:
+    def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> Scalar:
         """Return a bound of ‖A − LLᵀ‖₂ for a factorisation that completed, ``trace`` an upper bound of tr A.
 
-        By the algorithm of ``cholesky``, where it is a conventional one and A may be overwritten, or computed from A.
+        By the algorithm of ``cholesky`` where it is a conventional one, else computed from rows of A.
         """
 
     def solve(self, factor: Float[HostArray, "n n"], v: Float[HostArray, " n"]) -> Float[HostArray, " n"]:

@@ -104,6 +104,13 @@ def bits(values: Computed, dtype: Any) -> Any:
     return np.asarray(values).view(dtype)
 
 
+def rows(a: Computed, start: Any, count: int) -> Computed:
+    """Return so many rows of a matrix, from a first one on, which may be traced."""
+    if isinstance(a, jax.Array):
+        return jax.lax.dynamic_slice_in_dim(a, start, count)
+    return a[start : start + count]
+
+
 # indices are int32: XLA lowers what depends on them where x64 may be off
 
 

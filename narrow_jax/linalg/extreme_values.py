@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
 
 from narrow_jax._typing import Float, HostArray
+from narrow_jax.linalg import arrays
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Algebra, Scalar, Truth
 from narrow_jax.linalg.on_host import HOST
@@ -29,7 +31,7 @@ def eigenvalue_bound(
     """
     shifted = algebra.complement(square, mu)
     factor, proven = algebra.cholesky(shifted, overwrite=True)
-    defect = algebra.cholesky_defect(shifted, factor, square.shape[0] * mu)
+    defect = algebra.cholesky_defect(functools.partial(arrays.rows, shifted), factor, square.shape[0] * mu)
     return mu + defect + forming + 4 * fl.UNIT * mu, proven
 
 

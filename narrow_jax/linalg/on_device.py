@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import by_blocks, lanczos
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Ritz, Scalar, T, Truth
+from narrow_jax.linalg.algebra import Ritz, Rows, Scalar, T, Truth
 from narrow_jax.linalg.rounding import symmetric
 
 ROWS = 1024
@@ -34,20 +35,14 @@ class Device:
         k, count = rows // n, n if rows <= 2 * ROWS else max(ROWS * n // rows, 1)
         starts = _starts(n, count)
 
-        def part(start: Array) -> tuple[Array, Array, Array]:
-            inputs = fl.matmul(jax.lax.dynamic_slice_in_dim(x, start, count), x.T)
-            units = fl.matmul(jax.lax.dynamic_slice_in_dim(d, start * k, count * k), d.T)
-            product = units.reshape(count, k, n, k) * inputs[:, None, :, None]
-            return product.reshape(count * k, rows), fl.norm_up(inputs), fl.norm_up(units)
-
         def put(i: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             whole, inputs, units = found
-            product, *sizes = part(starts[i])
+            product, *sizes = hadamard_rows(x, d, starts[i], count)
             whole = jax.lax.dynamic_update_slice_in_dim(whole, product, starts[i] * k, axis=0)
             return whole, inputs.at[i].set(sizes[0]), units.at[i].set(sizes[1])
 
         if len(starts) == 1:
-            return part(starts[0])
+            return hadamard_rows(x, d, starts[0], n)
         none = jnp.zeros(len(starts), d.dtype)
         empty = jnp.broadcast_to(
             d[0, 0], (rows, rows)
@@ -77,6 +72,17 @@ class Device:
         """Return K + c uuᵀ − βI: two roundings an entry for the update, one more on the diagonal."""
         return jnp.asarray(k) + c * (u[:, None] * u[None, :]) - beta * jnp.eye(k.shape[0], dtype=k.dtype)
 
+    def from_rows(self, rows: Rows, like: Float[HostArray, " n"]) -> Float[Array, "n n"]:
+        """Return the matrix of these rows, formed some at a time."""
+        n, count = len(like), min(len(like), ROWS)
+        starts = _starts(n, count)
+
+        def put(i: Array, whole: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(whole, rows(starts[i], count), starts[i], axis=0)
+
+        empty = jnp.broadcast_to(like[0], (n, n))  # zeros would be kept
+        return jax.lax.fori_loop(np.int32(0), np.int32(len(starts)), put, empty).T
+
     def complement(self, t: Float[HostArray, "n n"], mu: Scalar) -> Float[Array, "n n"]:
         """Return μI − T."""
         return jnp.asarray(mu) * jnp.eye(t.shape[0], dtype=t.dtype) - jnp.asarray(t)
@@ -91,25 +97,26 @@ class Device:
         ok = jnp.all(jnp.isfinite(factor))
         return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
 
-    def cholesky_defect(
-        self, a: Float[HostArray, "n n"], factor: Float[HostArray, "n n"], trace: Scalar
-    ) -> Array:
+    def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> Array:
         """Return a bound of ‖A − LLᵀ‖₂ by computing it: an accelerator's Cholesky need not be a conventional one.
 
         Some rows at a time, ‖R‖_F² ≤ 2‖tril R‖_F²: a whole residual would be as large as A. ``factor`` is that of
         ``cholesky``.
         """
-        rows, lower = a.shape[0], jnp.asarray(factor)
-        count = min(rows, ROWS)
+        upper = jnp.asarray(factor).T  # as it lies in memory
+        rows, count = len(upper), min(len(upper), ROWS)
 
-        def residual(start: Array) -> Array:
-            part, of_a = (jax.lax.dynamic_slice_in_dim(m, start, count) for m in (lower, jnp.asarray(a)))
+        def residual(start: Array) -> tuple[Array, Array]:
+            part = jax.lax.dynamic_slice_in_dim(upper, start, count, axis=1)
             place = jnp.arange(rows, dtype=jnp.int32)
             below = place[None, :] <= (start + place[:count])[:, None]
-            return fl.norm_up(jnp.where(below, of_a - fl.matmul(part, lower.T), 0.0))
+            return fl.norm_up(
+                jnp.where(below, of_a(start, count) - fl.matmul(part.T, upper), 0.0)
+            ), fl.norm_up(part)
 
-        found = fl.norm_up(jax.lax.map(residual, _starts(rows, count))) * (math.sqrt(2) * (1 + fl.SLACK))
-        return found + fl.gamma(rows + 2) * fl.up(fl.norm_up(lower) ** 2 + trace)
+        parts, sizes = jax.lax.map(residual, _starts(rows, count))
+        found = fl.norm_up(parts) * (math.sqrt(2) * (1 + fl.SLACK))
+        return found + fl.gamma(rows + 2) * fl.up(fl.norm_up(sizes) ** 2 + trace)
 
     def solve(self, factor: Float[HostArray, "n n"], v: Float[HostArray, " n"]) -> Float[Array, " n"]:
         """Return (LLᵀ)⁻¹v."""
@@ -254,6 +261,18 @@ DEVICE, TPU = Device(), Tpu()
 def _starts(rows: int, count: int) -> Array:
     """Return where to begin to go through the rows so many at a time; the last may go over some again."""
     return jnp.asarray(np.minimum(np.arange(0, rows, count), rows - count).astype(np.int32))
+
+
+def hadamard_rows(
+    x: Float[HostArray, "n a"], d: Float[HostArray, "r b"], start: Any, count: int
+) -> tuple[Array, Array, Array]:
+    """Return the rows of (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) of so many samples, and bounds of the norms of these rows of both."""
+    n, rows = len(x), len(d)
+    k = rows // n
+    inputs = fl.matmul(jax.lax.dynamic_slice_in_dim(x, start, count), x.T)
+    units = fl.matmul(jax.lax.dynamic_slice_in_dim(d, start * k, count * k), d.T)
+    product = units.reshape(count, k, n, k) * inputs[:, None, :, None]
+    return product.reshape(count * k, rows), fl.norm_up(inputs), fl.norm_up(units)
 
 
 def start_vector(a: HostArray) -> Array:

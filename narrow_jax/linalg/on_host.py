@@ -15,7 +15,7 @@ from scipy.linalg import blas, lapack
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.linalg import lanczos
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Ritz, Scalar, T, Truth
+from narrow_jax.linalg.algebra import Ritz, Rows, Scalar, T, Truth
 
 
 def householder(slabs: Iterable[Float[HostArray, "n b"]], size: int) -> Float[np.ndarray, "n n"]:
@@ -92,6 +92,10 @@ class Host:
         result[np.diag_indices_from(result)] -= float(beta)
         return result
 
+    def from_rows(self, rows: Rows, like: Float[HostArray, " n"]) -> np.ndarray:
+        """Return the matrix of these rows."""
+        return np.asfortranarray(rows(0, len(like)))
+
     def complement(self, t: Float[HostArray, "n n"], mu: Scalar) -> np.ndarray:
         """Return μI − T."""
         result = -np.asarray(t)
@@ -109,11 +113,9 @@ class Host:
         completed = info == 0 and bool(np.isfinite(pivots).all() and np.min(pivots) > INVERTIBLE)
         return factor if completed else np.eye(a.shape[0], order="F"), completed
 
-    def cholesky_defect(
-        self, a: Float[HostArray, "n n"], factor: Float[HostArray, "n n"], trace: Scalar
-    ) -> float:
+    def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> float:
         """Return a bound of ‖A − LLᵀ‖₂: γ_{n+3} ‖L‖_F² by Higham's theorem 10.3, one for reciprocals of pivots."""
-        rows = a.shape[0]
+        rows = len(factor)
         return fl.gamma(rows + 3) * float(trace) * (1 + 4 * fl.gamma(rows + 3))
 
     def solve(self, factor: Float[HostArray, "n n"], v: Float[HostArray, " n"]) -> np.ndarray:

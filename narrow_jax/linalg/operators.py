@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,8 @@ class EvaluatedJacobian(ABC):
     """
 
     exponent: Int[Computed, ""]
+    cheap_gram: ClassVar[bool] = False
+    """Whether to form K̂ costs little beside a factorisation of many rows: then it need not be kept."""
 
     @property
     @abstractmethod
@@ -71,6 +73,10 @@ class EvaluatedJacobian(ABC):
     @abstractmethod
     def gram(self, products: Products) -> Gram:
         """Return the Gram matrix with its bounds."""
+
+    def gram_rows(self, start: Any, count: int) -> Float[Computed, "c r"]:
+        """Return so many rows of K̂, from a first one on, where it is cheap: as far from ĴĴᵀ as its bounds say."""
+        raise NotImplementedError(type(self).__name__)
 
     @abstractmethod
     def distance(self) -> Float[Computed, ""]:

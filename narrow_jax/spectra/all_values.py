@@ -265,7 +265,7 @@ def _run(algebra: Algebra, j: EvaluatedJacobian, proven: bool = True) -> _Found:
     else:
         gram = j.gram(algebra)
         extra = gram.bounds.perturbation
-    operand = Operand(algebra, j, gram)
+    operand = Operand(algebra, j, gram.bounds, gram.matrix)
     vectors, values = algebra.decompose(operand.triangle()[0])
     if not proven:
         return _Found(values, xp.full_like(values, np.inf), j.exponent, j, vectors)

@@ -18,7 +18,6 @@ from narrow_jax.linalg import (
     Algebra,
     Bounds,
     EvaluatedJacobian,
-    Gram,
     Ritz,
     Scalar,
     Truth,
@@ -32,18 +31,37 @@ from narrow_jax.linalg import rounding as fl
 NO_COMPLEMENT = 2.0**200
 """β where u has no orthogonal complement (one row): any number above ν² serves."""
 
+ROUNDS = 2
+"""How often a pair is corrected, at most."""
+
 
 class Operand(NamedTuple):
-    """What bounds are proven for: Ĵ with its Gram matrix, in an algebra."""
+    """What bounds are proven for: Ĵ in an algebra, with what is known of its Gram matrix K̂.
+
+    Args:
+        algebra: that does the work.
+        j: Ĵ.
+        bounds: of K̂.
+        kept: K̂, lower triangle; None where it is formed anew each time.
+    """
 
     algebra: Algebra
     j: EvaluatedJacobian
-    gram: Gram
+    bounds: Bounds
+    kept: Float[Computed, "n n"] | None
 
     @property
     def rows(self) -> int:
         """Return the number of rows of Ĵ."""
         return self.j.shape[0]
+
+    def gram(self) -> Float[Computed, "n n"]:
+        """Return K̂, lower triangle."""
+        return self.j.gram(self.algebra).matrix if self.kept is None else self.kept
+
+    def gram_rows(self, start: Any, count: int) -> Float[Computed, "c n"]:
+        """Return rows of K̂, up to the diagonal."""
+        return self.j.gram_rows(start, count) if self.kept is None else arrays.rows(self.kept, start, count)
 
     def block(self, index: Any) -> Float[Computed, "n b"]:
         """Return a column block of Ĵ."""
@@ -85,10 +103,10 @@ class SingularPair(NamedTuple):
     image: Float[Computed, " p"]
     image_error: Float[Computed, ""]
     value: Float[Computed, ""]
-    nu: Float[Computed, ""]
+    nu: Float[Computed, ...]
     upper: Float[Computed, ""]
-    b: Float[Computed, ""]
-    c: Float[Computed, ""]
+    b: Float[Computed, ...]
+    c: Float[Computed, ...]
     residual: Float[Computed, " n"]
 
 
@@ -156,8 +174,8 @@ def _unit_defect(v: Computed) -> Computed:
 
 
 @compiled
-def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed, ""]:
-    """Return ν'√(1 − C²/(β − ν'²)) − B, the best over ν' ≤ ν₋ (step 4); 0 where β = 0.
+def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed, ...]:
+    """Return ν'√(1 − C²/(β − ν'²)) − B, the best over ν' ≤ ν₋ (step 4); 0 where β = 0; for each entry of ν₋, B and C.
 
     Theorem: if yᵀĴĴᵀy ≥ β‖y‖² for all y ⟂ u, this is at most σ_min(Ĵ). The maximum over ν'² is at β − C√β.
     """
@@ -171,27 +189,38 @@ def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed
     return xp.where((beta > 0) & xp.isfinite(lower), lower, 0.0)
 
 
-def best_lower_bound(
-    operand: Operand, factor: Float[Computed, "n n"], pair: SingularPair, beta: Computed, rounds: Any
-) -> Float[Computed, ""]:
-    """Return the best ``lower_bound`` over the pair and its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu).
+def corrected(
+    operand: Operand, factor: Float[Computed, "n n"], pair: SingularPair, rounds: Any
+) -> SingularPair:
+    """Return the pair with ν₋, B and C of itself and of its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu), an entry each.
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected
     semi-normal equations with an accurate L leave C and B near uκν. Any P is allowed, so the best may be taken.
     """
-    algebra = operand.algebra
+    algebra, number = operand.algebra, np.arange(ROUNDS + 1, dtype=np.int32)
 
-    def improve(state: tuple[Any, SingularPair, Computed]) -> tuple[Any, SingularPair, Computed]:
-        left, pair, lower = state
+    def improve(state: tuple[Any, SingularPair, Any]) -> tuple[Any, SingularPair, Any]:
+        done, pair, all_sides = state
         pair = _corrected(operand.j, pair, algebra.solve(factor, pair.residual))
-        return left - 1, pair, xp.maximum(lower, lower_bound(pair, beta))
+        later = number > done
+        return (
+            done + 1,
+            pair,
+            tuple(xp.where(later, new, old) for new, old in zip(_sides(pair), all_sides, strict=True)),
+        )
 
-    def improvable(state: tuple[Any, SingularPair, Computed]) -> Computed:
-        left, pair, _ = state
+    def improvable(state: tuple[Any, SingularPair, Any]) -> Computed:
+        done, pair, _ = state
         # C below this costs (C/ν)²ν²/(β − ν²) < 1e-15 of the bound wherever the gap exceeds a thousandth
-        return (left > 0) & (beta > 0) & (pair.c > 1e-9 * pair.value)
+        return (done < rounds) & (pair.c > 1e-9 * pair.value)
 
-    return algebra.while_loop(improvable, improve, (rounds, pair, lower_bound(pair, beta)))[2]
+    every = tuple(side + np.zeros(number.shape) for side in _sides(pair))
+    nu, b, c = algebra.while_loop(improvable, improve, (np.int32(0), pair, every))[2]
+    return pair._replace(nu=nu, b=b, c=c)
+
+
+def _sides(pair: SingularPair) -> tuple[Computed, Computed, Computed]:
+    return pair.nu, pair.b, pair.c
 
 
 def separation(operand: Operand, u: Computed, ritz: Ritz) -> Float[Computed, ""]:
@@ -202,7 +231,7 @@ def separation(operand: Operand, u: Computed, ritz: Ritz) -> Float[Computed, ""]
     """
     if operand.rows == 1:
         return xp.full_like(u[0], NO_COMPLEMENT)
-    shifts = _shifts(operand.gram.bounds, ritz, operand.rows)
+    shifts = _shifts(operand.bounds, ritz, operand.rows)
     return attempts(
         operand.algebra,
         lambda index, _: _shifted_bound(operand, u, _choose(index, *shifts)),
@@ -257,12 +286,20 @@ _NEARLY_ONE = 1 + 1e-6
 
 def _shifted_bound(operand: Operand, u: Computed, shift: Shift) -> Computed:
     """Cholesky of Â = fl(K̂ + c uuᵀ − β̂I) completes ⇒ ĴĴᵀ ⪰ β on the complement of u."""
-    algebra, gram = operand.algebra, operand.gram
-    a = algebra.shifted(gram.matrix, shift.c, u, shift.beta)
-    diagonal = algebra.diagonal(a)
+    algebra = operand.algebra
+
+    def rows(start: Any, count: int) -> Computed:
+        number = np.arange(u.size, dtype=np.int32)
+        on_diagonal = (start + number[:count])[:, None] == number[None, :]
+        update = shift.c * (arrays.rows(u, start, count)[:, None] * u[None, :])
+        return operand.gram_rows(start, count) + update - xp.where(on_diagonal, shift.beta, 0.0)
+
+    k = operand.kept
+    a = algebra.from_rows(rows, u) if k is None else algebra.shifted(k, shift.c, u, shift.beta)
+    a, diagonal = arrays.barrier((a, algebra.diagonal(a)))  # read before the factor takes its place
     factor, ok = algebra.cholesky(a, overwrite=True)
-    defect = algebra.cholesky_defect(a, factor, shift.trace)
-    return _certified_shift(shift, ok, defect, gram.bounds, diagonal)
+    defect = algebra.cholesky_defect(rows, factor, shift.trace)
+    return _certified_shift(shift, ok, defect, operand.bounds, diagonal)
 
 
 @compiled
@@ -281,7 +318,7 @@ def preconditioned(operand: Operand, factor: Float[Computed, "n n"], u: Computed
     """
     j, z = operand.j, operand.algebra.invert(factor)
     n = operand.weighted_gram(z)
-    sigma = _preconditioned_sigma(n, z, operand.gram.bounds.majorant, j.block_width, j.block_count)
+    sigma = _preconditioned_sigma(n, z, operand.bounds.majorant, j.block_width, j.block_count)
     if operand.rows == 1:
         return xp.where(sigma > 0, NO_COMPLEMENT, 0.0)
     deflated, rest = _deflate(z, u)

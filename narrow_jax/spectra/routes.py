@@ -77,7 +77,7 @@ def find(operand: Operand, sigma_max: Float[Computed, ""], method: str, certify:
     """Return the smallest singular value by a route, or by the one that the measurements choose.
 
     Args:
-        operand: the evaluated matrix, no more rows than columns, with its Gram matrix.
+        operand: the evaluated matrix, no more rows than columns, and its Gram matrix.
         sigma_max: its largest singular value, about.
         method: "auto", "gram", "qr" or "dense".
         certify: whether to prove bounds.
@@ -95,7 +95,7 @@ def find(operand: Operand, sigma_max: Float[Computed, ""], method: str, certify:
         operand.algebra,
         following,
         lambda index, found: (index <= last) & ~(found.sharp if certify else found.reliable),
-        _nothing(operand.j.shape, operand.gram.bounds.trace),
+        _nothing(operand.j.shape, operand.bounds.trace),
     )
 
 
@@ -116,20 +116,21 @@ def _nothing(shape: tuple[int, int], like: Float[Computed, ""]) -> Found:
 
 def _travel(operand: Operand, sigma_max: Float[Computed, ""], route: Route, certify: bool) -> Found:
     """The vector from a factor of ĴĴᵀ and Lanczos on its inverse, or the QR iteration; the value from ‖Ĵᵀu‖."""
-    algebra, j, bounds = operand.algebra, operand.j, operand.gram.bounds
-    factor, regular = algebra.cond(
-        route.by_qr, operand.triangle, lambda: algebra.cholesky(operand.gram.matrix)
-    )
+    algebra, j, bounds = operand.algebra, operand.j, operand.bounds
+    factor, regular = algebra.cond(route.by_qr, operand.triangle, lambda: algebra.cholesky(operand.gram()))
     ritz = _smallest(operand, factor, regular, route)
     pair = (enclosure.measure if certify else enclosure.measure_roughly)(j, ritz.vector)
     lower, separated = xp.zeros_like(pair.value), np.array(True)
     if certify:
         # beyond this condition number ZĴ is not near orthogonal
         worthwhile = regular & (pair.value > xp.where(route.by_qr, 1e-13 * sigma_max, -1.0))
+        # the factor of K̂ is not needed after this: another takes its place
+        rounds = xp.where(worthwhile, xp.where(route.by_qr, *map(np.int32, (enclosure.ROUNDS, 1))), np.int32(0))
+        every = enclosure.corrected(operand, factor, pair, rounds)
         beta = algebra.cond(
             worthwhile, lambda: _complement(operand, factor, pair.vector, ritz, route), lambda: lower
         )
-        lower = enclosure.best_lower_bound(operand, factor, pair, beta, xp.where(route.by_qr, 2, 1))
+        lower = xp.max(enclosure.lower_bound(every, beta))
         # where K̂ resolves ν² and finds no gap above it, the vector may be that of another singular value
         separated = (beta > 0) | (pair.value**2 <= bounds.error)
     trusted = regular & ritz.converged & separated

@@ -199,8 +199,8 @@ class TestSeparation:
             # λ₂ is small against ‖K‖, so that its rounding matters
             left, right = (np.linalg.qr(draw(*shape, seed=seed))[0] for shape in ((5, 5), (12, 5)))
             j = evaluated(left @ np.diag([1, 0.5, 1e-6, 7e-8, 2e-8]) @ right.T)
-            operand = enclosure.Operand(HOST, j, j.gram(HOST))
-            gram, matrix = operand.gram, in_scale(j)
+            gram, matrix = j.gram(HOST), in_scale(j)
+            operand = enclosure.Operand(HOST, j, gram.bounds, gram.matrix)
             u = left[:, -1]
             true = smallest_on_complement(matrix * matrix.T, [mp.mpf(float(t)) for t in u])
             low, high = 0.5 * float(true), 2 * float(true) + 1e-14
@@ -225,7 +225,8 @@ class TestSeparation:
             left, right = (np.linalg.qr(draw(*shape, seed=seed))[0] for shape in ((5, 5), (12, 5)))
             j = evaluated(left @ np.diag(np.geomspace(1, 1 / kappa, 5)) @ right.T)
             matrix, u = in_scale(j), left[:, -1]
-            operand = enclosure.Operand(HOST, j, j.gram(HOST))
+            gram = j.gram(HOST)
+            operand = enclosure.Operand(HOST, j, gram.bounds, gram.matrix)
             beta = enclosure.preconditioned(operand, operand.triangle()[0], jnp.asarray(u))
             true = smallest_on_complement(matrix * matrix.T, [mp.mpf(float(t)) for t in u])
             assert 0 < mp.mpf(float(beta)) <= true
