@@ -29,7 +29,7 @@ from narrow_jax.linalg import (
     xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, smallest_value
+from narrow_jax.spectra import derivatives, plans, smallest_value
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import SigmaMin, Status
 
@@ -101,7 +101,12 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
         Horn and Johnson, Matrix Analysis, theorem 4.5.9 (Ostrowski); docs/enclosure.md.
     """
     smallest_value.require_operator(J)
-    _checks.memory(memory_budget, {"qr": smallest_value.plan(*J.shape)["qr"]}, "qr", "singular_values")
+    if memory_budget is not None:
+        place = plans.compiled_for(J)
+        needs = plans.of_singular_values(
+            plans.Sizes.of(J), "host" if place == "cpu" and not _host.traced(J) else place
+        )
+        _checks.memory(memory_budget, {"qr": needs}, "qr", "singular_values")
     return _found(J)[0]
 
 

@@ -15,26 +15,23 @@ from narrow_jax._typing import Array, Computed, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
-    ROWS,
     TPU,
     Algebra,
     Device,
     EvaluatedJacobian,
     Jacobian,
+    arrays,
     compiled,
     context,
     isolated,
     xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, routes
+from narrow_jax.spectra import derivatives, plans, routes
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import Method, SigmaMin, Status
 
 METHODS = ("auto", "gram", "qr", "dense")
-KEPT = 2**14
-"""Rows up to which a device keeps the Gram matrix of a proof: of more, forming it anew costs less than its memory."""
-
 NORMAL = 2.0**-1021
 """The smallest float64 that no backend flushes to 0."""
 
@@ -92,7 +89,9 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
-    _checks.memory(memory_budget, plan(J.shape[0], J.shape[1], host, certify), method, "sigma_min")
+    if memory_budget is not None:
+        needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
+        _checks.memory(memory_budget, needs, method, "sigma_min")
     if traced:
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
@@ -116,24 +115,6 @@ def require_operator(J: Any) -> None:
         )
 
 
-def plan(rows: int, columns: int, host: bool = True, certify: bool = True) -> dict[str, int]:
-    """Return the bytes that each method needs beside the operator's own, with "auto" as the largest it may take.
-
-    More rows than columns take the same for every method: the matrix, a basis of its columns, squares of their number.
-    On the host "gram" overwrites what it no longer needs; a compiled proof keeps K, both factors and their copies, and
-    without one K alone becomes the factor, where it is formed some rows at a time.
-    """
-    if rows > columns:
-        return dict.fromkeys(METHODS, 8 * (6 * rows * columns + 6 * columns * columns))
-    square = 8 * rows * rows
-    squares = 4.0
-    if not host:
-        squares = 6.2 if certify else 2.2 if rows > 2 * ROWS else 4.5
-    gram = int(squares * square) + 8 * 12 * columns
-    qr = max(gram, 4 * square) + 8 * 8 * rows * min(3 * rows + 256, columns)
-    return {"auto": qr, "gram": gram, "qr": qr, "dense": qr + 3 * 8 * rows * columns}
-
-
 def _solve(
     algebra: Algebra, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
 ) -> tuple[SigmaMin, HostArray, Float[HostArray, " n"]]:
@@ -141,7 +122,9 @@ def _solve(
     gram = j.gram(algebra)
     largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
     sigma_max = xp.sqrt(largest.first)
-    again = certify and algebra is not HOST and j.cheap_gram and j.shape[0] > KEPT
+    again = algebra is not HOST and plans.formed_again(plans.Sizes.of_evaluated(j), certify)
+    if again:  # one matrix at a time: the next is formed when this one has been used
+        j, largest = arrays.barrier((j, largest))
     operand = Operand(algebra, j, gram.bounds, None if again else gram.matrix)
     found = routes.find(operand, sigma_max, method, certify)
     s = _assemble(found, sigma_max, gram.bounds.perturbation, j.exponent, j.shape, encloses)
