@@ -226,6 +226,7 @@ def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) 
 
     Of more rows than columns all three are 0 whatever the entries.
     """
+    J = context.in_default_precision(J)
     follow = functools.partial(derivatives.follow, J)
     pair = (s.value, s.vector, right)
     wide = J.shape[0] <= J.shape[1]

@@ -80,3 +80,13 @@ def test_many_rows_are_formed_again_and_proven_alike(monkeypatch, x64):
     formed = certified()
     assert formed.status == "certified"
     np.testing.assert_allclose([formed.lower, formed.upper], [kept.lower, kept.upper], rtol=1e-12)
+
+
+@pytest.mark.parametrize("number", [nj.condition_number, nj.effective_rank, nj.singular_values])
+def test_numbers_of_the_spectrum_take_a_budget(number):
+    J = nj.jacobian.explicit(np.diag([3.0, 2.0]))
+    assert str(number(J, memory_budget=100_000)) == str(number(J))
+    with pytest.raises(nj.MemoryBudgetError, match=r"needs [\d,]+ bytes and memory_budget is 100"):
+        number(J, memory_budget=100)
+    with pytest.raises(ValueError, match="memory_budget is 0; expected a positive number"):
+        number(J, memory_budget=0)
