@@ -175,9 +175,7 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
     if not _host.traced(J):
         J = context.at_host(J)
         if context.on_cpu(J):
-            return context.as_numpy(
-                lambda: _true_scale(_run(HOST, context.at_hand(J).evaluate()), J.encloses)
-            )
+            return context.as_numpy(lambda: _true_scale(_run(HOST, smallest_value.evaluated(J)), J.encloses))
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
         return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()

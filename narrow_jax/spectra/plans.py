@@ -51,6 +51,11 @@ class Sizes(NamedTuple):
         return self.width / self.rows
 
     @property
+    def basis(self) -> float:
+        """Return the size of a basis of Lanczos, in squares."""
+        return min(MAX_STEPS / self.rows, 1.0)
+
+    @property
     def all_blocks(self) -> float:
         """Return the size of all blocks, the last one filled up."""
         return self.blocks * self.block
@@ -85,7 +90,7 @@ def of_sigma_min(sizes: Sizes, place: str, certify: bool) -> dict[str, int]:
 
 
 def _on_host(sizes: Sizes, certify: bool) -> dict[str, float]:
-    w, basis = sizes.block, MAX_STEPS / sizes.rows
+    w, basis = sizes.block, sizes.basis
     gram = (3 if certify else 2) + basis + 24 * sizes.columns / sizes.rows**2
     if not sizes.cheap_gram:
         gram = (5 if certify else 4) * w + basis
@@ -94,7 +99,7 @@ def _on_host(sizes: Sizes, certify: bool) -> dict[str, float]:
 
 
 def _on_cpu(sizes: Sizes, certify: bool) -> dict[str, float]:
-    w, basis = sizes.block, MAX_STEPS / sizes.rows
+    w, basis = sizes.block, sizes.basis
     if certify:
         gram, qr = 8.2 + 3 * basis, max(w + 5.0, 2 * w + 7.0) + 3 * basis
     else:
@@ -103,7 +108,7 @@ def _on_cpu(sizes: Sizes, certify: bool) -> dict[str, float]:
 
 
 def _on_gpu(sizes: Sizes, certify: bool) -> dict[str, float]:
-    w, basis, few = sizes.block, MAX_STEPS / sizes.rows, sizes.rows <= 2 * ROWS
+    w, basis, few = sizes.block, sizes.basis, sizes.rows <= 2 * ROWS
     if certify:
         gram = (4.6 if few else 2.1 if formed_again(sizes, certify) else 4.1) + 3 * basis
         # XLA unrolls a loop over two blocks
@@ -115,7 +120,7 @@ def _on_gpu(sizes: Sizes, certify: bool) -> dict[str, float]:
 
 def _formed_once(sizes: Sizes) -> float:
     at_once = sizes.cheap_gram and sizes.rows <= 2 * ROWS
-    return (3.2 if at_once else 2.3) + MAX_STEPS / sizes.rows
+    return (3.2 if at_once else 2.3) + sizes.basis
 
 
 def _with_own_blocks(sizes: Sizes, gram: float, qr: float, dense: float, times: int) -> dict[str, float]:

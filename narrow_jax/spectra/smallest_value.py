@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from narrow_jax.linalg import (
     Device,
     EvaluatedJacobian,
     Jacobian,
+    Stored,
     arrays,
     compiled,
     context,
@@ -96,14 +98,19 @@ def sigma_min(
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
     if host:
-        return context.as_numpy(
-            lambda: _solve(HOST, context.at_hand(J).evaluate(), method, certify, J.encloses)[0]
-        )
+        return context.as_numpy(lambda: _solve(HOST, evaluated(J), method, certify, J.encloses)[0])
     certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
     with context.place(J):
         return jax.tree.map(np.asarray, program(J)[0])
+
+
+def evaluated(J: Jacobian) -> EvaluatedJacobian:
+    """Return the matrix on the host, of few entries as NumPy's: its formulas compile nothing then."""
+    j = context.at_hand(J).evaluate()
+    few = isinstance(j, Stored) and math.prod(j.shape) <= context.FEW
+    return jax.tree.map(np.asarray, j) if few else j
 
 
 def require_operator(J: Any) -> None:
