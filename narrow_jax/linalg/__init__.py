@@ -23,7 +23,6 @@ from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_device import ROWS as ROWS
 from narrow_jax.linalg.on_device import TPU as TPU
 from narrow_jax.linalg.on_device import Device as Device
-from narrow_jax.linalg.on_device import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
 from narrow_jax.linalg.operators import Bounds as Bounds
@@ -32,6 +31,7 @@ from narrow_jax.linalg.operators import Gram as Gram
 from narrow_jax.linalg.operators import Stored as Stored
 from narrow_jax.linalg.operators import block as block
 from narrow_jax.linalg.operators import gram_by_blocks as gram_by_blocks
+from narrow_jax.linalg.operators import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.operators import indices as indices
 from narrow_jax.linalg.rank import MARGIN as MARGIN
 from narrow_jax.linalg.rank import column_exponents as column_exponents
