@@ -73,7 +73,7 @@ def load_data(
         raw_dir=raw_dir,
         data_dir=data_dir,
     )
-    if data.normalizer is not None and data.normalizer.kept is not None:
+    if isinstance(data.normalizer, datasets.Normalizer) and data.normalizer.kept is not None:
         columns, kept = len(data.normalizer.mean), len(data.normalizer.kept)
         warnings.warn(
             f"{columns - kept} of {columns} columns are constant in the training rows and were dropped",
@@ -151,7 +151,7 @@ def write_run(
     more: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
     """Write params, config and normalizer of a run, and what else it has, in place of what was there."""
-    assert data.normalizer is not None
+    assert isinstance(data.normalizer, datasets.Normalizer)
     arrays = data.normalizer.to_arrays()
     normalizer = {"normalizer.npz": lambda path: runs.write_npz(path, arrays)}
     runs.replace(folder, runs.files(params, config) | normalizer | dict(more or {}))
