@@ -20,13 +20,13 @@ if TYPE_CHECKING:  # the names for whoever reads them without running anything
         models,
         monitors,
         plots,
-        precision,
         projections,
         solvers,
         spectra,
     )
     from narrow_jax._checks import MemoryBudgetError
     from narrow_jax.checkpoints import runs
+    from narrow_jax.models import Model, load, precision, save
     from narrow_jax.solvers import Memorized, memorize
     from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
     from narrow_jax.training import FitResult, fit, sweep
@@ -35,6 +35,7 @@ __all__ = [
     "FitResult",
     "Memorized",
     "MemoryBudgetError",
+    "Model",
     "SigmaMin",
     "activations",
     "certificates",
@@ -46,6 +47,7 @@ __all__ = [
     "fit",
     "initializers",
     "jacobian",
+    "load",
     "losses",
     "memorize",
     "models",
@@ -54,6 +56,7 @@ __all__ = [
     "precision",
     "projections",
     "runs",
+    "save",
     "sigma_min",
     "singular_values",
     "solvers",
@@ -64,6 +67,7 @@ __all__ = [
 _HOMES = {
     "MemoryBudgetError": "_checks",
     "runs": "checkpoints",
+    **dict.fromkeys(("Model", "load", "precision", "save"), "models"),
     **dict.fromkeys(("Memorized", "memorize"), "solvers"),
     **dict.fromkeys(
         ("SigmaMin", "condition_number", "effective_rank", "sigma_min", "singular_values"), "spectra"

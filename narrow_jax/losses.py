@@ -60,6 +60,11 @@ def get(loss: str | Loss) -> Loss:
     return loss if callable(loss) else _STOCK[_checks.choice("loss", loss, _STOCK)]
 
 
+def name_of(loss: str | Loss) -> str | None:
+    """Return the name of a stock loss, None for one of the user's own."""
+    return next((name for name, stock in _STOCK.items() if stock is get(loss)), None)
+
+
 def check_targets(loss: Loss, outputs: Tree, y: HostArray) -> None:
     """Require targets that the stock loss can compare with outputs of that shape and dtype, and one number as loss.
 

@@ -15,11 +15,11 @@ README = Path(__file__).parents[1] / "README.md"
 PACKAGE = README.with_name("narrow_jax")
 LAYERS = [
     {"_host", "_typing"},
-    {"_checks", "_printing", "precision"},
+    {"_checks", "_printing"},
     {"labels", "linalg"},
     {"activations", "checkpoints", "losses", "projections", "spectra"},
-    {"initializers", "constraints", "monitors"},
-    {"models", "plots", "data"},
+    {"data", "initializers", "constraints", "monitors"},
+    {"models", "plots"},
     {"jacobian"},
     {"certificates"},
     {"solvers", "training"},

@@ -41,8 +41,8 @@ def __dir__() -> list[str]:
 
 
 _PARAMS, _CONFIG = "params.npz", "config.json"
-FILES = (_PARAMS, _CONFIG, "normalizer.npz", "history.jsonl", "summary.json")
-"""What ``save`` and the command line write into the folder of a run."""
+FILES = (_PARAMS, _CONFIG, "model.safetensors", "model.json", "history.jsonl", "summary.json")
+"""What ``save``, ``nj.save`` and the command line write into the folder of a run."""
 _DAMAGE = (zipfile.BadZipFile, EOFError, KeyError, OSError, RuntimeError, ValueError, zlib.error)
 """What zipfile, zlib and NumPy raise for bytes that are no npz file of plain arrays."""
 _EXPECTED = "expected an npz file of plain arrays: write it again with numpy.savez"

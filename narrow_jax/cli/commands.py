@@ -25,8 +25,8 @@ COMMANDS = (
         "train",
         help="train a narrow net under the constraints",
         description="Train a net, of one hidden layer or a deep pair: hidden weights in a ball around their start, "
-        "output weights in a cone. Writes params.npz, config.json, normalizer.npz (from the stored inputs to those "
-        "of the net), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it "
+        "output weights in a cone. Writes params.npz, config.json, the model as nj.load reads it (model.safetensors, "
+        "model.json), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it "
         "diverged.",
         example="train --dataset digits --labels random --normalize whiten --width 120 --radius 0.1",
         options=[
@@ -84,7 +84,7 @@ COMMANDS = (
         help="find a narrow net with zero loss, and prove that it is there",
         description="Find a pairwise net, of one hidden layer or several, that fits every label exactly, inside a "
         "ball around a mirrored start, by Newton's method. Writes params.npz (with the start), config.json and "
-        "normalizer.npz. Exit status 1 if it is not proven.",
+        "the model as nj.load reads it. Exit status 1 if it is not proven.",
         example="memorize --dataset digits --labels random --normalize scale --width 80 --radius 0.1",
         options=[
             *options_of(MEMORIZE),

@@ -97,19 +97,18 @@ def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> 
     sizes = {"inputs": data.x.shape[1], "outputs": outputs}
     cone: dict[str, Any] = {"zeta": config.zeta, "kappa": config.kappa}
     key = jax.random.key(config.seed)
-    model: Any
     operator: Any
     if config.widths is not None:
         jacobian.check_widths(data.x, config.widths, outputs, strict=strict)
         params: Params = initializers.mirrored_mlp(key, **sizes, widths=config.widths, **cone)
-        model, operator = models.pairwise_mlp_apply, jacobian.pairwise_mlp
+        operator = jacobian.pairwise_mlp
     elif config.model == "standard":
         params = initializers.lecun(key, **sizes, width=config.width)
-        model, operator, cone = models.standard_apply, jacobian.standard, {"zeta": None}
+        operator, cone = jacobian.standard, {"zeta": None}
     else:
         jacobian.check_width(data.x, config.width, outputs, strict=strict)
         params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
-        model, operator = models.pairwise_apply, jacobian.pairwise
+        operator = jacobian.pairwise
     largest = config.v_scale * max(1.0, float(jnp.max(jnp.abs(params["v"]))))
     if not largest <= float(jnp.finfo(params["v"].dtype).max):
         raise ValueError(
@@ -118,7 +117,21 @@ def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> 
     params["v"] = config.v_scale * params["v"]
     tx = constraints.regime(_optimizer(config), config.radius, **cone)
     activation = activations.get(config.activation)
-    return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)
+    return Built(apply_fn_of(config), partial(operator, activation=activation), params, tx)
+
+
+def apply_fn_of(config: TrainConfig) -> ApplyFn:
+    """Return the function of a run's net."""
+    net = models.standard_apply if config.model == "standard" else models.pairwise_apply
+    net = net if config.widths is None else models.pairwise_mlp_apply
+    return partial(net, activation=activations.get(config.activation))
+
+
+def trained(apply_fn: ApplyFn, params: Params, data: datasets.Dataset) -> models.Model:
+    """Return the model of a net that was solved for on a data set, in the squared loss."""
+    seen = jax.ShapeDtypeStruct(data.x.shape[1:], jax.tree.leaves(params)[0].dtype)
+    maps: dict[str, Any] = {"target_map": data.target_map, "classes": data.names, "columns": data.columns}
+    return models.Model(apply_fn, params, normalizer=data.normalizer, inputs=seen, **maps)
 
 
 def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -147,14 +160,11 @@ def write_run(
     folder: Path,
     params: Params,
     config: Mapping[str, Any],
-    data: datasets.Dataset,
+    model: models.Model,
     more: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
-    """Write params, config and normalizer of a run, and what else it has, in place of what was there."""
-    assert isinstance(data.normalizer, datasets.Normalizer)
-    arrays = data.normalizer.to_arrays()
-    normalizer = {"normalizer.npz": lambda path: runs.write_npz(path, arrays)}
-    runs.replace(folder, runs.files(params, config) | normalizer | dict(more or {}))
+    """Write params, config and model of a run, and what else it has, in place of what was there."""
+    runs.replace(folder, runs.files(params, config) | models.files(model) | dict(more or {}))
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
@@ -172,7 +182,7 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
     params, saved = runs.load(folder)
     start = params.pop("center", None)
     config = TrainConfig.from_json(saved)
-    if config.normalize == "standardize" and not (folder / "normalizer.npz").is_file():
+    if config.normalize == "standardize" and not (folder / "model.json").is_file():
         raise ValueError(
             f"{folder} is of version 0.1, in which 'standardize' was one mean and deviation for all columns: write "
             "'scale' in its config.json"

@@ -16,7 +16,7 @@ from narrow_jax import _checks, solvers
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli.command import Answer
 from narrow_jax.cli.commands import MEMORIZE
-from narrow_jax.cli.config import check, claim, load_data, write_run
+from narrow_jax.cli.config import apply_fn_of, check, claim, load_data, trained, write_run
 from narrow_jax.cli.proofs import constants
 from narrow_jax.cli.train_config import TrainConfig
 
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> Answer:
         config = replace(config, radius=radius, **_net(found))
         arrays = {**found.params, "center": found.center}
         results = {"scale": found.scale} | _weight_scale(found)
-        write_run(folder, arrays, config.to_json() | results, data)
+        model = trained(apply_fn_of(config), found.params, data)
+        write_run(folder, arrays, config.to_json() | results, model)
     written = None if kept else folder
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from narrow_jax import _checks, checkpoints, losses, monitors, training
 from narrow_jax.checkpoints import runs, strict_json
@@ -31,8 +30,7 @@ def run(args: argparse.Namespace) -> Answer:
     folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
     _claim(args, config, folder)
     data = load_data(config, args.raw_dir, args.data_dir)
-    targets = data.labels if config.loss == "cross_entropy" else data.y
-    if targets is None:
+    if config.loss == "cross_entropy" and data.labels is None:
         raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
     built = build(config, data, strict=args.strict)
     if config.batch_size is not None:
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
     started = time.perf_counter()
     with runs.made(folder):
         (folder / _LIVE).unlink(missing_ok=True)  # of a run that was killed
-        result = _fit(args, config, built, (data.x, targets), folder)
+        result = _fit(args, config, built, data, folder)
     summary = _summary(config, result, time.perf_counter() - started)
     summary |= _test_accuracy(built, result, data, config)
     failure = _failure(result)
@@ -50,7 +48,7 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         text = strict_json.dumps(summary, indent=2) + "\n"
         more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
-        write_run(folder, result.params, config.to_json(), data, more)
+        write_run(folder, result.params, config.to_json(), result.model, more)
     place = {"failure": failure or None, "folder": None if kept else str(folder)}
     record = {"config": config.to_json(), "summary": summary, **place}
     where = "not written: the run that was in the folder stays" if kept else f"written to {folder}"
@@ -80,7 +78,7 @@ def _fit(
     args: argparse.Namespace,
     config: TrainConfig,
     built: Built,
-    data: tuple[np.ndarray, np.ndarray],
+    data: Dataset,
     folder: Path,
 ) -> training.FitResult:
     return training.fit(

@@ -234,7 +234,8 @@ def _dataset(
         rows = [Split(a, labels_of(b, classes)) for a, b in splits]
     image = x.shape[1:] if x.ndim == 4 else None
     levels = _BYTE if image and x.dtype == np.uint8 else None
-    source = Source(rows[0], rows[1] if test is not None else None, classes and len(classes), levels, image)
+    number = None if classes is None else len(classes)
+    source = Source(rows[0], None if test is None else rows[1], number, levels, image)
     return normalized(name, source, maps[0], target_map, classes)
 
 

@@ -18,15 +18,16 @@ import numpy as np
 import optax
 
 from narrow_jax._host import host_only
-from narrow_jax._typing import Params
+from narrow_jax._typing import Params, Tree
 from narrow_jax.constraints import Transformation
 from narrow_jax.data import Stream
 from narrow_jax.losses import Loss
+from narrow_jax.models import Model
 from narrow_jax.monitors import Monitor
 from narrow_jax.training import devices as placing
 from narrow_jax.training import driving, loop, preparing, resuming
 from narrow_jax.training.loop import Augment, History, Observer
-from narrow_jax.training.model import Start, model, params_tree
+from narrow_jax.training.model import Start, kept_model, model, params_tree, taken_apart
 from narrow_jax.training.preparing import Count, Data, RandomKey, Settings
 from narrow_jax.training.streaming import Streamed
 
@@ -35,8 +36,8 @@ class FitResult(NamedTuple):
     """What a run leaves. For a ``sweep`` every array has the grid's axes in front.
 
     Fields:
-        params: the weights after the last step whose loss and weights were finite.
-        model_state: the model's other variables (BatchNorm statistics), None if it has none.
+        model: the net as a value that predicts (``model.predict(x)``) and is kept (``nj.save(folder, model)``): its
+            weights after the last step whose loss and weights were finite, and of a ``Dataset`` its maps and classes.
         opt_state: the optimizer's state; ``nj.constraints.report`` reads the constraints from it.
         history: "step", "loss", "accuracy" where targets, outputs and loss have one (``nj.losses.accuracy_for``), the
             ``metrics``, the same of the data of ``evaluation`` as "test_loss" and so on, "distance" and
@@ -48,12 +49,21 @@ class FitResult(NamedTuple):
         diverged: whether it did.
     """
 
-    params: Params
-    model_state: Any
+    model: Model
     opt_state: optax.OptState
     history: dict[str, np.ndarray]
     steps_taken: int | np.ndarray
     diverged: bool | np.ndarray
+
+    @property
+    def params(self) -> Params:
+        """The weights of the model."""
+        return self.model.params
+
+    @property
+    def model_state(self) -> Tree:
+        """The model's other variables (BatchNorm statistics), None if it has none."""
+        return self.model.model_state
 
     def __repr__(self) -> str:
         """Return the steps and the last record, of a sweep their ranges."""
@@ -110,7 +120,9 @@ def fit(
             reuse the compiled loop.
         params: the start, a pytree; copied, never donated.
         tx: any optax transformation, such as ``nj.constraints.regime(optax.adam(1e-2), radius=0.1)``.
-        data: ``(x, y)`` with n rows each, or a ``nj.data.Stream`` of samples that do not fit on the device. Without
+        data: a ``nj.data.Dataset``, whose labels are the targets of cross-entropy, else its y; or ``(x, y)`` with n
+            rows
+            each; or a ``nj.data.Stream`` of samples that do not fit on the device. Without
             x64 float64 becomes float32, as everywhere in JAX. Samples that lie on several devices are shared among
             these, as with ``devices``.
         steps: number of updates.
@@ -167,6 +179,7 @@ def fit(
         >>> float(result.history["loss"][0]), float(result.history["accuracy"][-1])
         (2.0, 1.0)
     """
+    given, data = data, taken_apart(data, loss)
     steps, every = driving.counts(steps, every)
     saver = resuming.saver(checkpoint, save_every, resume, config or {})
     file = None if record is None else driving.record_file(record, resume)
@@ -200,4 +213,5 @@ def fit(
     taken = int(state.steps_taken)
     kept = history["step"] <= taken
     history = {name: values[kept] for name, values in history.items()}
-    return FitResult(state.params, state.model_state, state.opt_state, history, taken, diverged)
+    trained = kept_model(apply_fn, (state.params, state.model_state), given, inputs.data[0], problem.loss)
+    return FitResult(trained, state.opt_state, history, taken, diverged)

@@ -20,7 +20,7 @@ from narrow_jax.monitors import Monitor
 from narrow_jax.training import driving, loop, preparing
 from narrow_jax.training.fitting import FitResult
 from narrow_jax.training.loop import Augment, Inputs, Optimizer, Problem, Span, State, Values
-from narrow_jax.training.model import Start, model, params_tree
+from narrow_jax.training.model import Start, kept_model, model, params_tree, taken_apart
 from narrow_jax.training.preparing import Count, Data, RandomKey, Settings
 
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
@@ -76,6 +76,7 @@ def sweep(
     """
     if isinstance(data, Stream):
         raise TypeError("data is a Stream; expected (x, y): the runs of a sweep share data on the device")
+    given, data = data, taken_apart(data, loss)
     steps, every = driving.counts(steps, every)
     axes = _axes(grid)
     params, tx = _try_every_value(setup, axes)
@@ -99,7 +100,8 @@ def sweep(
     params, opt_state = jax.tree.map(unravel, (state.params, state.opt_state))
     taken, alive = unravel(np.asarray(state.steps_taken)), unravel(np.asarray(state.alive))
     history = {name: v if name == "step" else unravel(v.T) for name, v in history.items()}
-    return FitResult(params, None, opt_state, history, taken, ~alive)
+    trained = kept_model(apply_fn, (params, None), given, inputs.data[0], problem.loss)
+    return FitResult(trained, opt_state, history, taken, ~alive)
 
 
 class Runs(NamedTuple):
