@@ -135,7 +135,7 @@ def descend(case: Case, learning_rate: float, steps: int, every: int) -> dict[st
         steps=steps,
         every=every,
         monitors=[from_start()],
-        progress=False,
+        callbacks=[],
     ).history
     return {name: history[name] for name in ("step", "loss", "from start")}
 

@@ -53,7 +53,7 @@ def combination(
     """Return the record of one run; radius infinity is no ball."""
     params = start(mirrored, net, width)
     tx = net.regime(optax.adam(optax.cosine_decay_schedule(RATE, steps)), radius)
-    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=steps, progress=False)
+    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=steps, callbacks=[])
     return {
         "mirrored": mirrored,
         "pairwise": net is not STANDARD,

@@ -153,7 +153,7 @@ def cell(
         batch_size=s.batch_size,
         key=jax.random.key(seed),
         model_state=state,
-        progress=progress,
+        callbacks=[nj.callbacks.Progress(progress)],
     )
     record = {
         "width": width,

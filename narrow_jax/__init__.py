@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the names for whoever reads them without running anything
     from narrow_jax.models import Model, load, precision, save
     from narrow_jax.solvers import Memorized, memorize
     from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
-    from narrow_jax.training import FitResult, fit, sweep
+    from narrow_jax.training import FitResult, callbacks, fit, sweep
 
 __all__ = [
     "FitResult",
@@ -38,6 +38,7 @@ __all__ = [
     "Model",
     "SigmaMin",
     "activations",
+    "callbacks",
     "certificates",
     "checkpoints",
     "condition_number",
@@ -72,7 +73,7 @@ _HOMES = {
     **dict.fromkeys(
         ("SigmaMin", "condition_number", "effective_rank", "sigma_min", "singular_values"), "spectra"
     ),
-    **dict.fromkeys(("FitResult", "fit", "sweep"), "training"),
+    **dict.fromkeys(("FitResult", "callbacks", "fit", "sweep"), "training"),
 }
 """The modules of the public names that are no module right below."""
 

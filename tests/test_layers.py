@@ -34,6 +34,8 @@ OWNERS = {  # heavy or optional packages, and the only modules that may import t
     "matplotlib": {"plots"},
     "rich": {"_printing"},
     "orbax": {"checkpoints"},
+    "pandas": {"data"},
+    "tensorboardX": {"training"},
 }
 PACKAGES = sorted(
     ".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")
@@ -115,7 +117,8 @@ def test_rule_sees_an_upward_import(tmp_path):
 def test_import_takes_no_optional_package_along():
     code = (
         "import sys, narrow_jax; "
-        "optional = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'grain', 'PIL', 'beartype', 'orbax.checkpoint'}; "
+        "optional = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'grain', 'PIL', 'beartype', 'orbax.checkpoint', "
+        "'pandas', 'tensorboardX', 'safetensors'}; "
         "bad = optional & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -15,6 +15,7 @@ from narrow_jax.cli.command import Answer
 from narrow_jax.cli.config import Built, build, check, claim, load_data, write_run
 from narrow_jax.cli.train_config import FIELDS, TrainConfig
 from narrow_jax.data import Dataset
+from narrow_jax.training import callbacks
 
 _LIVE = "history.part.jsonl"
 _ROSE = 10  # a loss that ends so many times above its first value was not learned
@@ -92,13 +93,16 @@ def _fit(
         key=jax.random.key(config.seed) if config.batch_size else None,
         every=args.every,
         monitors=(monitors.SigmaMinMonitor(built.jacobian),) if args.sigma_min else (),
-        progress=False if args.json else None,
-        record=folder / _LIVE,
-        checkpoint=_checkpoints(args, folder),
-        save_every=args.save_every,
-        resume=args.resume,
-        config=config.to_json(),
+        callbacks=_callbacks(args, config, folder),
     )
+
+
+def _callbacks(args: argparse.Namespace, config: TrainConfig, folder: Path) -> list[callbacks.Callback]:
+    watchers = [callbacks.Record(folder / _LIVE), callbacks.Progress(False if args.json else None)]
+    if (saved := _checkpoints(args, folder)) is None:
+        return watchers
+    keeping = callbacks.Checkpoint(saved, args.save_every, resume=args.resume, config=config.to_json())
+    return [keeping, *watchers]
 
 
 def _failure(result: training.FitResult) -> str:

@@ -247,7 +247,15 @@ def test_monitor_is_carried_and_recorded(problem, start):
 
 def test_record_is_one_json_line_a_record(problem, start, tmp_path):
     path = tmp_path / "history.jsonl"
-    result = nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, steps=20, every=5, record=path)
+    result = nj.fit(
+        nj.models.pairwise_apply,
+        start,
+        optax.sgd(1e-3),
+        problem,
+        steps=20,
+        every=5,
+        callbacks=[nj.callbacks.Record(path)],
+    )
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 5, 10, 15, 20]
     np.testing.assert_allclose([line["loss"] for line in lines], result.history["loss"])
@@ -257,7 +265,14 @@ def test_progress_bar_on_request_only(problem, start, capsys):
     run = {"steps": 4, "every": 1}
     nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, **run)
     assert capsys.readouterr().err == ""
-    nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, **run, progress=True)
+    nj.fit(
+        nj.models.pairwise_apply,
+        start,
+        optax.sgd(1e-3),
+        problem,
+        **run,
+        callbacks=[nj.callbacks.Progress(True)],
+    )
     assert "4/4" in capsys.readouterr().err
 
 
