@@ -268,7 +268,7 @@ class _Accuracy(enum.Enum):
         is_one_hot = ((y == 0) | (y == 1)).all(axis=1) & (y.sum(axis=1) == 1)
         return cls.ONE_HOT if is_one_hot.all() else None
 
-    def __call__(self, outputs: Array, y: Array) -> Scalar:
+    def __call__(self, outputs: HostArray, y: HostArray) -> Scalar:
         """Return the fraction of hits."""
         if self is _Accuracy.SIGNS:
             hits = outputs * y > 0

@@ -111,7 +111,7 @@ SPECTRA: dict[str, Callable[[], Any]] = {
     "autodiff budget": lambda: nj.jacobian.autodiff(nj.models.pairwise_apply, NET, X, memory_budget=10),
     "too narrow": lambda: nj.jacobian.check_width(numbers(0, 30, 4), 4, strict=True),
     "extremes of nothing": lambda: nj.spectra.extremes(np.ones((0, 3))),
-    "figure": lambda: in_folder(lambda place: nj.plots.spectrum(None, None, place / "a.doc")),  # type: ignore[arg-type]
+    "figure": lambda: in_folder(lambda place: nj.plots.check(place / "a.doc")),
 }
 
 SOLVED: dict[str, Callable[[], Any]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from narrow_jax import _checks, solvers
-from narrow_jax.checkpoints import runs
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer
 from narrow_jax.cli.commands import MEMORIZE
 from narrow_jax.cli.config import apply_fn_of, check, claim, load_data, trained, write_run
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Answer:
     widths = _sizes(args)
     if args.radius is not None:
         _checks.radius(args.radius)
-    folder = args.out or Path("runs") / f"{config.dataset}-memorize-{config.seed}"
+    folder = args.out or Path("runs") / f"{config.name}-memorize-{config.seed}"
     claim(folder, args.overwrite)
     data = load_data(config, args.raw_dir, args.data_dir)
     started = time.perf_counter()
@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> Answer:
         arrays = {**found.params, "center": found.center}
         results = {"scale": found.scale} | _weight_scale(found)
         model = trained(apply_fn_of(config), found.params, data)
-        write_run(folder, arrays, config.to_json() | results, model)
+        text = strict_json.dumps(_record(found, folder, seconds), indent=2) + "\n"
+        more = {"summary.json": lambda path: path.write_text(text)}
+        write_run(folder, arrays, config.to_json() | results, model, more)
     written = None if kept else folder
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
 

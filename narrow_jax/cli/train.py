@@ -11,9 +11,10 @@ import jax
 
 from narrow_jax import _checks, checkpoints, losses, monitors, training
 from narrow_jax.checkpoints import runs, strict_json
+from narrow_jax.cli import sweeping
 from narrow_jax.cli.command import Answer
-from narrow_jax.cli.config import Built, build, check, claim, load_data, write_run
-from narrow_jax.cli.train_config import FIELDS, TrainConfig
+from narrow_jax.cli.config import Built, build, check, claim, load_data, read_config, write_run
+from narrow_jax.cli.train_config import FIELDS, SWEPT, TrainConfig
 from narrow_jax.data import Dataset
 from narrow_jax.training import callbacks
 
@@ -23,16 +24,17 @@ _ROSE = 10  # a loss that ends so many times above its first value was not learn
 
 def run(args: argparse.Namespace) -> Answer:
     """Train and write the run; no if it diverged."""
-    config = TrainConfig.of(args, FIELDS)
+    config = TrainConfig.of(args, FIELDS, None if args.config is None else read_config(args.config))
     check(config)
-    for name in ("every", "save_every"):
-        if (value := getattr(args, name)) is not None:
-            _checks.count(name, value)
-    folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
+    if args.save_every is not None:
+        _checks.count("save_every", args.save_every)
+    if grid := {name: values for name in SWEPT if len(values := getattr(args, name) or ()) > 1}:
+        return sweeping.run(args, config, grid)
+    folder = args.out or Path("runs") / f"{config.name}-{config.model}-{config.seed}"
     _claim(args, config, folder)
     data = load_data(config, args.raw_dir, args.data_dir)
     if config.loss == "cross_entropy" and data.labels is None:
-        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
+        raise ValueError(f"{config.name} has real targets and no classes: use --loss squared")
     built = build(config, data, strict=args.strict)
     if config.batch_size is not None:
         _checks.batch_size(config.batch_size, len(data.x))
@@ -91,8 +93,8 @@ def _fit(
         loss=config.loss,
         batch_size=config.batch_size,
         key=jax.random.key(config.seed) if config.batch_size else None,
-        every=args.every,
-        monitors=(monitors.SigmaMinMonitor(built.jacobian),) if args.sigma_min else (),
+        every=config.every,
+        monitors=(monitors.SigmaMinMonitor(built.jacobian),) if config.sigma_min else (),
         callbacks=_callbacks(args, config, folder),
     )
 

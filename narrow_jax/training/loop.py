@@ -17,9 +17,8 @@ from narrow_jax.constraints import accepted
 from narrow_jax.data import epoch_order
 from narrow_jax.labels import completed
 from narrow_jax.losses import Loss
-from narrow_jax.monitors import Monitor
 from narrow_jax.training.model import Model, Start
-from narrow_jax.training.state import Number, Span, State, Values
+from narrow_jax.training.state import Number, Span, State, Values, Watch
 
 Batch = tuple[Array, Tree]
 """Samples, and targets: an array, or any tree of arrays where the loss is the user's."""
@@ -79,7 +78,7 @@ class Problem(NamedTuple):
     loss: Loss
     metrics: tuple[tuple[str, Loss], ...]
     test_metrics: tuple[tuple[str, Loss], ...]
-    monitors: tuple[Monitor, ...]
+    monitors: tuple[Watch, ...]
     batch_size: int | None
     augment: Augment | None
     devices: NamedSharding | None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -17,6 +18,22 @@ Values = dict[str, Array]
 """What is measured at a record, by its name in the history."""
 History = dict[str, np.ndarray]
 """Records by name: "step" and what was measured, along the first axis."""
+
+
+class Watch(Protocol):
+    """What the loop needs of a monitor: an ``nj.monitors.Monitor``."""
+
+    @property
+    def name(self) -> str:
+        """The entry of the history."""
+
+    @property
+    def init(self) -> Callable[[Params, Array], Any]:
+        """Makes its state."""
+
+    @property
+    def update(self) -> Callable[[Any, Params, Array], tuple[Any, Array]]:
+        """Moves its state on, and measures."""
 
 
 class State(NamedTuple):

@@ -60,7 +60,8 @@ def test_a_run_replaces_no_other_unless_asked(command, place, tmp_path, monkeypa
 def test_a_run_of_another_command_leaves_nothing_of_the_first(tmp_path):
     for command in WRITERS.values():
         assert main([*command, "--out", str(tmp_path), "--overwrite"]) == 0
-    assert contents(tmp_path).keys() == {"params.npz", "config.json", "model.safetensors", "model.json"}
+    expected = {"params.npz", "config.json", "model.safetensors", "model.json", "summary.json"}
+    assert contents(tmp_path).keys() == expected
 
 
 FAILS = {
@@ -211,7 +212,10 @@ def test_a_run_that_has_not_ended_is_read_from_its_checkpoints(tmp_path, capsys)
     assert printed[0] == printed[1]
     checkpoints.save(tmp_path / "own", 1, {"params": {"w": np.ones(2)}}, {"config": {"rate": 0.1}})
     assert main(["spectrum", "--run", str(tmp_path / "own")]) == 2
-    assert "are not of `narrow-jax train` (their config has no dataset, labels" in capsys.readouterr().err
+    assert (
+        "are not of `narrow-jax train` (their config has no dataset, test_fraction, labels"
+        in capsys.readouterr().err
+    )
 
 
 def test_tilde_in_every_option_of_a_path(tmp_path, monkeypatch, capsys):
