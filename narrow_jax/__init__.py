@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the names for whoever reads them without running anything
         monitors,
         plots,
         projections,
+        sklearn,
         solvers,
         spectra,
     )
@@ -60,6 +61,7 @@ __all__ = [
     "save",
     "sigma_min",
     "singular_values",
+    "sklearn",
     "solvers",
     "spectra",
     "sweep",

@@ -23,13 +23,13 @@ LAYERS = [
     {"jacobian"},
     {"certificates"},
     {"solvers", "training"},
-    {"cli"},
+    {"cli", "sklearn"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OWNERS = {  # heavy or optional packages, and the only modules that may import them
     "flax": {"models"},
     "tensorflow_datasets": {"data"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "sklearn"},
     "PIL": {"data"},
     "matplotlib": {"plots"},
     "rich": {"_printing"},
