@@ -17,11 +17,15 @@ from importlib import metadata
 from pathlib import Path
 
 from narrow_jax.cli.commands import COMMANDS, THEOREMS
+from narrow_jax.cli.train_config import refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = parser().parse_args(argv)
+    if wrong := refused(args):
+        print(f"narrow-jax {args.command}: {wrong}", file=sys.stderr)
+        return 2
     _keep_compiled_programs()
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

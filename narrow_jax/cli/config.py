@@ -63,11 +63,6 @@ def _check_data(config: TrainConfig) -> None:
         return
     if config.labels == "random":
         raise ValueError("--labels random goes with --dataset; expected the target of --data: leave it out")
-    for file in (config.data, config.test):
-        if file is not None and not Path(file).is_file():
-            raise FileNotFoundError(
-                f"there is no file {file}; expected a table: check the name and the folder"
-            )
 
 
 def _check_widths(config: TrainConfig) -> None:
@@ -230,8 +225,6 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         FileNotFoundError, ValueError: no such file, no JSON, unknown fields, or words that are none of a field's.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; expected the config.json of a run")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -206,6 +207,21 @@ def options_of(
             words |= {"nargs": "+", "help": f"{words['help']}; several values make a sweep"}
         options.append(Option("--" + name.replace("_", "-"), {**words, "default": None}, _GROUPS[name]))
     return options
+
+
+def refused(args: argparse.Namespace) -> str:
+    """Return what is wrong with the words of a command, as far as JAX is not needed to tell; empty if nothing is."""
+    for name, what, words in (("dataset", "data set", DATASETS), ("activation", "activation", ACTIVATIONS)):
+        given = getattr(args, name, None)
+        if given is not None and given not in words:
+            close = difflib.get_close_matches(given.lower(), words, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+            return f"unknown {what} {given!r}: {hint}Expected one of {', '.join(words)}."
+    for name in ("data", "test", "config"):
+        given = getattr(args, name, None)
+        if given is not None and not Path(given).is_file():
+            return f"there is no file {given}; expected the file of --{name}: check the name and the folder"
+    return ""
 
 
 _DATA = ("dataset", *OWN, "test_fraction", "labels", "classes", "samples", "normalize")

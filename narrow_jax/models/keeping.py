@@ -31,7 +31,8 @@ def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
     """Write a model; return its folder.
 
     ``model.safetensors`` has the arrays, in their own dtypes, ``model.json`` everything else and the checksums of both.
-    Nothing is pickled. A function of the user's own, and a normalizer of theirs, are not in the files: ``load`` is
+    Nothing is pickled. A random key, as of dropout, comes back as the numbers behind it. A function of the user's
+    own, and a normalizer of theirs, are not in the files: ``load`` is
     given them again.
 
     Args:
@@ -87,15 +88,11 @@ def _arrays(model: Model) -> dict[str, np.ndarray]:
             continue
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             name = "/".join(filter(None, (part, labels.path_name(path))))
-            if _checks.is_key(leaf):
-                raise TypeError(
-                    f"{name!r} is a random key; expected numbers: leave it out of the model's variables"
-                )
             if name in found:
                 raise ValueError(
                     f"two arrays of the model have the name {name!r}; expected one of its own for each"
                 )
-            found[name] = np.asarray(leaf)
+            found[name] = np.asarray(jax.random.key_data(leaf) if _checks.is_key(leaf) else leaf)
     return found
 
 

@@ -367,7 +367,7 @@ class Best(_Watching):
         newest = float(self._values(told.records)[-1])
         if newest < self._least:
             self._least, self.step, self.value = newest, told.step, float(told.records[self.entry][-1])
-            self._kept = jax.tree.map(np.array, (told.state.params, told.state.model_state))
+            self._kept = jax.tree.map(jnp.copy, (told.state.params, told.state.model_state))
 
     def end(self, result: FitResult | None) -> None:
         """Make the model."""

@@ -71,7 +71,8 @@ def fit(
             each. A stream brings each device its part of a batch only.
         every: steps between records of the history, by default a hundredth of ``steps``. Loss, accuracy
             and monitors are evaluated there on all data, of a stream on its ``sample``.
-        model_state: other variables of the model, such as BatchNorm statistics.
+        model_state: other variables of the model, such as BatchNorm statistics, or the random key of dropout, which
+            ``apply_fn`` splits in every training step.
         opt_state: ``result.opt_state`` of an earlier run, to go on from its ``result.params`` with the same ball,
             schedule and moments; in full batch the two runs are one, bit for bit. Batches, augmentation and monitors
             begin anew: pass another key. None for ``tx.init(params)``, whose ball is around ``params``.
