@@ -105,7 +105,7 @@ def figure(records: list[Record]) -> Figure:
             labels = [f"{r['radius']:g}" if r["ball"] else "no ball" for r in rows]
             axes.semilogy(labels, [r["loss"] for r in rows], style, label=name)
         axes.set(xlabel="ε", ylabel="loss", title=f"width {width}, 2n/d = {2 * N // D}")
-        axes.legend(fontsize=8)
+        axes.legend()
     return fig
 
 
