@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -12,7 +14,7 @@ from narrow_jax.models import Model
 
 
 class FitResult(NamedTuple):
-    """What a run leaves. For a ``sweep`` every array has the grid's axes in front.
+    """What a run leaves. For a ``sweep`` every array has the grid's axes in front, and ``at`` takes one run out.
 
     Fields:
         model: the net as a value that predicts (``model.predict(x)``) and is kept (``nj.save(folder, model)``): its
@@ -43,6 +45,27 @@ class FitResult(NamedTuple):
     def model_state(self) -> Tree:
         """The model's other variables (BatchNorm statistics), None if it has none."""
         return self.model.model_state
+
+    def at(self, *index: int) -> FitResult:
+        """Return the run of a ``sweep`` at that point of the grid, as ``fit`` would have returned it.
+
+        Raises:
+            IndexError: another number of axes than the grid has, or no such point.
+        """
+        shape = np.shape(self.steps_taken)
+        if len(index) != len(shape) or not all(
+            -size <= i < size for i, size in zip(index, shape, strict=True)
+        ):
+            raise IndexError(
+                f"index is {index} and the grid has the shape {shape}; expected one number for each of its axes"
+            )
+        model, opt_state = jax.tree.map(lambda leaf: leaf[index], (self.model.params, self.opt_state))
+        taken, diverged = int(np.asarray(self.steps_taken)[index]), bool(np.asarray(self.diverged)[index])
+        kept = self.history["step"] <= taken
+        history = {
+            name: (values if name == "step" else values[index])[kept] for name, values in self.history.items()
+        }
+        return FitResult(replace(self.model, params=model), opt_state, history, taken, diverged)
 
     def __repr__(self) -> str:
         """Return the steps and the last record, of a sweep their ranges."""

@@ -55,7 +55,8 @@ def sweep(
 
     Returns:
         A ``FitResult`` whose arrays have the grid's axes in front: ``history["loss"][i, j]`` is the loss
-        over the records of the run with the i-th value of the first axis and the j-th of the second.
+        over the records of the run with the i-th value of the first axis and the j-th of the second, and
+        ``result.at(i, j)`` is that run, with its model.
 
     Example:
         >>> import jax.numpy as jnp, narrow_jax as nj
