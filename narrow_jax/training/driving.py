@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax.training.callbacks import Callback, CallbackError, Run, Told
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, Span, State, Values
+from narrow_jax.training.telling import Callback, CallbackError, Run, Told
 
 Chunk = Callable[[State, Span], tuple[State, Values]]
 Failures = list[tuple[str, BaseException]]

@@ -21,7 +21,6 @@ from narrow_jax.constraints import Transformation
 from narrow_jax.data import Stream
 from narrow_jax.training import devices as placing
 from narrow_jax.training import driving, loop, preparing
-from narrow_jax.training.callbacks import Callback, Run
 from narrow_jax.training.callbacks import checked as callback_list
 from narrow_jax.training.describing import describe
 from narrow_jax.training.model import Start, kept_model, model, params_tree, taken_apart
@@ -29,6 +28,7 @@ from narrow_jax.training.preparing import Count, Data, Options, Settings
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
 from narrow_jax.training.streaming import Streamed
+from narrow_jax.training.telling import Callback, Run
 
 
 @host_only
