@@ -10,7 +10,13 @@ from typing import Any
 from narrow_jax.cli.command import Answer, table
 
 _SETTINGS = ("model", "width", "widths", "radius", "loss", "steps", "seed")
-_FOUND = {"loss": "final loss", "accuracy": "accuracy", "test_accuracy": "test", "status": "status"}
+_FOUND = {
+    "loss": "final loss",
+    "accuracy": "accuracy",
+    "test_accuracy": "test",
+    "test_r2": "test R²",
+    "status": "status",
+}
 
 
 def run(args: argparse.Namespace) -> Answer:

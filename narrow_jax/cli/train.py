@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from narrow_jax import _checks, checkpoints, losses, monitors, training
 from narrow_jax.checkpoints import runs, strict_json
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
         (folder / _LIVE).unlink(missing_ok=True)  # of a run that was killed
         result = _fit(args, config, built, data, folder)
     summary = _summary(config, result, time.perf_counter() - started)
-    summary |= _test_accuracy(built, result, data, config)
+    summary |= _test_score(built, result, data, config)
     failure = _failure(result)
     kept = bool(failure and set(runs.occupied(folder)) - {"checkpoints"})
     if kept:  # one that failed does not replace another
@@ -131,7 +132,7 @@ def _summary(config: TrainConfig, result: training.FitResult, seconds: float) ->
     }
 
 
-def _test_accuracy(
+def _test_score(
     built: Built, result: training.FitResult, data: Dataset, config: TrainConfig
 ) -> dict[str, float]:
     targets = data.labels_test if config.loss == "cross_entropy" else data.y_test
@@ -139,7 +140,10 @@ def _test_accuracy(
         return {}
     outputs = built.apply_fn(result.params, data.x_test)
     accuracy = losses.accuracy_for(targets, outputs, config.loss)
-    return {} if accuracy is None else {"test_accuracy": float(accuracy(outputs, targets))}
+    if accuracy is not None:
+        return {"test_accuracy": float(accuracy(outputs, targets))}
+    spread = float(np.sum((targets - targets.mean(axis=0)) ** 2))
+    return {"test_r2": 1 - float(np.sum((targets - outputs) ** 2)) / spread} if spread else {}
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:

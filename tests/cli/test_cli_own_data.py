@@ -100,6 +100,18 @@ def test_words_come_back_as_words(place, tmp_path, capsys):
     assert found["accuracy"] == pytest.approx(summary["test_accuracy"], abs=1e-6)
 
 
+def test_a_file_is_the_test_split(place, tmp_path, capsys):
+    data = ["--data", str(place / "diabetes.csv"), "--target", "target", "--task", "regression"]
+    run = str(tmp_path / "run")
+    assert main(["train", *data, "--test", str(place / "new.csv"), *QUICK, "--out", run, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    for more in ([], ["--data", str(place / "new.csv")]):
+        assert main(["evaluate", "--run", run, *more, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["samples"] == 42
+        assert found["r2"] == pytest.approx(summary["test_r2"], abs=1e-5)
+
+
 def test_digits_as_images(tmp_path, capsys):
     digits = load_digits()
     images = (digits.images * 15).astype(np.uint8)
