@@ -84,10 +84,17 @@ def _() -> Any:
     return result.steps_taken
 
 
+def saved(folder: str) -> list[nj.callbacks.Callback]:
+    """Return the callbacks of a run that keeps checkpoints."""
+    return [nj.callbacks.Checkpoint(folder)]
+
+
 @case("C5 NumPy steps with a checkpoint", "runs", equals("30"))
 def _() -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        return nj.fit(NET, P, optax.adam(0.1), (X, Y), steps=np.int64(30), checkpoint=folder).steps_taken
+        return nj.fit(
+            NET, P, optax.adam(0.1), (X, Y), steps=np.int64(30), callbacks=saved(folder)
+        ).steps_taken
 
 
 @case("C6 sharded x", "runs, or says what to do", lambda o: o.endswith(("2", "devices=")))
@@ -131,7 +138,7 @@ def _() -> Any:
 @case("C9 weights of a checkpoint", "the params alone", equals("['v', 'w']"))
 def _() -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        nj.fit(NET, P, optax.adam(0.1), (X, Y), steps=4, checkpoint=folder)
+        nj.fit(NET, P, optax.adam(0.1), (X, Y), steps=4, callbacks=saved(folder))
         return sorted(nj.checkpoints.load_params(folder).params)
 
 

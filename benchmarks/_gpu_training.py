@@ -66,7 +66,7 @@ def throughput(
             key=jax.random.key(1),
             augment=nj.data.augment.horizontal_flip,
             model_state=state,
-            progress=False,
+            callbacks=[],
         )
         jax.block_until_ready(result.params)
         return time.perf_counter() - started

@@ -142,7 +142,7 @@ class Run(NamedTuple):
 def prepared(apply_fn: Any, start: Start, tx: Any, xy: Any, batch: int | None, found: Sequence[Any]) -> Run:
     """Return what ``nj.fit`` makes of its arguments, for devices that are not here."""
     key = jax.random.key(0) if batch else None
-    settings = preparing.Settings("cross_entropy", batch, key, None, None, (), {})
+    settings = preparing.Settings("cross_entropy", batch, key)
     shared = found if len(found) > 1 else None
     problem, inputs = preparing.prepare(model(apply_fn, start.model_state), start, xy, settings, shared)
     optimizer = preparing.optimizer(tx, start)
@@ -168,7 +168,7 @@ def sweep(found: Sequence[Any]) -> Any:
     }
     params, tx = setup(1.0, 0)
     start = Start(params)
-    settings = preparing.Settings("squared", None, None, None, None, (), {})
+    settings = preparing.Settings()
     xy = np.zeros((256, 16), np.float32), np.zeros((256, 1), np.float32)
     problem, inputs = preparing.prepare(model(nj.models.pairwise_apply, None), start, xy, settings)
     runs = sweeping.Runs(problem, setup, preparing.optimizer(tx, start).extra)

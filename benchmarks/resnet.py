@@ -49,7 +49,7 @@ def epoch(net: nj.models.ResNet, data: nj.data.Dataset, batch_size: int, progres
         augment=nj.data.augment.horizontal_flip,
         every=steps,
         model_state=state,
-        progress=progress,
+        callbacks=[nj.callbacks.Progress(progress)],
     )
     trained = time.perf_counter()
     return {

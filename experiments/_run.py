@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+import narrow_jax as nj
 from narrow_jax.checkpoints import strict_json
 
 Record = dict[str, Any]
@@ -93,7 +94,8 @@ def _publish(folder: Path, found: Findings) -> None:
     summary, picture = folder / "summary.json", folder / "figure.png"
     if found.record is not None:
         replace(summary, found.record)
-    found.figure().savefig(picture)
+    with nj.plots.style():
+        found.figure().savefig(picture)
     for part in found.text:
         say(part)
     say(f"Written: {summary}, {picture}")

@@ -55,7 +55,14 @@ def rows(inputs: int, steps: int) -> list[Row]:
 def run(row: Row, data: nj.data.Dataset, steps: int) -> tuple[Record, nj.FitResult]:
     """Train one row and return its record and its result."""
     started = time.perf_counter()
-    result = nj.fit(row.net.apply_fn, row.params, row.tx, (data.x, data.y), steps=steps, progress=True)
+    result = nj.fit(
+        row.net.apply_fn,
+        row.params,
+        row.tx,
+        (data.x, data.y),
+        steps=steps,
+        callbacks=[nj.callbacks.Progress(True)],
+    )
     seconds = time.perf_counter() - started
     record = {
         "name": row.name,

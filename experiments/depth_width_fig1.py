@@ -169,12 +169,13 @@ def exceptions(records: list[Record], s: Settings) -> list[str]:
 
 def figure(records: list[Record], s: Settings) -> Figure:
     """Draw the two heat maps with one scale of colours."""
-    fig = canvas(10, 4.2)
+    fig = canvas(12, 5)
     panels = fig.subplots(1, 2)
     baseline = records[0]["initial"]["baseline"]
     maps = [mean_values(records, s, when) / baseline for when in ("initial", "trained")]
     top = max(values.max() for values in maps)
     for panel, values, title in zip(panels, maps, ("initial", "trained"), strict=True):
+        panel.grid(visible=False)
         image = panel.imshow(values, origin="lower", cmap="viridis", vmin=0, vmax=top)
         for (i, j), value in np.ndenumerate(values):
             panel.text(

@@ -135,7 +135,7 @@ def descend(case: Case, learning_rate: float, steps: int, every: int) -> dict[st
         steps=steps,
         every=every,
         monitors=[from_start()],
-        progress=False,
+        callbacks=[],
     ).history
     return {name: history[name] for name in ("step", "loss", "from start")}
 
@@ -242,9 +242,9 @@ def figure(records: list[Record], curves: list[dict[str, tuple[np.ndarray, np.nd
             label = f"loss, best step: {times(record):g} × as large" if name == "best step" else name
             shown = np.where(values > 1e-9 * start, values, np.nan)
             axes.semilogy(steps, shown, style, color=color, linewidth=width, label=label)
-        axes.set_title(f"{record['name']}: {record['sizes']}", fontsize=10)
+        axes.set_title(f"{record['name']}: {record['sizes']}")
         axes.set(xlabel="step", ylabel="½‖f − y‖²")
-        axes.legend(fontsize=8)
+        axes.legend()
     fig.suptitle("Gradient descent: loss (solid) below its proven bound (dashed)")
     return fig
 

@@ -53,7 +53,7 @@ def combination(
     """Return the record of one run; radius infinity is no ball."""
     params = start(mirrored, net, width)
     tx = net.regime(optax.adam(optax.cosine_decay_schedule(RATE, steps)), radius)
-    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=steps, progress=False)
+    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=steps, callbacks=[])
     return {
         "mirrored": mirrored,
         "pairwise": net is not STANDARD,
@@ -105,7 +105,7 @@ def figure(records: list[Record]) -> Figure:
             labels = [f"{r['radius']:g}" if r["ball"] else "no ball" for r in rows]
             axes.semilogy(labels, [r["loss"] for r in rows], style, label=name)
         axes.set(xlabel="ε", ylabel="loss", title=f"width {width}, 2n/d = {2 * N // D}")
-        axes.legend(fontsize=8)
+        axes.legend()
     return fig
 
 

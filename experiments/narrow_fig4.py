@@ -95,7 +95,7 @@ def cell(
 
 def figure(records: list[Record]) -> Figure:
     """Draw one heat map a method, net and quantity."""
-    fig = canvas(12, 11, dpi=110)
+    fig = canvas(15, 14, dpi=110)
     rows = list(itertools.product(("loss", "sigma_min"), NETS))
     limits = {"loss": LogNorm(1e-20, 1e2, clip=True), "sigma_min": LogNorm(1e-4, 1e2, clip=True)}
     for axes_row, (quantity, net) in zip(fig.subplots(4, 3), rows, strict=True):
@@ -103,20 +103,22 @@ def figure(records: list[Record]) -> Figure:
             cells = [r for r in records if (r["net"], r["method"]) == (net, method)]
             shown = heat_map(axes, cells, quantity, limits[quantity])
             net_name = "pairwise regime" if net == "pairwise" else "standard net + ball"
-            axes.set_title(f"{net_name}, {method}", fontsize=9)
-        fig.colorbar(shown, ax=axes_row, label="loss" if quantity == "loss" else "σ_min(J)")
+            axes.set_title(f"{net_name}, {method}")
+        fig.colorbar(shown, ax=axes_row, label="loss" if quantity == "loss" else r"$\sigma_{\min}(J)$")
     return fig
 
 
 def heat_map(axes: Axes, records: list[Record], quantity: str, limits: LogNorm) -> AxesImage:
-    """Draw a quantity over width × ε, each cell with its number."""
+    """Draw a quantity over width × ε, each cell with its number, zeros hatched."""
     widths, radii = (sorted({r[name] for r in records}) for name in ("width", "radius"))
     cells = {(r["width"], r["radius"]): r[quantity] for r in records}
     values = np.array([[cells[width, radius] for radius in radii] for width in widths])
-    shown = axes.imshow(np.maximum(values, 1e-30), norm=limits, origin="lower", aspect="auto")
+    axes.grid(visible=False)
+    axes.patch.set(hatch="///", edgecolor="0.7")
+    shown = axes.imshow(np.ma.masked_equal(values, 0), norm=limits, origin="lower", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        color = "white" if limits(max(value, 1e-30)) < 0.6 else "black"
-        axes.text(j, i, f"{value:.0e}", ha="center", va="center", fontsize=7, color=color)
+        color = "white" if value and limits(value) < 0.6 else "black"
+        axes.text(j, i, f"{value:.0e}" if value else "0", ha="center", va="center", color=color)
     axes.set_xticks(range(len(radii)), [f"{radius:g}" for radius in radii])
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.set(xlabel="ε", ylabel="width")

@@ -153,7 +153,7 @@ def cell(
         batch_size=s.batch_size,
         key=jax.random.key(seed),
         model_state=state,
-        progress=progress,
+        callbacks=[nj.callbacks.Progress(progress)],
     )
     record = {
         "width": width,
@@ -178,13 +178,13 @@ def figure(records: list[Record], s: Settings) -> Figure:
     """Draw the mean over seeds against the width, with error bars of one standard deviation."""
     fig = canvas(6.5, 4.5)
     axes = fig.subplots()
-    for radius in (*s.radii, None):
+    for place, radius in enumerate((*s.radii, None)):
         curve = [
             [r["test_accuracy"] for r in records if (r["width"], r["radius"]) == (width, radius)]
             for width in s.widths
         ]
         axes.errorbar(
-            range(len(s.widths)),
+            np.arange(len(s.widths)) + 0.06 * (place - len(s.radii) / 2),  # beside each other
             [100 * np.mean(values) for values in curve],
             [100 * np.std(values) for values in curve],
             fmt="k--s" if radius is None else "-o",
@@ -193,7 +193,7 @@ def figure(records: list[Record], s: Settings) -> Figure:
         )
     axes.set_xticks(range(len(s.widths)), [str(width) for width in s.widths])
     axes.set(xlabel="channels of the last stage", ylabel="test accuracy (%)")
-    axes.set_title(f"{s.dataset}, {s.epochs} epochs; mean and deviation of seeds ({s.seeds})")
+    axes.set_title(f"{s.dataset}, {s.epochs} epochs, {s.seeds} seeds")
     axes.legend()
     return fig
 

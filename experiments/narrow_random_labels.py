@@ -62,9 +62,9 @@ def first_order(data: nj.data.Dataset, width: int, steps: int, regime: bool) -> 
     params = net.start(jax.random.key(0), inputs=data.x.shape[1], width=width)
     adam = optax.adam(optax.cosine_decay_schedule(RATE, steps))
     tx = net.regime(adam, RADIUS) if regime else adam
-    nj.fit(net.apply_fn, params, tx, (data.x, data.y), steps=steps, progress=False)
+    nj.fit(net.apply_fn, params, tx, (data.x, data.y), steps=steps, callbacks=[])
     started = time.perf_counter()
-    result = nj.fit(net.apply_fn, params, tx, (data.x, data.y), steps=steps, progress=False)
+    result = nj.fit(net.apply_fn, params, tx, (data.x, data.y), steps=steps, callbacks=[])
     seconds = time.perf_counter() - started
     return {
         "method": "PGD in the same ball" if regime else "Adam, standard net, no ball",

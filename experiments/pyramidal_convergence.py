@@ -82,7 +82,7 @@ def descend(case: Case, params: Params, certificate: PyramidalCertificate, steps
         nj.fit, APPLY, params, optax.sgd(guarantee.learning_rate), data, steps=steps, every=1
     )
     first = run(monitors=[watch])
-    second = run(monitors=[distance_to(first.params)], progress=False)
+    second = run(monitors=[distance_to(first.params)], callbacks=[])
     bounds = np.array([guarantee.loss_bound(k) for k in range(steps + 1)])
     distances = second.history["distance to the end"]
     allowed = np.array([guarantee.distance_bound(k) for k in range(steps + 1)])
@@ -150,7 +150,15 @@ def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
     c = found.certificate
     paper = descend(case, found.params, c, steps)
     tx = optax.sgd(c.sharper.learning_rate)  # the larger step
-    sharper = nj.fit(APPLY, found.params, tx, (case.x, case.y), steps=steps, every=1, progress=True)
+    sharper = nj.fit(
+        APPLY,
+        found.params,
+        tx,
+        (case.x, case.y),
+        steps=steps,
+        every=1,
+        callbacks=[nj.callbacks.Progress(True)],
+    )
     own = sharper.history["loss"]
     own_bound = np.array([c.sharper.loss_bound(k) for k in range(steps + 1)])
     step, rate = practical(APPLY, found.params, (case.x, case.y), c.sharper.learning_rate)

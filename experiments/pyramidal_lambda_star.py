@@ -84,19 +84,24 @@ def figure(found: list[Record]) -> Figure:
         for style, inputs in zip(("-", "--", ":"), INPUTS, strict=True):
             samples, values = curve(found, "value", activation=sigma.name, inputs=inputs)
             if samples:
-                stars.loglog(samples, values, style, color=f"C{color}", label=f"{sigma.name}, d = {inputs}")
-    stars.set(xlabel="N", ylabel="λ_*, smallest of three draws", title="λ_* for N ≤ d² (Theorem 3.3)")
-    stars.set(ylim=(1e-4, 1))
-    stars.legend(fontsize=6, ncols=3, loc="lower center")
+                label = sigma.name.replace("smooth_leaky_relu", "smooth leaky") if style == "-" else None
+                stars.loglog(samples, values, style, color=f"C{color}", label=label)
+    for style, inputs in zip(("-", "--", ":"), INPUTS, strict=True):
+        stars.plot([], [], style, color="0.3", label=f"d = {inputs}")
+    stars.set(xlabel="N", ylabel=r"$\lambda_*$, smallest of three draws", ylim=(1e-5, 1))
+    stars.set_title(r"$\lambda_*$ for N ≤ d² (Theorem 3.3)")
+    stars.legend(ncols=2, loc="lower center")
     for color, power in enumerate((2, 3)):
         samples, values = curve(found, "over_lemma", kind="khatri_rao", power=power)
         if samples:
             monomials = math.comb(INPUTS[0] + power - 1, power)
             powers.semilogx(samples, values, "o-", color=f"C{color}", label=f"r = {power}, d = {INPUTS[0]}")
             powers.axvline(monomials, color=f"C{color}", linestyle=":")
-            powers.annotate("0 beyond", (monomials, 0.05 + 0.4 * color), color=f"C{color}", fontsize=8)
+            powers.annotate("0 beyond", (monomials, 0.05 + 0.4 * color), color=f"C{color}")
     powers.axhline(1, color="black", linewidth=1)
-    powers.set(xlabel="N", ylabel="σ_min(X^{*r}) / (d^{r/2}/2)", title="Lemma 3.4 claims 1 and more")
+    powers.set(
+        xlabel="N", ylabel=r"$\sigma_{\min}(X^{*r})\ /\ (d^{r/2}/2)$", title="Lemma 3.4 claims 1 and more"
+    )
     powers.legend()
     return fig
 

@@ -20,23 +20,26 @@ if TYPE_CHECKING:  # the names for whoever reads them without running anything
         models,
         monitors,
         plots,
-        precision,
         projections,
+        sklearn,
         solvers,
         spectra,
     )
     from narrow_jax._checks import MemoryBudgetError
     from narrow_jax.checkpoints import runs
+    from narrow_jax.models import Model, load, precision, save
     from narrow_jax.solvers import Memorized, memorize
     from narrow_jax.spectra import SigmaMin, condition_number, effective_rank, sigma_min, singular_values
-    from narrow_jax.training import FitResult, fit, sweep
+    from narrow_jax.training import FitResult, callbacks, fit, sweep
 
 __all__ = [
     "FitResult",
     "Memorized",
     "MemoryBudgetError",
+    "Model",
     "SigmaMin",
     "activations",
+    "callbacks",
     "certificates",
     "checkpoints",
     "condition_number",
@@ -46,6 +49,7 @@ __all__ = [
     "fit",
     "initializers",
     "jacobian",
+    "load",
     "losses",
     "memorize",
     "models",
@@ -54,8 +58,10 @@ __all__ = [
     "precision",
     "projections",
     "runs",
+    "save",
     "sigma_min",
     "singular_values",
+    "sklearn",
     "solvers",
     "spectra",
     "sweep",
@@ -64,11 +70,12 @@ __all__ = [
 _HOMES = {
     "MemoryBudgetError": "_checks",
     "runs": "checkpoints",
+    **dict.fromkeys(("Model", "load", "precision", "save"), "models"),
     **dict.fromkeys(("Memorized", "memorize"), "solvers"),
     **dict.fromkeys(
         ("SigmaMin", "condition_number", "effective_rank", "sigma_min", "singular_values"), "spectra"
     ),
-    **dict.fromkeys(("FitResult", "fit", "sweep"), "training"),
+    **dict.fromkeys(("FitResult", "callbacks", "fit", "sweep"), "training"),
 }
 """The modules of the public names that are no module right below."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,7 +15,17 @@ import optax
 from narrow_jax import _checks
 from narrow_jax._typing import Abstract, Array, Float, HostArray, Scalar, Shaped, Tree
 
-__all__ = ["Loss", "accuracy_for", "check_targets", "cross_entropy", "get", "mean_squared", "squared"]
+__all__ = [
+    "Loss",
+    "Weighted",
+    "accuracy_for",
+    "check_targets",
+    "cross_entropy",
+    "get",
+    "mean_squared",
+    "squared",
+    "weighted",
+]
 
 
 def __dir__() -> list[str]:
@@ -48,6 +59,59 @@ def cross_entropy(outputs: Float[HostArray, "n k"], y: Shaped[HostArray, " n"]) 
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y))
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """What ``weighted`` returns: a loss of outputs and a pair of targets and weights; equal for equal names."""
+
+    name: str
+
+    def __call__(self, outputs: HostArray, y: tuple[HostArray, HostArray]) -> Scalar:
+        """Return the loss."""
+        targets, weights = y
+        if self.name == "cross_entropy":
+            each = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
+            return jnp.sum(weights * each) / jnp.sum(weights)
+        each = jnp.sum((targets - outputs) ** 2, axis=1)
+        if self.name == "squared":
+            return jnp.sum(weights * each) / 2
+        return jnp.sum(weights * each) / (jnp.sum(weights) * outputs.shape[1])
+
+    def check(self, outputs: Tree, y: Tree) -> None:
+        """Require targets that the loss of that name takes, and weights ≥ 0, one a sample."""
+        if not (isinstance(y, tuple) and len(y) == 2):
+            raise TypeError(
+                f"y is a {type(y).__name__}; a weighted loss expects a pair: pass data=(x, (targets, weights))"
+            )
+        targets, weights = y
+        check_targets(get(self.name), outputs, targets)
+        if jnp.shape(weights) != jnp.shape(targets)[:1] or not jnp.issubdtype(weights.dtype, jnp.floating):
+            raise ValueError(
+                f"weights are {weights.dtype}{list(weights.shape)}; expected one floating number a sample, "
+                f"({len(targets)},)"
+            )
+        values = _checks.concrete(weights)
+        if values is not None and not ((values >= 0).all() and values.any()):
+            raise ValueError(
+                f"weights go from {values.min()} to {values.max()}; expected numbers ≥ 0, not all 0 (0 leaves a "
+                "sample out)"
+            )
+
+
+def weighted(loss: str) -> Weighted:
+    """Return a stock loss with a weight a sample, for ``data=(x, (targets, weights))``; a weight 0 masks its sample.
+
+    Of "squared" it is ½ Σ w (y − f)², of the two means Σ w·ℓ / Σ w over the samples of the batch.
+
+    Raises:
+        ValueError: unknown name. When trained: weights that are negative, all 0, or not one a sample.
+
+    Example:
+        >>> float(weighted("squared")(jnp.zeros((2, 1)), (jnp.ones((2, 1)), jnp.array([1.0, 3.0]))))
+        2.0
+    """
+    return Weighted(_checks.choice("loss", loss, _STOCK))
+
+
 _STOCK: dict[str, Loss] = {"squared": squared, "mean_squared": mean_squared, "cross_entropy": cross_entropy}
 
 
@@ -60,7 +124,12 @@ def get(loss: str | Loss) -> Loss:
     return loss if callable(loss) else _STOCK[_checks.choice("loss", loss, _STOCK)]
 
 
-def check_targets(loss: Loss, outputs: Tree, y: HostArray) -> None:
+def name_of(loss: str | Loss) -> str | None:
+    """Return the name of a stock loss, None for one of the user's own."""
+    return next((name for name, stock in _STOCK.items() if stock is get(loss)), None)
+
+
+def check_targets(loss: Loss, outputs: Tree, y: Tree) -> None:
     """Require targets that the stock loss can compare with outputs of that shape and dtype, and one number as loss.
 
     Raises:
@@ -68,7 +137,9 @@ def check_targets(loss: Loss, outputs: Tree, y: HostArray) -> None:
             real numbers, or a loss that is none.
         ValueError: shapes that do not match, labels out of range, or a loss of more numbers than one.
     """
-    if loss in _STOCK.values():
+    if isinstance(loss, Weighted):
+        loss.check(outputs, y)
+    elif loss in _STOCK.values():
         if not (hasattr(outputs, "dtype") and jnp.issubdtype(outputs.dtype, jnp.floating)):
             found = (
                 f"of dtype {outputs.dtype}" if hasattr(outputs, "dtype") else f"a {type(outputs).__name__}"
@@ -80,7 +151,7 @@ def check_targets(loss: Loss, outputs: Tree, y: HostArray) -> None:
         (_check_labels if loss is cross_entropy else _check_regression)(outputs, y)
 
 
-def check_scalar(what: str, function: Loss, outputs: Tree, y: HostArray) -> None:
+def check_scalar(what: str, function: Loss, outputs: Tree, y: Tree) -> None:
     """Require a loss or metric that returns one real number, a loss a floating one.
 
     Raises:
@@ -197,7 +268,7 @@ class _Accuracy(enum.Enum):
         is_one_hot = ((y == 0) | (y == 1)).all(axis=1) & (y.sum(axis=1) == 1)
         return cls.ONE_HOT if is_one_hot.all() else None
 
-    def __call__(self, outputs: Array, y: Array) -> Scalar:
+    def __call__(self, outputs: HostArray, y: HostArray) -> Scalar:
         """Return the fraction of hits."""
         if self is _Accuracy.SIGNS:
             hits = outputs * y > 0

@@ -169,3 +169,14 @@ def test_kappa_of_the_paper_is_a_setting_of_the_ablation(pairwise):
     net = _nets.pairwise(kappa=1.0) if pairwise else _nets.STANDARD
     v = narrow_ablation.start(mirrored=True, net=net, width=8)["v"]
     assert (len(np.unique(v)) == 1) is pairwise
+
+
+def test_every_figure_with_a_record_is_drawn_again_from_it():
+    from experiments import _redraw as redraw
+
+    names = {path.stem for path in redraw.DOCS.glob("*.json")}
+    assert {*redraw.FIGURES, *redraw.WITH_SETTINGS} == names - {"descent_bound", "pyramidal_convergence"}
+    for name in names - {"descent_bound", "pyramidal_convergence"}:
+        figure = redraw.drawn(name)
+        assert all(axes.has_data() for axes in figure.axes)
+        assert (redraw.DOCS / f"{name}.png").is_file()

@@ -15,25 +15,27 @@ README = Path(__file__).parents[1] / "README.md"
 PACKAGE = README.with_name("narrow_jax")
 LAYERS = [
     {"_host", "_typing"},
-    {"_checks", "_printing", "precision"},
+    {"_checks", "_printing"},
     {"labels", "linalg"},
     {"activations", "checkpoints", "losses", "projections", "spectra"},
-    {"initializers", "constraints", "monitors"},
-    {"models", "plots", "data"},
+    {"data", "initializers", "constraints", "monitors"},
+    {"models", "plots"},
     {"jacobian"},
     {"certificates"},
     {"solvers", "training"},
-    {"cli"},
+    {"cli", "sklearn"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 OWNERS = {  # heavy or optional packages, and the only modules that may import them
     "flax": {"models"},
     "tensorflow_datasets": {"data"},
-    "sklearn": {"data"},
+    "sklearn": {"data", "sklearn"},
     "PIL": {"data"},
     "matplotlib": {"plots"},
     "rich": {"_printing"},
     "orbax": {"checkpoints"},
+    "pandas": {"data"},
+    "tensorboardX": {"training"},
 }
 PACKAGES = sorted(
     ".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")
@@ -115,7 +117,8 @@ def test_rule_sees_an_upward_import(tmp_path):
 def test_import_takes_no_optional_package_along():
     code = (
         "import sys, narrow_jax; "
-        "optional = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'grain', 'PIL', 'beartype', 'orbax.checkpoint'}; "
+        "optional = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'grain', 'PIL', 'beartype', 'orbax.checkpoint', "
+        "'pandas', 'tensorboardX', 'safetensors'}; "
         "bad = optional & set(sys.modules); "
         "sys.exit(str(bad) if bad else 0)"
     )

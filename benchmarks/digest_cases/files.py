@@ -36,14 +36,19 @@ def resumed() -> Any:
         "every": 2,
         "batch_size": 5,
         "key": jax.random.key(1),
-        "save_every": 5,
     }
     with folder() as place:
-        options |= {"checkpoint": place / "saved", "config": {"rate": 1e-2, "radius": np.inf}}
-        whole = fit(tx, **options, record=place / "whole.jsonl")
+
+        def kept(**more: Any) -> nj.callbacks.Checkpoint:
+            return nj.callbacks.Checkpoint(
+                place / "saved", every=5, config={"rate": 1e-2, "radius": np.inf}, **more
+            )
+
+        whole = fit(tx, **options, callbacks=[kept(), nj.callbacks.Record(place / "whole.jsonl")])
         steps = nj.checkpoints.steps(place / "saved")
-        rest = fit(tx, **options, record=place / "rest.jsonl", resume=steps[0])
-        again = fit(tx, **options, resume=True)
+        callbacks = [kept(resume=steps[0]), nj.callbacks.Record(place / "rest.jsonl")]
+        rest = fit(tx, **options, callbacks=callbacks)
+        again = fit(tx, **options, callbacks=[kept(resume=True)])
         return {
             "whole": whole,
             "rest": rest,
@@ -59,19 +64,21 @@ def resumed() -> Any:
 def another() -> Any:
     """What is said where a checkpoint is of another run."""
     with folder() as place:
-        fit(steps=6, checkpoint=place, config={"rate": 1.0})
+        fit(steps=6, callbacks=[nj.callbacks.Checkpoint(place, config={"rate": 1.0})])
         said = {}
-        changes: dict[str, dict[str, Any]] = {
-            "config": {"config": {"rate": 2.0}},
-            "steps": {"config": {"rate": 1.0}, "steps": 7},
-            "data": {"config": {"rate": 1.0}, "data": data(9)},
-            "start": {"config": {"rate": 1.0}, "params": start(seed=5)},
-            "step": {"config": {"rate": 1.0}, "resume": 5},
-            "not resumed": {"config": {"rate": 1.0}, "resume": False},
+        changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+            "config": ({}, {"config": {"rate": 2.0}}),
+            "steps": ({"steps": 7}, {}),
+            "data": ({"data": data(9)}, {}),
+            "start": ({"params": start(seed=5)}, {}),
+            "step": ({}, {"resume": 5}),
+            "not resumed": ({}, {"resume": False}),
         }
-        for name, options in changes.items():
+        for name, (options, kept) in changes.items():
+            chosen: dict[str, Any] = {"resume": True, "config": {"rate": 1.0}} | kept
+            callback = nj.callbacks.Checkpoint(place, **chosen)
             try:
-                fit(**{"steps": 6, "checkpoint": place, "resume": True} | options)
+                fit(**{"steps": 6, "callbacks": [callback]} | options)
             except (ValueError, OSError) as error:
                 said[name] = [type(error).__name__, str(error)]
         return said

@@ -97,7 +97,7 @@ def net(width: int = 6, inputs: int = 4, outputs: int = 1, pairs: bool = True) -
 
 def fit(tx: Any = None, **options: Any) -> dict[str, Any]:
     """Train the small pairwise net, or what the options name instead, for a few steps; with the result its repr."""
-    given: dict[str, Any] = {"apply_fn": nj.models.pairwise_apply, "steps": 12, "progress": False} | options
+    given: dict[str, Any] = {"apply_fn": nj.models.pairwise_apply, "steps": 12, "callbacks": []} | options
     given = {"params": start(), "data": data()} | given
     result = nj.fit(tx=optax.sgd(1e-2) if tx is None else tx, **given)
     return {"result": result, "repr": repr(result)}

@@ -65,13 +65,14 @@ FIT: dict[str, Callable[[], Any]] = {
     "other params": lambda: fit(params={"w": numbers(0, 5, 8)}),
     "opt_state": lambda: fit(optax.adam(0.1), opt_state=optax.sgd(0.1).init(start())),
     "model_state": lambda: fit(model_state={"a": jnp.ones(2)}),
-    "resume without a folder": lambda: fit(resume=True),
-    "save_every": lambda: fit(save_every=5),
-    "a config that is none": lambda: in_folder(lambda place: fit(checkpoint=place, config={"f": print})),
+    "a callback that is none": lambda: fit(callbacks=["record"]),
+    "a config that is none": lambda: nj.callbacks.Checkpoint("nowhere", config={"f": print}),
     "a record that is there": lambda: in_folder(
-        lambda place: [fit(record=place / "a", steps=2), fit(record=place / "a", steps=2)]
+        lambda place: [fit(callbacks=[nj.callbacks.Record(place / "a")], steps=2) for _ in range(2)]
     ),
-    "a record nowhere": lambda: in_folder(lambda place: fit(record=place / "none" / "a")),
+    "a record nowhere": lambda: in_folder(
+        lambda place: fit(callbacks=[nj.callbacks.Record(place / "none" / "a")])
+    ),
     "sweep: a stream": lambda: sweep(lambda radius: None, data=nj.data.Stream(*data())),
     "sweep: a grid that is none": lambda: sweep(lambda radius: None, grid=[0.1]),
     "sweep: a bad value": lambda: sweep(
@@ -110,7 +111,7 @@ SPECTRA: dict[str, Callable[[], Any]] = {
     "autodiff budget": lambda: nj.jacobian.autodiff(nj.models.pairwise_apply, NET, X, memory_budget=10),
     "too narrow": lambda: nj.jacobian.check_width(numbers(0, 30, 4), 4, strict=True),
     "extremes of nothing": lambda: nj.spectra.extremes(np.ones((0, 3))),
-    "figure": lambda: in_folder(lambda place: nj.plots.spectrum(None, None, place / "a.doc")),  # type: ignore[arg-type]
+    "figure": lambda: in_folder(lambda place: nj.plots.check(place / "a.doc")),
 }
 
 SOLVED: dict[str, Callable[[], Any]] = {

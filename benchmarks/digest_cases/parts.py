@@ -170,7 +170,7 @@ SETS: dict[str, dict[str, Any]] = {
 def loaded(name: str) -> Any:
     """Load a data set that needs no network."""
     found = nj.data.load(name.partition(",")[0], **SETS[name])
-    assert found.normalizer is not None
+    assert isinstance(found.normalizer, nj.data.Normalizer)
     return {"data": found, "normalizer": found.normalizer.to_arrays()}
 
 

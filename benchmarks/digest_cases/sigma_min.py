@@ -195,7 +195,7 @@ def figure() -> Any:
     """The figure that is drawn of a spectrum."""
     J = OPERATORS["pairwise"]()
     with folder() as place:
-        nj.plots.spectrum(nj.singular_values(J), nj.sigma_min(J), place / "spectrum.png")
+        nj.plots.spectrum(nj.singular_values(J), nj.sigma_min(J)).figure.savefig(place / "spectrum.png")
         return (place / "spectrum.png").read_bytes()
 
 

@@ -6,6 +6,7 @@ the disk and renamed: one that has its name is whole.
 """
 
 from narrow_jax.checkpoints import runs as runs
+from narrow_jax.checkpoints import safetensors as safetensors
 from narrow_jax.checkpoints import strict_json as strict_json
 from narrow_jax.checkpoints.checkpoint import CheckpointError, steps
 from narrow_jax.checkpoints.leaves import Leaf, described, fingerprint

@@ -41,7 +41,8 @@ def offer(folder: Path, but: int | None = None) -> str:
     """Say which step of the folder is the newest good one."""
     for step in reversed(steps(folder)):
         if step != but and Checkpoint(folder, step).damage() is None:
-            return f"the newest good step is {step} (restore: step={step}, fit: resume={step}, shell: --resume {step})"
+            ways = f"restore: step={step}, Checkpoint: resume={step}, shell: --resume {step}"
+            return f"the newest good step is {step} ({ways})"
     return "no good checkpoint is there"
 
 

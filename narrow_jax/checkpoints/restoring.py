@@ -113,7 +113,7 @@ def load_params(folder: str | Path, step: Step | None = None) -> Weights:
     numbers behind it.
 
     Args:
-        folder: the folder given to ``nj.fit(checkpoint=…)``.
+        folder: the folder given to ``nj.callbacks.Checkpoint``.
         step: which checkpoint; the newest by default.
 
     Raises:

@@ -29,6 +29,7 @@ __all__ = [
     "read_npz",
     "read_tree",
     "replace",
+    "replace_file",
     "save",
     "vacant",
     "write_npz",
@@ -41,8 +42,8 @@ def __dir__() -> list[str]:
 
 
 _PARAMS, _CONFIG = "params.npz", "config.json"
-FILES = (_PARAMS, _CONFIG, "normalizer.npz", "history.jsonl", "summary.json")
-"""What ``save`` and the command line write into the folder of a run."""
+FILES = (_PARAMS, _CONFIG, "model.safetensors", "model.json", "history.jsonl", "summary.json", "sweep.json")
+"""What ``save``, ``nj.save`` and the command line write into the folder of a run."""
 _DAMAGE = (zipfile.BadZipFile, EOFError, KeyError, OSError, RuntimeError, ValueError, zlib.error)
 """What zipfile, zlib and NumPy raise for bytes that are no npz file of plain arrays."""
 _EXPECTED = "expected an npz file of plain arrays: write it again with numpy.savez"
@@ -106,6 +107,20 @@ def replace(folder: Path, contents: Mapping[str, Callable[[Path], Any]]) -> None
                 draft.unlink(missing_ok=True)
     for name in set(FILES) - set(contents):
         (folder / name).unlink(missing_ok=True)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file of text, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    draft = path.with_name(f"{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def vacant(folder: Path, otherwise: str) -> None:

@@ -24,7 +24,7 @@ from narrow_jax.checkpoints.checkpoint import (
 from narrow_jax.checkpoints.manifest import Manifest, machine
 
 KEEP = 3
-"""So many checkpoints of a run are kept: the newest ones."""
+"""So many checkpoints of a run are kept by default: the newest ones."""
 
 
 def save(
@@ -33,8 +33,10 @@ def save(
     state: Tree,
     config: Mapping[str, object],
     history: Mapping[str, np.ndarray] | None = None,
+    *,
+    keep: int = KEEP,
 ) -> Path:
-    """Write a checkpoint, then delete all but the newest ``KEEP`` up to this step; return its folder.
+    """Write a checkpoint, then delete all but the newest ones up to this step; return its folder.
 
     Args:
         folder: where the checkpoints of one run are.
@@ -42,6 +44,7 @@ def save(
         state: any tree of arrays; random keys too.
         config: what made the run, as JSON can hold it; ``restore`` compares it.
         history: records of the run so far, arrays by name.
+        keep: how many checkpoints stay.
 
     Raises:
         CheckpointError: the disk is full, or the folder cannot be written. What was there before stays.
@@ -76,7 +79,7 @@ def save(
         raise CheckpointError(
             f"step {step} could not be saved in {folder}: {error}; {offer(folder)}"
         ) from error
-    for old in [saved for saved in steps(folder) if saved <= step][:-KEEP]:
+    for old in [saved for saved in steps(folder) if saved <= step][:-keep]:
         shutil.rmtree(Checkpoint(folder, old).path, ignore_errors=True)
     return target
 

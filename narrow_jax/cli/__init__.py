@@ -17,11 +17,15 @@ from importlib import metadata
 from pathlib import Path
 
 from narrow_jax.cli.commands import COMMANDS, THEOREMS
+from narrow_jax.cli.train_config import refused
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
+    if wrong := refused(args):
+        print(f"narrow-jax {args.command}: {wrong}", file=sys.stderr)
+        return 2
     _keep_compiled_programs()
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -51,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
         answer = pkgutil.resolve_name(f"narrow_jax.cli.{args.run}")(args)
         print(strict_json.dumps(answer.record) if args.json else "\n".join(answer.lines))
         return 0 if answer.yes else 1
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
         print(f"narrow-jax {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
@@ -70,7 +74,8 @@ def _show(
         print(warnings.formatwarning(message, category, filename, lineno), end="", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="narrow-jax",
         description="Train and understand narrow neural networks.",

@@ -15,6 +15,7 @@ from narrow_jax.cli.command import Answer, memory_budget
 from narrow_jax.cli.commands import PYRAMIDAL
 from narrow_jax.cli.config import load_data, read_run
 from narrow_jax.cli.train_config import TrainConfig
+from narrow_jax.data import sphere
 
 
 def stationary_value(args: argparse.Namespace) -> Answer:
@@ -92,28 +93,23 @@ def pyramidal(args: argparse.Namespace) -> Answer:
     for layer, width in enumerate(args.widths, start=1):
         _checks.count(f"width n_{layer}", width)
     given = None if args.params is None else runs.read_npz(args.params)
-    data = load_data(TrainConfig.of(args, PYRAMIDAL), args.raw_dir, args.data_dir)
-    x, y = data.x, data.y * np.float32(args.targets_scale)
-    if args.sphere:
-        x = _on_sphere(x)
-    params = _start(args, x, y, sigma) if given is None else given
+    config = TrainConfig.of(args, PYRAMIDAL)
+    data = load_data(config, args.raw_dir, args.data_dir)
+    x = (sphere(data) if args.sphere else data).x
+    y = data.y * np.float32(args.targets_scale)
+    params = _start(args, config.seed, x, y, sigma) if given is None else given
     certificate = certificates.pyramidal(params, x, y, sigma, args.learning_rate)
     target = certificate.initial_loss / 1e4 if args.target_loss is None else args.target_loss
-    options = {name: getattr(args, name) for name in (*PYRAMIDAL, "sphere", "targets_scale")}
+    options = {name: value for name, value in config.to_json().items() if name in PYRAMIDAL}
+    options |= {"sphere": args.sphere, "targets_scale": args.targets_scale}
     record = {"data": options} | _plain(certificate, target)
     return Answer(certificate.holds, record, _guarantees(certificate, target))
 
 
-def _on_sphere(x: np.ndarray) -> np.ndarray:
-    """Return the rows scaled to norm √d; a zero row has no direction."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    if not norms.all():
-        raise ValueError(f"sample {int(np.argmin(norms))} is zero and has no direction: leave --sphere out")
-    return x * (np.sqrt(x.shape[1]) / norms).astype(x.dtype)
-
-
-def _start(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, sigma: activations.Activation) -> Any:
-    key, widths = jax.random.key(args.seed), (*args.widths, y.shape[1])
+def _start(
+    args: argparse.Namespace, seed: int, x: np.ndarray, y: np.ndarray, sigma: activations.Activation
+) -> Any:
+    key, widths = jax.random.key(seed), (*args.widths, y.shape[1])
     if args.start == "search":
         return solvers.pyramidal_start(key, x, y, widths, sigma).params
     return initializers.pyramidal(key, inputs=x.shape[1], widths=widths, variant=args.start)

@@ -26,10 +26,11 @@ class Answer(NamedTuple):
 
 
 class Option(NamedTuple):
-    """An option: its flag, and the keywords of ``add_argument``."""
+    """An option: its flag, the keywords of ``add_argument``, and its group in the help."""
 
     flag: str
     keywords: Mapping[str, Any]
+    group: str = "this command"
 
 
 class Command(NamedTuple):
@@ -58,8 +59,11 @@ class Command(NamedTuple):
         )
         parser.set_defaults(run=self.run)
         as_json = switch("--json", f"print the {self.prints} as JSON and nothing else")
-        for flag, keywords in (*self.options, *FOLDERS, as_json):
-            parser.add_argument(flag, **keywords)
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for flag, keywords, group in (*self.options, *FOLDERS, as_json):
+            if group not in groups:
+                groups[group] = parser.add_argument_group(group)
+            groups[group].add_argument(flag, **keywords)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -97,6 +101,18 @@ FOLDERS = (
 """Where data sets are."""
 
 MEMORY_BUDGET = option("--memory-budget", "GiB that may be used (default: no limit)", type=float)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return rows as lines of a table, with the names of the columns above."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def memory_budget(gib: float | None) -> int | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from narrow_jax.cli.command import MEMORY_BUDGET, Command, Option, option, overwrite, path, switch
-from narrow_jax.cli.train_config import ACTIVATIONS, FIELDS, TrainConfig, options_of
+from narrow_jax.cli.train_config import ACTIVATIONS, FIELDS, SWEPT, TrainConfig, options_of
 
-MEMORIZE = ("dataset", "labels", "classes", "samples", "normalize", "activation", "zeta", "kappa", "seed")
-PYRAMIDAL = ("dataset", "labels", "classes", "samples", "normalize", "seed")
-SPECTRUM = (
-    *("dataset", "labels", "classes", "samples", "normalize"),
-    *("model", "width", "widths", "activation", "seed"),
-)
+_DATA = ("dataset", "data", "target", "task", "labels", "classes", "samples", "normalize")
+MEMORIZE = (*_DATA, "activation", "zeta", "kappa", "seed")
+PYRAMIDAL = (*_DATA, "seed")
+SPECTRUM = (*_DATA, "model", "width", "widths", "activation", "seed")
 """The fields of the config that commands take as options."""
 
 DRAWN = TrainConfig(samples=200)
@@ -20,21 +18,27 @@ DRAWN = TrainConfig(samples=200)
 
 STARTS = ("search", "identity", "gaussian", "lecun")
 
+RUN = option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)
+
 COMMANDS = (
     Command(
         "train",
         help="train a narrow net under the constraints",
         description="Train a net, of one hidden layer or a deep pair: hidden weights in a ball around their start, "
-        "output weights in a cone. Writes params.npz, config.json, normalizer.npz (from the stored inputs to those "
-        "of the net), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it "
+        "output weights in a cone. Writes params.npz, config.json, the model as nj.load reads it (model.safetensors, "
+        "model.json), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it "
         "diverged.",
-        example="train --dataset digits --labels random --normalize whiten --width 120 --radius 0.1",
+        example="train --dataset digits --labels random --normalize whiten --width 120 --radius 0.1; narrow-jax train "
+        "--data table.csv --target price --radius 0.1 1 10 --seed 0 1 2",
         options=[
-            *options_of(FIELDS),
-            option("--every", "steps between records (default: a hundredth of --steps)", type=int),
-            switch("--sigma-min", "record σ_min of the Jacobian in the history"),
+            *options_of(FIELDS, swept=SWEPT),
+            option(
+                "--config",
+                "config.json of a run, which is run again, with the other options changed",
+                type=path,
+            ),
             switch("--strict", "refuse a width too small for the data"),
-            option("--out", "folder of the run (default: runs/DATASET-MODEL-SEED)", type=path),
+            option("--out", "folder of the run (default: runs/DATA-MODEL-SEED)", type=path),
             overwrite(),
             option(
                 "--checkpoint",
@@ -57,6 +61,66 @@ COMMANDS = (
         ],
         run="train:run",
         prints="summary",
+    ),
+    Command(
+        "predict",
+        help="predict by the net of a run, from a table or arrays",
+        description="Predict the target of each row of a file by the net of a run. Rows are given as those of training "
+        "were stored; of a table the columns are found by their names.",
+        example="predict --run runs/table-pairwise-0 --data new.csv --out predicted.csv",
+        options=[
+            RUN,
+            option("--data", "table (.csv, .tsv, .parquet, .npy), or .npz with x", type=path, required=True),
+            option("--out", "table of the predictions, .csv (default: print them)", type=path),
+            switch("--probabilities", "the probability of each class too"),
+            overwrite("table of predictions"),
+        ],
+        run="using:predict",
+        prints="predictions",
+    ),
+    Command(
+        "evaluate",
+        help="how good the net of a run is on data that it has not seen",
+        description="Print the accuracy of a run, or R² and the root of the mean squared error, on a file with the "
+        "target, or on the test split of the run.",
+        example="evaluate --run runs/table-pairwise-0 --data test.csv",
+        options=[
+            RUN,
+            option("--data", "as for `predict`, with the target (default: the run's test split)", type=path),
+        ],
+        run="using:evaluate",
+    ),
+    Command(
+        "runs",
+        help="a table of all runs",
+        description="Print a table of the runs in a folder and below.",
+        example="runs",
+        options=[option("--folder", "where the runs are (default: runs)", type=path)],
+        run="listing:run",
+        prints="table",
+    ),
+    Command(
+        "report",
+        help="one HTML file about a run: settings, curves, certificates",
+        description="Write one self-contained HTML file about a run, with pictures: what was run, how it went, what is "
+        "proven.",
+        example="report --run runs/table-pairwise-0 --out report.html",
+        options=[
+            RUN,
+            option("--out", "the file (default: report.html in the folder of the run)", type=path),
+            overwrite("report"),
+        ],
+        run="reporting:run",
+        prints="place",
+    ),
+    Command(
+        "completion",
+        help="completion of commands and options for your shell",
+        description="Print what makes your shell complete commands and options (the extra `shell`).",
+        example="completion --shell bash > ~/.local/share/bash-completion/completions/narrow-jax",
+        options=[option("--shell", "bash, zsh or tcsh", choices=("bash", "zsh", "tcsh"), required=True)],
+        run="completing:run",
+        prints="script",
     ),
     Command(
         "spectrum",
@@ -84,7 +148,7 @@ COMMANDS = (
         help="find a narrow net with zero loss, and prove that it is there",
         description="Find a pairwise net, of one hidden layer or several, that fits every label exactly, inside a "
         "ball around a mirrored start, by Newton's method. Writes params.npz (with the start), config.json and "
-        "normalizer.npz. Exit status 1 if it is not proven.",
+        "the model as nj.load reads it. Exit status 1 if it is not proven.",
         example="memorize --dataset digits --labels random --normalize scale --width 80 --radius 0.1",
         options=[
             *options_of(MEMORIZE),
@@ -102,14 +166,12 @@ COMMANDS = (
                 type=float,
             ),
             option("--radius", "ε of the ball (default: ε₀ of Theorem 1)", type=float),
-            option("--out", "folder of the run (default: runs/DATASET-memorize-SEED)", type=path),
+            option("--out", "folder of the run (default: runs/DATA-memorize-SEED)", type=path),
             overwrite(),
         ],
         run="memorize:run",
     ),
 )
-
-RUN = option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)
 
 
 def _kind(

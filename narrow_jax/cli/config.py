@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,13 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from narrow_jax import _checks, activations, checkpoints, constraints, initializers, jacobian, models
 from narrow_jax import data as datasets
 from narrow_jax._typing import ApplyFn, Params
 from narrow_jax.checkpoints import runs
-from narrow_jax.cli.train_config import TrainConfig
+from narrow_jax.cli.train_config import OWN, SWEPT, TrainConfig
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -31,13 +33,13 @@ def check(config: TrainConfig) -> None:
     Raises:
         ValueError: an unknown word, or a number out of range.
     """
-    _checks.choice("data set", config.dataset, datasets.NAMES)
+    _check_data(config)
     activations.get(config.activation)
     _checks.radius(config.radius)
     _checks.positive("learning rate", config.learning_rate)
     _checks.count("steps", config.steps)
     _checks.count("seed", config.seed, minimum=0)
-    for name in ("samples", "batch_size"):
+    for name in ("samples", "batch_size", "every"):
         if (value := getattr(config, name)) is not None:
             _checks.count(name, value)
     if config.widths is not None:
@@ -49,6 +51,18 @@ def check(config: TrainConfig) -> None:
     _checks.zeta(config.zeta)
     _checks.kappa(config.kappa)
     _checks.positive("v_scale", config.v_scale)
+
+
+def _check_data(config: TrainConfig) -> None:
+    _checks.choice("data set", config.dataset, datasets.NAMES)
+    if not 0 <= config.test_fraction < 1:
+        raise ValueError(f"test_fraction is {config.test_fraction}; expected a number ≥ 0 and < 1")
+    if config.data is None:
+        if given := [name for name in OWN if getattr(config, name) is not None]:
+            raise ValueError(f"--{given[0]} goes with --data, a file of your own: pass --data too")
+        return
+    if config.labels == "random":
+        raise ValueError("--labels random goes with --dataset; expected the target of --data: leave it out")
 
 
 def _check_widths(config: TrainConfig) -> None:
@@ -63,23 +77,47 @@ def load_data(
 ) -> datasets.Dataset:
     """Return the data set of a run, once its config is checked; say which columns were dropped."""
     check(config)
-    data = datasets.load(
-        config.dataset,
-        labels=config.labels,
-        classes=config.classes,
-        samples=config.samples,
-        normalize=config.normalize,
-        seed=config.seed,
-        raw_dir=raw_dir,
-        data_dir=data_dir,
-    )
-    if data.normalizer is not None and data.normalizer.kept is not None:
+    if config.data is not None:
+        data = _own_data(config)
+    else:
+        data = datasets.load(
+            config.dataset,
+            labels=config.labels,
+            classes=config.classes,
+            samples=config.samples,
+            normalize=None if config.normalize == "none" else config.normalize,
+            seed=config.seed,
+            test_fraction=config.test_fraction,
+            raw_dir=raw_dir,
+            data_dir=data_dir,
+        )
+    if isinstance(data.normalizer, datasets.Normalizer) and data.normalizer.kept is not None:
         columns, kept = len(data.normalizer.mean), len(data.normalizer.kept)
         warnings.warn(
             f"{columns - kept} of {columns} columns are constant in the training rows and were dropped",
             stacklevel=2,
         )
     return data
+
+
+def _own_data(config: TrainConfig) -> datasets.Dataset:
+    """Return the data of a file, of more training rows than are asked for a random subset."""
+    assert config.data is not None
+    data = datasets.from_file(
+        config.data,
+        config.target,
+        test=config.test,
+        test_fraction=config.test_fraction,
+        key=jax.random.key(config.seed),
+        normalize={None: "standardize", "none": None}.get(config.normalize, config.normalize),
+        task=config.task,
+    )
+    if config.samples is None or config.samples >= len(data.x):
+        return data
+    rows = jax.random.permutation(jax.random.key(config.seed), len(data.x))[: config.samples]
+    chosen = np.asarray(rows)
+    labels = None if data.labels is None else data.labels[chosen]
+    return data._replace(x=data.x[chosen], y=data.y[chosen], labels=labels)
 
 
 class Built(NamedTuple):
@@ -91,40 +129,67 @@ class Built(NamedTuple):
     tx: optax.GradientTransformation
 
 
-def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> Built:
-    """Return the model, its Jacobian operator, the start and the optimizer of a run."""
+def build(
+    config: TrainConfig,
+    data: datasets.Dataset,
+    strict: bool = False,
+    point: Mapping[str, Any] | None = None,
+) -> Built:
+    """Return the model, its Jacobian operator, the start and the optimizer of a run.
+
+    Those of a ``point`` of a sweep have its radius, learning rate and seed, which may be traced; widths and data were
+    compared before.
+    """
     outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
     sizes = {"inputs": data.x.shape[1], "outputs": outputs}
     cone: dict[str, Any] = {"zeta": config.zeta, "kappa": config.kappa}
-    key = jax.random.key(config.seed)
-    model: Any
+    at = {name: getattr(config, name) for name in SWEPT} | dict(point or {})
+    key = jax.random.key(at["seed"])
     operator: Any
     if config.widths is not None:
-        jacobian.check_widths(data.x, config.widths, outputs, strict=strict)
+        if point is None:
+            jacobian.check_widths(data.x, config.widths, outputs, strict=strict)
         params: Params = initializers.mirrored_mlp(key, **sizes, widths=config.widths, **cone)
-        model, operator = models.pairwise_mlp_apply, jacobian.pairwise_mlp
+        operator = jacobian.pairwise_mlp
     elif config.model == "standard":
         params = initializers.lecun(key, **sizes, width=config.width)
-        model, operator, cone = models.standard_apply, jacobian.standard, {"zeta": None}
+        operator, cone = jacobian.standard, {"zeta": None}
     else:
-        jacobian.check_width(data.x, config.width, outputs, strict=strict)
+        if point is None:
+            jacobian.check_width(data.x, config.width, outputs, strict=strict)
         params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
-        model, operator = models.pairwise_apply, jacobian.pairwise
-    largest = config.v_scale * max(1.0, float(jnp.max(jnp.abs(params["v"]))))
-    if not largest <= float(jnp.finfo(params["v"].dtype).max):
-        raise ValueError(
-            f"v_scale is {config.v_scale:g}: the output weights are then beyond {params['v'].dtype}"
-        )
+        operator = jacobian.pairwise
+    if point is None:
+        _check_scale(config, params["v"])
     params["v"] = config.v_scale * params["v"]
-    tx = constraints.regime(_optimizer(config), config.radius, **cone)
+    tx = constraints.regime(_optimizer(config, at["learning_rate"]), at["radius"], **cone)
     activation = activations.get(config.activation)
-    return Built(partial(model, activation=activation), partial(operator, activation=activation), params, tx)
+    return Built(apply_fn_of(config), partial(operator, activation=activation), params, tx)
 
 
-def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    rate: Any = config.learning_rate
+def _check_scale(config: TrainConfig, v: Any) -> None:
+    largest = config.v_scale * max(1.0, float(jnp.max(jnp.abs(v))))
+    if not largest <= float(jnp.finfo(v.dtype).max):
+        raise ValueError(f"v_scale is {config.v_scale:g}: the output weights are then beyond {v.dtype}")
+
+
+def apply_fn_of(config: TrainConfig) -> ApplyFn:
+    """Return the function of a run's net."""
+    net = models.standard_apply if config.model == "standard" else models.pairwise_apply
+    net = net if config.widths is None else models.pairwise_mlp_apply
+    return partial(net, activation=activations.get(config.activation))
+
+
+def trained(apply_fn: ApplyFn, params: Params, data: datasets.Dataset) -> models.Model:
+    """Return the model of a net that was solved for on a data set, in the squared loss."""
+    seen = jax.ShapeDtypeStruct(data.x.shape[1:], jax.tree.leaves(params)[0].dtype)
+    maps: dict[str, Any] = {"target_map": data.target_map, "classes": data.names, "columns": data.columns}
+    return models.Model(apply_fn, params, normalizer=data.normalizer, inputs=seen, **maps)
+
+
+def _optimizer(config: TrainConfig, rate: Any) -> optax.GradientTransformation:
     if config.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+        rate = optax.cosine_decay_schedule(rate, config.steps)
     return OPTIMIZERS[config.optimizer](rate)
 
 
@@ -147,14 +212,26 @@ def write_run(
     folder: Path,
     params: Params,
     config: Mapping[str, Any],
-    data: datasets.Dataset,
+    model: models.Model,
     more: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> None:
-    """Write params, config and normalizer of a run, and what else it has, in place of what was there."""
-    assert data.normalizer is not None
-    arrays = data.normalizer.to_arrays()
-    normalizer = {"normalizer.npz": lambda path: runs.write_npz(path, arrays)}
-    runs.replace(folder, runs.files(params, config) | normalizer | dict(more or {}))
+    """Write params, config and model of a run, and what else it has, in place of what was there."""
+    runs.replace(folder, runs.files(params, config) | models.files(model) | dict(more or {}))
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Return the config of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, no JSON, unknown fields, or words that are none of a field's.
+    """
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); expected JSON") from error
+    if not isinstance(saved, dict):
+        raise ValueError(f"{path} holds a {type(saved).__name__}; expected the fields of a config by name")
+    return TrainConfig.from_json(saved)
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
@@ -172,7 +249,7 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
     params, saved = runs.load(folder)
     start = params.pop("center", None)
     config = TrainConfig.from_json(saved)
-    if config.normalize == "standardize" and not (folder / "normalizer.npz").is_file():
+    if config.normalize == "standardize" and not (folder / "model.json").is_file():
         raise ValueError(
             f"{folder} is of version 0.1, in which 'standardize' was one mean and deviation for all columns: write "
             "'scale' in its config.json"
@@ -182,7 +259,7 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
 
 def _config_of(folder: Path, saved: Mapping[str, Any]) -> TrainConfig:
     own = saved.get("config", {})
-    if missing := [name for name in TrainConfig.names(own.get("widths")) if name not in own]:
+    if missing := [name for name in TrainConfig.names(own.get("widths"), own.get("data")) if name not in own]:
         raise ValueError(
             f"the checkpoints in {folder} are not of `narrow-jax train` (their config has no {', '.join(missing)}): "
             "nj.checkpoints.load_params gives their weights"

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 
 from narrow_jax import _checks, solvers
-from narrow_jax.checkpoints import runs
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer
 from narrow_jax.cli.commands import MEMORIZE
-from narrow_jax.cli.config import check, claim, load_data, write_run
+from narrow_jax.cli.config import apply_fn_of, check, claim, load_data, trained, write_run
 from narrow_jax.cli.proofs import constants
 from narrow_jax.cli.train_config import TrainConfig
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Answer:
     widths = _sizes(args)
     if args.radius is not None:
         _checks.radius(args.radius)
-    folder = args.out or Path("runs") / f"{config.dataset}-memorize-{config.seed}"
+    folder = args.out or Path("runs") / f"{config.name}-memorize-{config.seed}"
     claim(folder, args.overwrite)
     data = load_data(config, args.raw_dir, args.data_dir)
     started = time.perf_counter()
@@ -55,7 +55,10 @@ def run(args: argparse.Namespace) -> Answer:
         config = replace(config, radius=radius, **_net(found))
         arrays = {**found.params, "center": found.center}
         results = {"scale": found.scale} | _weight_scale(found)
-        write_run(folder, arrays, config.to_json() | results, data)
+        model = trained(apply_fn_of(config), found.params, data)
+        text = strict_json.dumps(_record(found, folder, seconds), indent=2) + "\n"
+        more = {"summary.json": lambda path: path.write_text(text)}
+        write_run(folder, arrays, config.to_json() | results, model, more)
     written = None if kept else folder
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
 

@@ -37,16 +37,17 @@ def run(args: argparse.Namespace) -> Answer:
     s = spectra.sigma_min(J, method=args.method, memory_budget=budget)
     result = _result(J, s, time.perf_counter() - started)
     if args.plot is not None:
-        plots.spectrum(spectra.singular_values(J, memory_budget=budget), s, args.plot)
+        values = spectra.singular_values(J, memory_budget=budget)
+        plots.spectrum(values, s).figure.savefig(plots.check(args.plot))
     return Answer(s.certified, {"config": config.to_json(), "result": result}, _lines(result, s.message))
 
 
 def _config(args: argparse.Namespace) -> tuple[TrainConfig, Params | None]:
     """Return the config of the options and no params, or both of a run."""
     if args.folder is None:
-        return TrainConfig.of(args, SPECTRUM), None
+        return TrainConfig.of(args, SPECTRUM, DRAWN), None
     config, params, _ = read_run(args.folder)
-    if given := [name for name in SPECTRUM if getattr(args, name) not in (None, getattr(DRAWN, name))]:
+    if given := [name for name in SPECTRUM if getattr(args, name) is not None]:
         raise ValueError(
             f"--run names data and model of its own, and --{given[0]} was given too: leave out one of the two"
         )

@@ -12,10 +12,12 @@ import numpy as np
 
 from narrow_jax import _checks, checkpoints, losses, monitors, training
 from narrow_jax.checkpoints import runs, strict_json
+from narrow_jax.cli import sweeping
 from narrow_jax.cli.command import Answer
-from narrow_jax.cli.config import Built, build, check, claim, load_data, write_run
-from narrow_jax.cli.train_config import FIELDS, TrainConfig
+from narrow_jax.cli.config import Built, build, check, claim, load_data, read_config, write_run
+from narrow_jax.cli.train_config import FIELDS, SWEPT, TrainConfig
 from narrow_jax.data import Dataset
+from narrow_jax.training import callbacks
 
 _LIVE = "history.part.jsonl"
 _ROSE = 10  # a loss that ends so many times above its first value was not learned
@@ -23,26 +25,26 @@ _ROSE = 10  # a loss that ends so many times above its first value was not learn
 
 def run(args: argparse.Namespace) -> Answer:
     """Train and write the run; no if it diverged."""
-    config = TrainConfig.of(args, FIELDS)
+    config = TrainConfig.of(args, FIELDS, None if args.config is None else read_config(args.config))
     check(config)
-    for name in ("every", "save_every"):
-        if (value := getattr(args, name)) is not None:
-            _checks.count(name, value)
-    folder = args.out or Path("runs") / f"{config.dataset}-{config.model}-{config.seed}"
+    if args.save_every is not None:
+        _checks.count("save_every", args.save_every)
+    if grid := {name: values for name in SWEPT if len(values := getattr(args, name) or ()) > 1}:
+        return sweeping.run(args, config, grid)
+    folder = args.out or Path("runs") / f"{config.name}-{config.model}-{config.seed}"
     _claim(args, config, folder)
     data = load_data(config, args.raw_dir, args.data_dir)
-    targets = data.labels if config.loss == "cross_entropy" else data.y
-    if targets is None:
-        raise ValueError(f"{config.dataset} has real targets and no classes: use --loss squared")
+    if config.loss == "cross_entropy" and data.labels is None:
+        raise ValueError(f"{config.name} has real targets and no classes: use --loss squared")
     built = build(config, data, strict=args.strict)
     if config.batch_size is not None:
         _checks.batch_size(config.batch_size, len(data.x))
     started = time.perf_counter()
     with runs.made(folder):
         (folder / _LIVE).unlink(missing_ok=True)  # of a run that was killed
-        result = _fit(args, config, built, (data.x, targets), folder)
+        result = _fit(args, config, built, data, folder)
     summary = _summary(config, result, time.perf_counter() - started)
-    summary |= _test_accuracy(built, result, data, config)
+    summary |= _test_score(built, result, data, config)
     failure = _failure(result)
     kept = bool(failure and set(runs.occupied(folder)) - {"checkpoints"})
     if kept:  # one that failed does not replace another
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         text = strict_json.dumps(summary, indent=2) + "\n"
         more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
-        write_run(folder, result.params, config.to_json(), data, more)
+        write_run(folder, result.params, config.to_json(), result.model, more)
     place = {"failure": failure or None, "folder": None if kept else str(folder)}
     record = {"config": config.to_json(), "summary": summary, **place}
     where = "not written: the run that was in the folder stays" if kept else f"written to {folder}"
@@ -80,7 +82,7 @@ def _fit(
     args: argparse.Namespace,
     config: TrainConfig,
     built: Built,
-    data: tuple[np.ndarray, np.ndarray],
+    data: Dataset,
     folder: Path,
 ) -> training.FitResult:
     return training.fit(
@@ -92,15 +94,18 @@ def _fit(
         loss=config.loss,
         batch_size=config.batch_size,
         key=jax.random.key(config.seed) if config.batch_size else None,
-        every=args.every,
-        monitors=(monitors.SigmaMinMonitor(built.jacobian),) if args.sigma_min else (),
-        progress=False if args.json else None,
-        record=folder / _LIVE,
-        checkpoint=_checkpoints(args, folder),
-        save_every=args.save_every,
-        resume=args.resume,
-        config=config.to_json(),
+        every=config.every,
+        monitors=(monitors.SigmaMinMonitor(built.jacobian),) if config.sigma_min else (),
+        callbacks=_callbacks(args, config, folder),
     )
+
+
+def _callbacks(args: argparse.Namespace, config: TrainConfig, folder: Path) -> list[callbacks.Callback]:
+    watchers = [callbacks.Record(folder / _LIVE), callbacks.Progress(False if args.json else None)]
+    if (saved := _checkpoints(args, folder)) is None:
+        return watchers
+    keeping = callbacks.Checkpoint(saved, args.save_every, resume=args.resume, config=config.to_json())
+    return [keeping, *watchers]
 
 
 def _failure(result: training.FitResult) -> str:
@@ -127,7 +132,7 @@ def _summary(config: TrainConfig, result: training.FitResult, seconds: float) ->
     }
 
 
-def _test_accuracy(
+def _test_score(
     built: Built, result: training.FitResult, data: Dataset, config: TrainConfig
 ) -> dict[str, float]:
     targets = data.labels_test if config.loss == "cross_entropy" else data.y_test
@@ -135,7 +140,10 @@ def _test_accuracy(
         return {}
     outputs = built.apply_fn(result.params, data.x_test)
     accuracy = losses.accuracy_for(targets, outputs, config.loss)
-    return {} if accuracy is None else {"test_accuracy": float(accuracy(outputs, targets))}
+    if accuracy is not None:
+        return {"test_accuracy": float(accuracy(outputs, targets))}
+    spread = float(np.sum((targets - targets.mean(axis=0)) ** 2))
+    return {"test_r2": 1 - float(np.sum((targets - outputs) ** 2)) / spread} if spread else {}
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:

@@ -9,6 +9,13 @@ in the ball (``by_name``); ``by_path`` labels the leaves of any model. All leave
 constraint that would hold for no leaf is refused, unless optax masked the tree. The centre of the ball and the signs of
 v are those of the params given to ``init``.
 
+Radii of their own for each layer are regimes inside each other, the inner ones without a cone:
+
+    inner = regime(optax.adam(1e-2), radius=0.1, zeta=None, labels=by_path(w="layer1"))
+    tx = regime(inner, radius=1.0, zeta=1e-3, labels=by_path(w="layer2", v="head/v"))
+
+``within`` keeps leaves in any other set, given by its projection.
+
 Reference: "When Expressivity Meets Trainability", problem (7).
 """
 
@@ -25,6 +32,7 @@ from narrow_jax.constraints.coordinates import BallCoordinatesState, ball_coordi
 from narrow_jax.constraints.iterates import eval_params, keep_inside
 from narrow_jax.constraints.projecting import ProjectState, project
 from narrow_jax.constraints.reading import report
+from narrow_jax.constraints.user_sets import SetState, within
 from narrow_jax.constraints.wrapping import Transformation as Transformation
 from narrow_jax.constraints.wrapping import accepted as accepted
 from narrow_jax.constraints.wrapping import transformation as transformation
@@ -36,6 +44,7 @@ __all__ = [
     "Limits",
     "ProjectState",
     "Radius",
+    "SetState",
     "ball_coordinates",
     "by_name",
     "by_path",
@@ -43,6 +52,7 @@ __all__ = [
     "project",
     "regime",
     "report",
+    "within",
 ]
 
 RegimeState = tuple[BallCoordinatesState, ProjectState]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from narrow_jax import _checks
-from narrow_jax.data.dataset import Dataset
+from narrow_jax.data.dataset import Dataset, mapped
 from narrow_jax.data.normalizers import Normalizer
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -43,12 +43,7 @@ def shrink(data: Dataset, crop: int, size: int) -> Dataset:
     grey = _LUMA if channels == 3 else np.full(channels, 1 / channels)
     rows, columns = (_centre(side, crop, size) for side in (height, width))
     small = Normalizer(np.zeros(data.x.shape[1]), np.kron(np.kron(rows, columns), grey).T)
-    return data._replace(
-        x=small.apply(data.x),
-        x_test=None if data.x_test is None else small.apply(data.x_test),
-        normalizer=small._replace(before=data.normalizer),
-        image_shape=(size, size, 1),
-    )
+    return mapped(data, small)._replace(image_shape=(size, size, 1))
 
 
 def _centre(side: int, crop: int, size: int) -> np.ndarray:

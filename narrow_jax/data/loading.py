@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import numpy as np
 
 from narrow_jax import _checks
 from narrow_jax.data import embedded, prepared, records
-from narrow_jax.data.dataset import Dataset, Source, Split, regression_targets
-from narrow_jax.data.normalizers import pixels, scale, standardize, whiten
+from narrow_jax.data.dataset import Dataset, Source, Split
+from narrow_jax.data.own import Normalize, check_normalize, normalized
 
 NAMES = ("digits", "synthetic", "teacher", *prepared.NAMES, *records.SUBSETS)
 _WITHOUT_TEST = ("digits", "synthetic", "teacher")
-NORMALIZERS = {"standardize": standardize, "scale": scale, "whiten": whiten}
 _Folder = str | os.PathLike[str] | None
 # Regressions that are drawn: how, and their default numbers of rows and inputs
 _DRAWN = {"synthetic": (embedded.synthetic, 200, 20), "teacher": (embedded.teacher, 5000, 10)}
@@ -30,7 +28,7 @@ def load(
     classes: int = 2,
     samples: int | None = None,
     inputs: int | None = None,
-    normalize: str | None = None,
+    normalize: Normalize = None,
     seed: int = 0,
     test_fraction: float = 0.0,
     raw_dir: _Folder = None,
@@ -69,8 +67,9 @@ def load(
             training rows (200 and 5,000 if None).
         inputs: Number d of inputs of ``synthetic`` and ``teacher`` (20 and 10 if None).
         normalize: ``"standardize"`` (mean 0 and deviation 1 of each column, constant columns dropped),
-            ``"scale"`` (one mean and deviation for the whole array) or ``"whiten"``: the map of that name, fitted to
-            the training rows and applied to the test rows too. Pixels are scaled to [0, 1] before.
+            ``"scale"`` (one mean and deviation for the whole array) or ``"whiten"``: the map of that name, or a copy
+            of any object with ``fit`` and ``transform``, fitted to the training rows and applied to the test rows
+            too. Pixels are scaled to [0, 1] before.
         seed: Of everything drawn here.
         test_fraction: Fraction of the rows put aside as test split, for the sets without one.
         raw_dir: Folder with a folder of original files per data set; ``$NARROW_JAX_RAW`` if None.
@@ -109,19 +108,18 @@ def load(
         source = _with_random_labels(source, classes, seed)
     if samples is not None:
         source = _subset(name, source, samples, seed)
-    return _dataset(name, source, normalize)
+    return normalized(name, source, normalize)
 
 
-def _check_choices(name: str, labels: str, classes: int, normalize: str | None) -> None:
+def _check_choices(name: str, labels: str, classes: int, normalize: Normalize) -> None:
     if not isinstance(name, str):
         raise TypeError(
             f"name is {type(name).__name__}; expected one of the words {', '.join(NAMES)}: arrays of your own go to "
-            "nj.fit as they are, data=(x, y), and nj.data.standardize, scale and whiten normalise them"
+            "nj.data.from_arrays(x, y)"
         )
     _checks.choice("data set", name, NAMES)
     _checks.choice("labels", labels, ("true", "random"))
-    if normalize is not None:
-        _checks.choice("normalization", normalize, NORMALIZERS)
+    check_normalize(normalize)
     _checks.count("classes", classes, minimum=2)
     if labels == "true" and classes != 2:
         raise ValueError(f"classes is {classes}, which goes with labels='random': leave it out")
@@ -183,36 +181,3 @@ def _subset(name: str, source: Source, samples: int, seed: int) -> Source:
         raise ValueError(f"samples is {samples}, but {name!r} has {rows} training rows: ask for at most that")
     chosen = _rng(seed, _SUBSET_ROWS).permutation(rows)[:samples]
     return source._replace(train=source.train.take(chosen))
-
-
-def _dataset(name: str, source: Source, normalize: str | None) -> Dataset:
-    train, test = source.train, source.test
-    normalizer = pixels(math.prod(train.inputs.shape[1:]), source.levels)
-    if normalize is not None:
-        fitted = NORMALIZERS[normalize](normalizer.apply(train.inputs))
-        normalizer = fitted._replace(before=normalizer)
-    mixed = normalize == "whiten" or normalizer.kept is not None
-    return Dataset(
-        name=name,
-        x=normalizer.apply(train.inputs),
-        y=_targets(train, source.classes),
-        labels=_labels(train),
-        x_test=None if test is None else normalizer.apply(test.inputs),
-        y_test=None if test is None else _targets(test, source.classes),
-        labels_test=None if test is None else _labels(test),
-        classes=source.classes,
-        normalizer=normalizer,
-        image_shape=None if mixed else source.image_shape,
-    )
-
-
-def _labels(split: Split) -> np.ndarray | None:
-    return None if split.labels is None else np.asarray(split.labels, dtype=np.int32)
-
-
-def _targets(split: Split, classes: int | None) -> np.ndarray:
-    if split.targets is not None:
-        return split.targets.astype(np.float32)
-    assert split.labels is not None
-    assert classes is not None
-    return regression_targets(np.asarray(split.labels, dtype=np.int32), classes)

@@ -26,6 +26,8 @@ _BLOCK_ROWS = 4096
 class Normalizer(NamedTuple):
     """An affine map of inputs, z = ((x − mean)·factor)[kept], after the map ``before``, if there is one.
 
+    With ``norm`` each row is then scaled to that Euclidean norm.
+
     All are float64 NumPy arrays, so that narrow directions keep their digits; as a pytree of arrays the map passes
     through ``jit``. That of a ``Dataset`` is the whole map from the rows as they were stored, such as pixels from 0 to
     255, to its x.
@@ -36,12 +38,14 @@ class Normalizer(NamedTuple):
         kept: columns of the result that are kept (r,), in ascending order; None for all. ``standardize`` drops
             constant columns.
         before: the map whose result, in float32, is the x of this one; None where there is none.
+        norm: what the rows of the result are scaled to; None to leave them.
     """
 
     mean: HostArray
     factor: HostArray
     kept: HostArray | None = None
     before: Normalizer | None = None
+    norm: HostArray | None = None
 
     def __repr__(self) -> str:
         """Return one line, arrays by their shapes."""
@@ -91,16 +95,42 @@ class Normalizer(NamedTuple):
         x = x if self.before is None else self.before._host_rows(x)
         centred = x.astype(np.float64) - self.mean
         mapped = centred @ self.factor if self.factor.ndim == 2 else centred * self.factor
-        return np.asarray(mapped if self.kept is None else mapped[:, self.kept], dtype=np.float32)
+        mapped = mapped if self.kept is None else mapped[:, self.kept]
+        if self.norm is not None:
+            mapped = mapped * (self.norm / _norms(mapped))
+        return np.asarray(mapped, dtype=np.float32)
 
     def _device_rows(self, x: jax.Array) -> jax.Array:
         x = x if self.before is None else self.before._device_rows(x)
         mean, factor = (jnp.asarray(part, dtype=x.dtype) for part in (self.mean, self.factor))
         centred = x - mean[None, :]
         if factor.ndim == 2:
-            return jnp.matmul(centred, factor, precision=jax.lax.Precision.HIGHEST)
-        mapped = centred * (factor[None, :] if factor.ndim else factor)
-        return mapped if self.kept is None else jnp.take(mapped, jnp.asarray(self.kept).astype(int), axis=1)
+            mapped = jnp.matmul(centred, factor, precision=jax.lax.Precision.HIGHEST)
+        else:
+            mapped = centred * (factor[None, :] if factor.ndim else factor)
+        if self.kept is not None:
+            mapped = jnp.take(mapped, jnp.asarray(self.kept).astype(int), axis=1)
+        if self.norm is None:
+            return mapped
+        return mapped * (jnp.asarray(self.norm, x.dtype) / jnp.linalg.norm(mapped, axis=1, keepdims=True))
+
+    def invert(self, z: HostArray) -> np.ndarray:
+        """Return the rows x that the map takes to z, in float64: for maps that lose nothing, such as those of targets.
+
+        Raises:
+            ValueError: a map that drops columns, mixes them, or forgets norms.
+
+        Example:
+            >>> standardize(np.array([[0.0], [2.0]])).invert(np.array([[3.0]])).tolist()
+            [[4.0]]
+        """
+        if self.factor.ndim == 2 or self.kept is not None or self.norm is not None:
+            raise ValueError(
+                "this normalizer drops or mixes columns, or scales rows, and has no inverse; expected one of each "
+                "column by itself, such as standardize makes of columns that vary"
+            )
+        x = np.asarray(z, np.float64) / self.factor + self.mean
+        return x if self.before is None else self.before.invert(x)
 
     def to_arrays(self) -> dict[str, Any]:
         """Return the map as arrays by name, in a dictionary in a dictionary for ``before``: to be saved.
@@ -126,6 +156,45 @@ class Normalizer(NamedTuple):
             )
         before = arrays.get("before")
         return cls(**{**arrays, "before": None if before is None else cls.from_arrays(before)})
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    """Return the norm of each row as a column; a zero row has no direction."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError(
+            f"sample {int(np.argmin(norms))} is zero and has no direction; expected rows that can be scaled to one "
+            "norm: leave the sphere out, or the sample"
+        )
+    return norms
+
+
+class Transformer(NamedTuple):
+    """A map of the user's: any fitted object with ``transform``, such as scikit-learn's, after the map ``before``."""
+
+    fitted: Any
+    before: Normalizer
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        return f"{type(self).__name__}({type(self.fitted).__name__})"
+
+    def apply(self, x: HostArray) -> np.ndarray:
+        """Return the rows of x under the map, float32.
+
+        Raises:
+            ValueError, TypeError: as ``Normalizer.apply``, or what the object makes is no matrix of finite numbers.
+        """
+        rows = self.fitted.transform(self.before.apply(np.asarray(x)))
+        rows = rows.toarray() if hasattr(rows, "toarray") else rows
+        mapped = _numbers(f"what {type(self.fitted).__name__}.transform returns", rows)
+        if mapped.ndim != 2 or len(mapped) != len(x):
+            raise ValueError(
+                f"{type(self.fitted).__name__}.transform makes {mapped.shape} of {np.shape(x)}; expected one row of "
+                "numbers a sample: pass another transformer"
+            )
+        _checks.finite(f"what {type(self.fitted).__name__}.transform returns", mapped)
+        return mapped.astype(np.float32)
 
 
 def pixels(columns: int, levels: int | None) -> Normalizer:

@@ -1,5 +1,9 @@
 """Networks: pure functions over params, the Flax modules that wrap them, and the regime's parts for any Flax model."""
 
+from narrow_jax.models import precision as precision
+from narrow_jax.models.keeping import files as files
+from narrow_jax.models.keeping import load as load
+from narrow_jax.models.keeping import save as save
 from narrow_jax.models.mirroring import (
     PairwiseHead,
     is_mirrored,
@@ -16,6 +20,7 @@ from narrow_jax.models.mlp import (
     mlp_layers,
     pairwise_mlp_layers,
 )
+from narrow_jax.models.model import Model as Model
 from narrow_jax.models.nnx_modules import split as split
 from narrow_jax.models.one_hidden import PairwiseNet, StandardNet, pairwise_apply, standard_apply
 from narrow_jax.models.pairwise_mlp import PairwiseMLP, pairwise_mlp_apply

@@ -1,19 +1,22 @@
-"""The host's side of a run: chunk after chunk, the history, and who is told: a file of records, a progress bar."""
+"""The host's side of a run: chunk after chunk, the history, and the callbacks that are told."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _printing
-from narrow_jax.training.loop import History, Observer, Span, State, Told, Values
+from narrow_jax import _checks
+from narrow_jax.training.result import FitResult
+from narrow_jax.training.state import History, Span, State, Values
+from narrow_jax.training.telling import Callback, CallbackError, Run, Told
 
-Run = Callable[[State, Span], tuple[State, Values]]
+Chunk = Callable[[State, Span], tuple[State, Values]]
+Failures = list[tuple[str, BaseException]]
+"""What callbacks raised, and who."""
 
 
 def counts(steps: object, every: object) -> tuple[int, int]:
@@ -22,36 +25,80 @@ def counts(steps: object, every: object) -> tuple[int, int]:
     return steps, max(1, steps // 100) if every is None else _checks.count("every", every)
 
 
-def spans(steps: int, every: int, done: int = 0, save_every: int = 0) -> Iterator[Span]:
-    """Yield the chunks of a run of which so many records are done: a 25th each, or what is saved at once."""
+def spans(steps: int, every: int, done: int = 0, chunk: int = 0) -> Iterator[Span]:
+    """Yield the chunks of a run of which so many records are done: a 25th each, or ``chunk`` records at most."""
     total = -(-steps // every) + 1  # the first record, at step 0, ends a block of no steps
     records = min(total, max(2, -(-total // 25)))
-    if save_every:
-        records = min(records, max(2, -(-save_every // every)))
+    records = min(records, max(2, chunk)) if chunk else records
     for first in range(done, total, records):
         yield Span(np.int32((first - 1) * every), np.int32(steps), np.int32(every), records)
 
 
-def drive(
-    run: Run, state: State, history: History, chunks: Iterator[Span], observers: Sequence[Observer]
-) -> tuple[State, History]:
-    """Run chunk after chunk until all steps are done or nothing is alive, and gather the history."""
-    with ExitStack() as watching:
-        tell = [watching.enter_context(observer) for observer in observers]
-        for span in chunks:
-            if not np.any(state.alive):
-                break
-            state, values = run(state, span)
-            steps = span.recorded()
-            records = {name: np.asarray(value)[: len(steps)] for name, value in values.items()}
-            records["step"] = steps
-            history = {name: np.concatenate([history.get(name, v[:0]), v]) for name, v in records.items()}
-            for observer in tell:
-                observer(Told(state, records, history))
+def watched(
+    callbacks: Sequence[Callback], begun: Run, run: Chunk, finish: Callable[[State, History], FitResult]
+) -> FitResult:
+    """Return the result of a run that callbacks start, are told of and end.
+
+    Whatever one of them raises, the others are told, and all are ended.
+
+    Raises:
+        CallbackError: an error of a callback after the first step, with the result so far.
+        KeyboardInterrupt: of a callback.
+    """
+    started: list[Callback] = []
+    failures: Failures = []
+    result: FitResult | None = None
+    try:
+        for callback in callbacks:
+            begun = callback.start(begun) or begun
+            started.append(callback)
+        result = finish(*drive(run, begun, partial(_tell, callbacks, failures)))
+    finally:
+        for callback in reversed(started):
+            _attempt(failures, callback, "end", result)
+    for who, error in failures:
+        if not isinstance(error, Exception):
+            raise error
+        raise CallbackError(
+            f"{who} raised {type(error).__name__}: {error}. The run was ended at step {result.steps_taken}; what it "
+            "reached is the attribute result of this error",
+            result,
+        ) from error
+    return result
+
+
+def drive(run: Chunk, begun: Run, tell: Callable[[Told], bool]) -> tuple[State, History]:
+    """Run chunk after chunk until all steps are done, nothing is alive or it is told to stop; gather the history."""
+    state, history = begun.state, begun.history
+    done = len(history.get("step", ()))
+    for span in spans(begun.steps, begun.every, done, begun.chunk):
+        if not np.any(state.alive):
+            break
+        state, values = run(state, span)
+        steps = span.recorded()
+        records = {name: np.asarray(value)[: len(steps)] for name, value in values.items()}
+        records["step"] = steps
+        history = {name: np.concatenate([history.get(name, v[:0]), v]) for name, v in records.items()}
+        if tell(Told(state, records, history)):
+            break
     return state, history
 
 
-def last_finite(run: Run, state: State, steps: int, every: int) -> State:
+def _tell(callbacks: Sequence[Callback], failures: Failures, told: Told) -> bool:
+    """Return whether one of them wants the run to stop, or could not go on."""
+    stops = [_attempt(failures, callback, "record", told) for callback in callbacks]
+    return bool(failures) or any(stops)
+
+
+def _attempt(failures: Failures, callback: Callback, method: str, argument: object) -> Any:
+    try:
+        return getattr(callback, method)(argument)
+    except BaseException as error:
+        failures.append((f"{type(callback).__name__}.{method}", error))
+        return None
+
+
+def last_finite(run: Chunk, state: State, steps: int, every: int) -> State:
     """Repeat the block that ended in non-finite numbers step by step, up to the last finite state."""
     start = int(state.steps_taken)
     end = np.int32(min(start + every, steps))
@@ -62,40 +109,3 @@ def last_finite(run: Run, state: State, steps: int, every: int) -> State:
         if not state.alive:
             break
     return state
-
-
-def record_file(path: str | Path, resume: object) -> Path:
-    """Return the file of the records, a new one unless the run goes on with its checkpoints.
-
-    Raises:
-        FileExistsError: it holds records, which would be lost.
-    """
-    path = Path(path).expanduser()
-    if not resume and path.is_file() and path.stat().st_size:
-        raise FileExistsError(
-            f"record {path} holds another run's records already: choose another file, or remove it"
-        )
-    return path
-
-
-@contextmanager
-def written(path: Path, history: History) -> Iterator[Callable[[Told], None]]:
-    """Write one JSON line a record into a file, those of the history first."""
-    with path.open("w") as file:
-
-        def write(records: History) -> None:
-            names = sorted(records, key=lambda name: name != "step")
-            for values in zip(*(records[name].tolist() for name in names), strict=True):
-                plain = (value if np.isfinite(value) else None for value in values)  # JSON has no NaN
-                file.write(json.dumps(dict(zip(names, plain, strict=True))) + "\n")
-            file.flush()
-
-        write(history)
-        yield lambda told: write(told.records)
-
-
-@contextmanager
-def bar(steps: int, show: bool | None) -> Iterator[Callable[[Told], None]]:
-    """Show the steps done and the loss, of many runs its mean."""
-    with _printing.bar(steps, show) as advance:
-        yield lambda told: advance(told.step, float(np.mean(told.records["loss"][-1])))

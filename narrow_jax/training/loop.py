@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from narrow_jax import _checks, constraints
-from narrow_jax._typing import Array, HostArray, Int, Key, Params
+from narrow_jax._typing import Array, Key, Params, Tree
 from narrow_jax.constraints import accepted
 from narrow_jax.data import epoch_order
 from narrow_jax.labels import completed
 from narrow_jax.losses import Loss
-from narrow_jax.monitors import Monitor
 from narrow_jax.training.model import Model, Start
+from narrow_jax.training.state import Number, Span, State, Values, Watch
 
-Batch = tuple[Array, Array]
+Batch = tuple[Array, Tree]
+"""Samples, and targets: an array, or any tree of arrays where the loss is the user's."""
 Augment = Callable[[Key[Array, ""], Array], Array]
-Number = np.integer | HostArray
-"""A number of steps: traced, or NumPy's on the host."""
-Values = dict[str, Array]
-"""What is measured at a record, by its name in the history."""
-History = dict[str, np.ndarray]
-"""Records by name: "step" and what was measured, along the first axis."""
 _AUGMENT_STREAM = 2**32 - 1  # a number that no epoch reaches: augmentation and order draw apart
 # at once: unlike a gradient, a measurement does not keep the activations of every layer
 _BATCHES_MEASURED = 4
@@ -42,18 +34,6 @@ class Inputs(NamedTuple):
     data: Batch
     evaluation: Batch | None
     key: Key[Array, "*runs"] | None
-
-
-class State(NamedTuple):
-    """The moving half: everything that a step or a block changes."""
-
-    params: Params
-    model_state: Params
-    opt_state: optax.OptState
-    monitors: tuple[Any, ...]
-    order: Array | None
-    steps_taken: Array
-    alive: Array
 
 
 class Optimizer(NamedTuple):
@@ -98,7 +78,7 @@ class Problem(NamedTuple):
     loss: Loss
     metrics: tuple[tuple[str, Loss], ...]
     test_metrics: tuple[tuple[str, Loss], ...]
-    monitors: tuple[Monitor, ...]
+    monitors: tuple[Watch, ...]
     batch_size: int | None
     augment: Augment | None
     devices: NamedSharding | None
@@ -135,7 +115,7 @@ class Problem(NamedTuple):
             order,
         )
         chosen = jax.lax.dynamic_slice_in_dim(order, position * size, size)
-        return order, (x[chosen], y[chosen])
+        return order, (x[chosen], jax.tree.map(lambda leaf: leaf[chosen], y))
 
     def step(
         self, optimizer: Optimizer, state: State, batch: Batch, key: Key[Array, ""] | None, step: Number
@@ -213,27 +193,6 @@ def _one_number(what: str, value: Any) -> Array:
     return value
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Span:
-    """The steps of a chunk: ``records`` blocks of ``every`` steps from step ``begin``, clipped to 0 … ``steps``."""
-
-    begin: Number
-    steps: Number
-    every: Number
-    records: int = field(metadata={"static": True})
-
-    def block(self, index: int | Array) -> tuple[Number, Number]:
-        """Return the first step of a block and the one after its last."""
-        first, last = ((self.begin + (index + i) * self.every).clip(0, self.steps) for i in (0, 1))
-        return first, last
-
-    def recorded(self) -> Int[np.ndarray, " records"]:
-        """Return the step of each record; blocks past the last step have none."""
-        first = self.begin + np.arange(self.records) * self.every
-        return np.minimum(first[first < self.steps] + self.every, self.steps)
-
-
 def chunk(
     problem: Problem, optimizer: Optimizer, state: State, span: Span, inputs: Inputs
 ) -> tuple[State, Values]:
@@ -281,20 +240,3 @@ def run_step(
 
 
 close_block = jax.jit(_close, static_argnames=("problem",), donate_argnames=("after",))
-
-
-class Told(NamedTuple):
-    """What observers are told after a chunk: the state, the records of this chunk, and all records so far."""
-
-    state: State
-    records: History
-    history: History
-
-    @property
-    def step(self) -> int:
-        """Return the number of steps done."""
-        return int(self.records["step"][-1])
-
-
-Observer = AbstractContextManager[Callable[[Told], None]]
-"""What is entered for the time of a run, and gives the function to be called after each chunk."""

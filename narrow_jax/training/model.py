@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from narrow_jax import _checks
+from narrow_jax import _checks, losses, models
 from narrow_jax._typing import Array, HostArray, KeyPath, Leaf, Params
-from narrow_jax.data import arrays
+from narrow_jax.data import Dataset, arrays
 from narrow_jax.labels import difference, path_name
+from narrow_jax.losses import Loss
 from narrow_jax.models import Stateful
 
 
@@ -98,3 +99,32 @@ def params_tree(params: Params) -> Params:
         return array
 
     return jax.tree_util.tree_map_with_path(floating, params)
+
+
+def taken_apart(data: Any, loss: str | Loss) -> Any:
+    """Return x and y of a data set, as the loss takes them; other data as they are.
+
+    Raises:
+        ValueError: cross-entropy on real targets.
+    """
+    if not isinstance(data, Dataset):
+        return data
+    if losses.name_of(loss) != "cross_entropy":
+        return data.x, data.y
+    if data.labels is None:
+        raise ValueError(f"{data.name!r} has real targets and no classes: use loss='squared'")
+    return data.x, data.labels
+
+
+def kept_model(
+    apply_fn: Callable[..., Any], variables: tuple[Params, Params], data: Any, x: Array, loss: Loss
+) -> models.Model:
+    """Return the model that a run leaves, with what its data say about raw inputs and targets."""
+    params, state = variables
+    name, maps = losses.name_of(loss), dict[str, Any]()
+    if isinstance(data, Dataset):
+        maps = {"normalizer": data.normalizer, "target_map": data.target_map, "classes": data.names}
+        maps["columns"] = data.columns
+    return models.Model(
+        apply_fn, params, state, loss=name, inputs=jax.ShapeDtypeStruct(x.shape[1:], x.dtype), **maps
+    )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from narrow_jax import _checks, labels, losses
-from narrow_jax._typing import Array, HostArray, Key, Params
+from narrow_jax._typing import Array, HostArray, Key, Params, Tree
 from narrow_jax.constraints import Transformation, transformation
 from narrow_jax.data import Stream, arrays
 from narrow_jax.losses import Loss
@@ -29,16 +29,44 @@ RandomKey = Any
 """A key of ``jax.random``."""
 
 
-class Settings(NamedTuple):
-    """The arguments that ``fit`` and ``sweep`` have in common, as users give them."""
+class Options(TypedDict, total=False):
+    """The options that ``fit`` and ``sweep`` have in common, by name; ``fit`` says what they are."""
 
     loss: str | Loss
     batch_size: Count | None
     key: RandomKey | None
     augment: Augment | None
     evaluation: Data | None
+    every: Count | None
     monitors: Sequence[Monitor]
-    metrics: Mapping[str, Loss]
+    metrics: Mapping[str, Loss] | None
+
+
+class Settings(NamedTuple):
+    """These options with their defaults."""
+
+    loss: str | Loss = "squared"
+    batch_size: Count | None = None
+    key: RandomKey | None = None
+    augment: Augment | None = None
+    evaluation: Data | None = None
+    every: Count | None = None
+    monitors: Sequence[Monitor] = ()
+    metrics: Mapping[str, Loss] | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Settings:
+        """Return the settings of options by name.
+
+        Raises:
+            TypeError: an option that is none; close matches are named.
+        """
+        for name in options:
+            try:
+                _checks.choice("option", name, cls._fields)
+            except ValueError as error:
+                raise TypeError(str(error)) from None
+        return cls(**options)
 
 
 def prepare(
@@ -49,26 +77,27 @@ def prepare(
     devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Problem, Inputs]:
     """Check everything that can be wrong before anything is compiled; of a stream, the inputs are its sample."""
-    _check_measures(settings.monitors, settings.metrics)
-    x, y = _taken("", data.sample() if isinstance(data, Stream) else data, start.params)
-    targets = arrays.targets("y", data.y) if isinstance(data, Stream) else y
-    size, key = _batches(settings, x, len(targets), isinstance(data, Stream))
+    metrics_given = {} if settings.metrics is None else settings.metrics
+    _check_measures(settings.monitors, metrics_given)
     loss = losses.get(settings.loss)
+    x, y = _taken("", data.sample() if isinstance(data, Stream) else data, start.params, loss)
+    targets = arrays.targets("y", data.y) if isinstance(data, Stream) else y
+    size, key = _batches(settings, x, samples_of(targets), isinstance(data, Stream))
     outputs = _outputs(model, loss, start, x, targets)
-    for name, metric in settings.metrics.items():
+    for name, metric in metrics_given.items():
         losses.check_scalar(f"the metric {name!r}", metric, outputs, targets)
-    accuracy = losses.accuracy_for(targets, outputs, loss)
-    metrics = (*(() if accuracy is None else (("accuracy", accuracy),)), *settings.metrics.items())
+    accuracy = _accuracy(targets, outputs, loss)
+    metrics = (*(() if accuracy is None else (("accuracy", accuracy),)), *metrics_given.items())
     _check_names([name for name, _ in metrics], settings.monitors)
     evaluation, kind = None, None
     if settings.evaluation is not None:
-        x_test, y_test = _taken("evaluation: ", settings.evaluation, start.params)
+        x_test, y_test = _taken("evaluation: ", settings.evaluation, start.params, loss)
         if x_test.shape[1:] != x.shape[1:]:
             raise ValueError(
                 f"evaluation: x has shape {x_test.shape} and the data {x.shape}; expected samples of one shape"
             )
-        kind = losses.accuracy_for(y_test, _outputs(model, loss, start, x_test, y_test), loss)
-        evaluation = jnp.asarray(x_test), jnp.asarray(y_test)
+        kind = _accuracy(y_test, _outputs(model, loss, start, x_test, y_test), loss)
+        evaluation = jnp.asarray(x_test), jax.tree.map(jnp.asarray, y_test)
     problem = Problem(
         model=model,
         loss=loss,
@@ -81,18 +110,47 @@ def prepare(
         augment=settings.augment,
         devices=shared_by(devices, size or len(x)),
     )
-    return problem, Inputs((jnp.asarray(x), jnp.asarray(y)), evaluation, key)
+    return problem, Inputs((jnp.asarray(x), jax.tree.map(jnp.asarray, y)), evaluation, key)
 
 
-def _taken(what: str, data: Data, params: Params) -> tuple[HostArray, HostArray]:
-    """Return x and y as arrays in the dtypes that JAX gives them, on one device, fit to train these params."""
+def _taken(what: str, data: Data, params: Params, loss: Loss) -> tuple[HostArray, Tree]:
+    """Return x and y as arrays in the dtypes that JAX gives them, on one device, fit to train these params.
+
+    Where the loss is the user's, y may be any tree of arrays, such as targets and weights.
+    """
     x, y = arrays.pair(what.removesuffix(": ") or "data", data)
-    x, y = on_one_device((arrays.samples(f"{what}x", x), arrays.targets(f"{what}y", y)))
-    _checks.samples(x, y, what)
+    x = on_one_device(arrays.samples(f"{what}x", x))
+    if losses.name_of(loss) is None and isinstance(y, Mapping | tuple) and jax.tree.leaves(y):
+        named = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: (f"{what}y[{labels.path_name(path)}]", leaf), y
+        )
+    else:
+        named = (f"{what}y", y)
+
+    def taken(entry: tuple[str, Any]) -> HostArray:
+        array = on_one_device(arrays.targets(*entry))
+        _checks.samples(x, array, what)
+        _checks.finite(entry[0], array)
+        return array
+
+    y = jax.tree.map(taken, named, is_leaf=_is_named)
     _checks.finite(f"{what}x", x)
-    _checks.finite(f"{what}y", y)
     _checks.same_dtype(f"{what}x", x, params)
     return x, y
+
+
+def _is_named(node: object) -> bool:
+    return isinstance(node, tuple) and len(node) == 2 and isinstance(node[0], str)
+
+
+def samples_of(targets: Tree) -> int:
+    """Return the number of samples in a tree of targets."""
+    return len(jax.tree.leaves(targets)[0])
+
+
+def _accuracy(targets: Tree, outputs: Any, loss: Loss) -> Loss | None:
+    """Return the accuracy of targets that are one array, if they have one."""
+    return losses.accuracy_for(targets, outputs, loss) if hasattr(targets, "dtype") else None
 
 
 def _batches(
@@ -119,10 +177,10 @@ def _batches(
     return size, key
 
 
-def _outputs(model: Model, loss: Loss, start: Start, x: HostArray, targets: HostArray) -> Any:
+def _outputs(model: Model, loss: Loss, start: Start, x: HostArray, targets: Tree) -> Any:
     """Return the shapes of the outputs for as many samples like x as there are targets, which the loss can compare."""
     params, state, _ = start
-    samples = jax.eval_shape(lambda x: jnp.broadcast_to(x[:1], (len(targets), *x.shape[1:])), x)
+    samples = jax.eval_shape(lambda x: jnp.broadcast_to(x[:1], (samples_of(targets), *x.shape[1:])), x)
     if state is not None:  # the variables after a step are compared with those given
         jax.eval_shape(partial(model, train=True), params, state, samples)
     outputs, _ = jax.eval_shape(partial(model, train=False), params, state, samples)

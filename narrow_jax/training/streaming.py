@@ -13,7 +13,8 @@ import numpy as np
 from narrow_jax._typing import Array
 from narrow_jax.data import Batch, Stream
 from narrow_jax.training import loop
-from narrow_jax.training.loop import Inputs, Number, Optimizer, Problem, Span, State, Values
+from narrow_jax.training.loop import Inputs, Optimizer, Problem
+from narrow_jax.training.state import Number, Span, State, Values
 
 _IN_FLIGHT = 2
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import jax
 import numpy as np
@@ -15,13 +15,14 @@ from narrow_jax._host import host_only
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.constraints import transformation
 from narrow_jax.data import Stream, arrays
-from narrow_jax.losses import Loss
-from narrow_jax.monitors import Monitor
 from narrow_jax.training import driving, loop, preparing
-from narrow_jax.training.fitting import FitResult
-from narrow_jax.training.loop import Augment, Inputs, Optimizer, Problem, Span, State, Values
-from narrow_jax.training.model import Start, model, params_tree
-from narrow_jax.training.preparing import Count, Data, RandomKey, Settings
+from narrow_jax.training.callbacks import Progress
+from narrow_jax.training.loop import Inputs, Optimizer, Problem
+from narrow_jax.training.model import Start, kept_model, model, params_tree, taken_apart
+from narrow_jax.training.preparing import Count, Data, Options, Settings
+from narrow_jax.training.result import FitResult
+from narrow_jax.training.state import History, Span, State, Values
+from narrow_jax.training.telling import Run
 
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
@@ -37,15 +38,8 @@ def sweep(
     *,
     grid: Mapping[str, Any],
     steps: Count,
-    loss: str | Loss = "squared",
-    batch_size: Count | None = None,
-    key: RandomKey | None = None,
-    augment: Augment | None = None,
-    evaluation: Data | None = None,
-    every: Count | None = None,
-    monitors: Sequence[Monitor] = (),
-    metrics: Mapping[str, Loss] | None = None,
     progress: bool | None = None,
+    **options: Unpack[Options],
 ) -> FitResult:
     """Train one run for every point of a grid, all in one ``vmap``ped, once compiled call.
 
@@ -56,12 +50,14 @@ def sweep(
             that bad ones are refused.
         data: ``(x, y)``, shared by all runs.
         grid: the values of each axis, such as ``{"radius": [0.1, 1.0], "seed": [0, 1, 2]}``.
-        steps, loss, batch_size, key, augment, evaluation, every, monitors, metrics, progress: as in ``fit``; every
-            run draws batches of its own.
+        steps, loss, batch_size, key, augment, evaluation, every, monitors, metrics: as in ``fit``; every run draws
+            batches of its own.
+        progress: show a progress bar; None for where the standard error is a terminal.
 
     Returns:
         A ``FitResult`` whose arrays have the grid's axes in front: ``history["loss"][i, j]`` is the loss
-        over the records of the run with the i-th value of the first axis and the j-th of the second.
+        over the records of the run with the i-th value of the first axis and the j-th of the second, and
+        ``result.at(i, j)`` is that run, with its model.
 
     Example:
         >>> import jax.numpy as jnp, narrow_jax as nj
@@ -76,11 +72,12 @@ def sweep(
     """
     if isinstance(data, Stream):
         raise TypeError("data is a Stream; expected (x, y): the runs of a sweep share data on the device")
-    steps, every = driving.counts(steps, every)
+    settings = Settings.of(options)
+    given, data = data, taken_apart(data, settings.loss)
+    steps, every = driving.counts(steps, settings.every)
     axes = _axes(grid)
     params, tx = _try_every_value(setup, axes)
     start = Start(params)
-    settings = Settings(loss, batch_size, key, augment, evaluation, monitors, metrics or {})
     problem, inputs = preparing.prepare(model(apply_fn, None), start, data, settings)
     runs = Runs(problem, setup, preparing.optimizer(tx, start).extra)
 
@@ -90,16 +87,19 @@ def sweep(
     if inputs.key is not None:
         inputs = inputs._replace(key=jax.random.split(inputs.key, int(np.prod(shape))))
     run, state = partial(_run_chunk, runs, points, inputs=inputs), _init(runs, points, inputs)
-    watching = [driving.bar(steps, progress)]
-    state, history = driving.drive(run, state, {}, driving.spans(steps, every), watching)
 
     def unravel(leaf: AnyArray) -> AnyArray:
         return leaf.reshape(*shape, *leaf.shape[1:])
 
-    params, opt_state = jax.tree.map(unravel, (state.params, state.opt_state))
-    taken, alive = unravel(np.asarray(state.steps_taken)), unravel(np.asarray(state.alive))
-    history = {name: v if name == "step" else unravel(v.T) for name, v in history.items()}
-    return FitResult(params, None, opt_state, history, taken, ~alive)
+    def finish(state: State, history: History) -> FitResult:
+        params, opt_state = jax.tree.map(unravel, (state.params, state.opt_state))
+        taken, alive = unravel(np.asarray(state.steps_taken)), unravel(np.asarray(state.alive))
+        records = {name: v if name == "step" else unravel(v.T) for name, v in history.items()}
+        trained = kept_model(apply_fn, (params, None), given, inputs.data[0], problem.loss)
+        return FitResult(trained, opt_state, records, taken, ~alive)
+
+    begun = Run(state, {}, steps, every, chunk=0, resumes=False, depends_on=dict)
+    return driving.watched([Progress(progress)], begun, run, finish)
 
 
 class Runs(NamedTuple):

@@ -103,11 +103,11 @@ def test_run_with_scalars_of_numpy_is_saved_and_resumed(tmp_path):
             every=1,
             batch_size=2,
             key=jax.random.key(0),
-            checkpoint=tmp_path,
-            save_every=2,
-            config={"rate": np.float64(0.1), "radius": np.inf},
-            progress=False,
-            **options,
+            callbacks=[
+                nj.callbacks.Checkpoint(
+                    tmp_path, 2, config={"rate": np.float64(0.1), "radius": np.inf}, **options
+                )
+            ],
         )
 
     first = run(4)

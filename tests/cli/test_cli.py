@@ -95,8 +95,8 @@ def test_stopped_run_is_resumed_and_ends_the_same(tmp_path, monkeypatch, capsys)
     command += ["--out", str(tmp_path / "stopped")]
     own = checkpoints.save
 
-    def save_and_press_ctrl_c(*arguments):
-        path = own(*arguments)
+    def save_and_press_ctrl_c(*arguments, **options):
+        path = own(*arguments, **options)
         signal.raise_signal(signal.SIGINT)
         return path
 

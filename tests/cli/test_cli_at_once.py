@@ -6,10 +6,14 @@ import sys
 
 import pytest
 
-from narrow_jax import activations, data, initializers
+from narrow_jax import activations, cli, data, initializers
 from narrow_jax.cli import commands, config, train_config
 
-LIGHT = (["--help"], ["train", "--help"], ["certify", "kkt", "--help"], ["trian"], ["train", "--wdith", "8"])
+LIGHT = (
+    *(["--help"], ["train", "--help"], ["certify", "kkt", "--help"], ["trian"], ["train", "--wdith", "8"]),
+    *(["train", "--dataset", "digitz"], ["spectrum", "--activation", "tahn"], ["train", "--data", "no.csv"]),
+    *(["train", "--config", "no.json"], ["predict", "--run", "r", "--data", "no.csv"]),
+)
 
 
 def loaded(words):
@@ -27,6 +31,16 @@ def loaded(words):
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_help_and_misspelt_words_load_nothing(words):
     assert loaded(words) == (0 if "--help" in words else 2, [])
+
+
+def test_close_words_are_named_at_once(capsys):
+    assert cli.main(["train", "--dataset", "digitz"]) == 2
+    assert (
+        "unknown data set 'digitz': did you mean 'digits'? Expected one of digits, "
+        in capsys.readouterr().err
+    )
+    assert cli.main(["train", "--data", "no.csv"]) == 2
+    assert "no.csv; expected the file of --data: check the name" in capsys.readouterr().err
 
 
 def test_what_passes_the_parser_loads_jax():  # else the test above would not see it

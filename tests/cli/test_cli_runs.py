@@ -45,7 +45,7 @@ def test_a_run_replaces_no_other_unless_asked(command, place, tmp_path, monkeypa
     other = [*command, "--width", "6"]
     monkeypatch.setattr(nj.data, "load", None)  # refused before any data are loaded
     assert main(other) == 2
-    assert "holds a run already (params.npz, config.json, normalizer.npz" in (
+    assert "holds a run already (params.npz, config.json, model.safetensors, model.json" in (
         error := capsys.readouterr().err
     )
     assert "choose another folder, or replace it with --overwrite" in error
@@ -60,7 +60,8 @@ def test_a_run_replaces_no_other_unless_asked(command, place, tmp_path, monkeypa
 def test_a_run_of_another_command_leaves_nothing_of_the_first(tmp_path):
     for command in WRITERS.values():
         assert main([*command, "--out", str(tmp_path), "--overwrite"]) == 0
-    assert contents(tmp_path).keys() == {"params.npz", "config.json", "normalizer.npz"}
+    expected = {"params.npz", "config.json", "model.safetensors", "model.json", "summary.json"}
+    assert contents(tmp_path).keys() == expected
 
 
 FAILS = {
@@ -185,8 +186,7 @@ def test_normalizer_of_a_run_takes_stored_rows_to_the_inputs_of_the_net(tmp_path
     assert main([*args, "--normalize", "standardize", "--out", str(tmp_path)]) == 0
     data = nj.data.load("digits", samples=100, labels="random", normalize="standardize")
     stored = np.rint(16 * nj.data.load("digits", samples=100).x).astype(np.uint8)
-    normalizer = nj.data.Normalizer.from_arrays(runs.read_tree(tmp_path / "normalizer.npz"))
-    np.testing.assert_array_equal(normalizer.apply(stored), data.x)
+    np.testing.assert_array_equal(nj.load(tmp_path).encode(stored), data.x)
     dropped = 64 - data.x.shape[1]
     assert (
         f"note: {dropped} of 64 columns are constant in the training rows and were" in capsys.readouterr().err
@@ -212,7 +212,10 @@ def test_a_run_that_has_not_ended_is_read_from_its_checkpoints(tmp_path, capsys)
     assert printed[0] == printed[1]
     checkpoints.save(tmp_path / "own", 1, {"params": {"w": np.ones(2)}}, {"config": {"rate": 0.1}})
     assert main(["spectrum", "--run", str(tmp_path / "own")]) == 2
-    assert "are not of `narrow-jax train` (their config has no dataset, labels" in capsys.readouterr().err
+    assert (
+        "are not of `narrow-jax train` (their config has no dataset, test_fraction, labels"
+        in capsys.readouterr().err
+    )
 
 
 def test_tilde_in_every_option_of_a_path(tmp_path, monkeypatch, capsys):

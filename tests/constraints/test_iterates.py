@@ -98,12 +98,13 @@ def test_a_run_goes_on_from_another_to_the_bit(start):
 def test_going_on_survives_a_checkpoint(start, tmp_path):
     tx = regime(adam(0.05), RADIUS)
     first = fit(start, tx)
-    run = {"opt_state": first.opt_state, "checkpoint": tmp_path}
-    whole = fit(first.params, tx, **run)
-    again = fit(first.params, tx, resume=True, **run)
+    going_on = {"opt_state": first.opt_state}
+    whole = fit(first.params, tx, callbacks=[nj.callbacks.Checkpoint(tmp_path)], **going_on)
+    resumed = [nj.callbacks.Checkpoint(tmp_path, resume=True)]
+    again = fit(first.params, tx, callbacks=resumed, **going_on)
     chex.assert_trees_all_equal(whole.params, again.params)
     with pytest.raises(nj.checkpoints.CheckpointError, match="another config or data set: start"):
-        fit(first.params, tx, checkpoint=tmp_path, resume=True)
+        fit(first.params, tx, callbacks=resumed)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 CALLS = {
-    "load(np.ones((3, 2)))": "TypeError: name is ndarray; expected one of the words digits, .*nj.fit as they are",
+    "load(np.ones((3, 2)))": "TypeError: name is ndarray; expected one of the words digits, .*nj.data.from_arrays",
     "load(Table([[1.0]]))": "TypeError: name is Table; expected one of the words",
     "load(Path('table.csv'))": "TypeError: name is PosixPath; expected one of the words",
     "load(['digits'])": "TypeError: name is list; expected",
@@ -25,8 +25,10 @@ CALLS = {
     "load('digits', test_fraction=None)": "ValueError: test_fraction is None; expected a number",
     "load('digits', labels=np.zeros(3))": "ValueError: unknown labels of type ndarray: Expected one of true, random",
     "load('digits', labels={})": "ValueError: unknown labels of type dict: ",
-    "load('digits', normalize=nj.data.scale)": "ValueError: unknown normalization of type function: ",
-    "load('digits', normalize=True)": "ValueError: unknown normalization True: ",
+    "load('digits', normalize=nj.data.scale)": "TypeError: normalize is <function scale .*expected one of "
+    "standardize, ",
+    "load('digits', normalize=True)": "TypeError: normalize is True; expected one of standardize, .* with fit and "
+    "transform",
     "load('digits', normalize='Standardize')": "ValueError: .*did you mean 'standardize'",
     "load('digits', samples=np.int64(20), seed=np.int64(3), test_fraction=np.float32(0.25)).x.shape": "(20, 64)",
     "load('digits', samples=np.uint8(20)).x.shape": "(20, 64)",

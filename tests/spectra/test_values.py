@@ -164,5 +164,5 @@ def test_bad_input():
 def test_plot_of_the_spectrum(tmp_path):
     pytest.importorskip("matplotlib", reason="the extra 'plots' is not installed")
     J = operator(PROBLEMS["generic-tanh"])
-    nj.plots.spectrum(nj.singular_values(J), nj.sigma_min(J), tmp_path / "spectrum.png")
+    nj.plots.spectrum(nj.singular_values(J), nj.sigma_min(J)).figure.savefig(tmp_path / "spectrum.png")
     assert (tmp_path / "spectrum.png").stat().st_size > 10_000

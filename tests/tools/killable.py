@@ -32,13 +32,16 @@ def apply_fn(params, state, x, train):
     return nj.models.pairwise_apply(params, x - mean[None]), 0.9 * state + 0.1 * mean
 
 
-def run(checkpoint=None, **options):
+def run(folder=None, *, every_saved=None, resume=False, config=None, record=None, **options):
     """Train; an epoch has 3 steps, so that most checkpoints, at 2, 6, 10, …, 22 and 23, fall within one."""
     arguments = {"data": (X, Y), "params": START, "tx": TX, "key": jax.random.key(2), "batch_size": 4}
     arguments |= {"steps": STEPS, "every": EVERY, "model_state": jnp.zeros(5), "monitors": [COUNTER]}
+    callbacks = [] if record is None else [nj.callbacks.Record(record)]
+    if folder is not None:
+        callbacks.append(nj.callbacks.Checkpoint(folder, every_saved, resume=resume, config=config))
     # strict in fixtures and other processes too: the settings are part of the compiled program's name
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        return nj.fit(apply_fn, checkpoint=checkpoint, **(arguments | options))
+        return nj.fit(apply_fn, callbacks=callbacks, **(arguments | options))
 
 
 def run_alone(folder, cache):

@@ -56,13 +56,13 @@ def assert_same(result, whole):
     assert list(result.history) == list(whole.history)
 
 
-@pytest.mark.parametrize(("save_every", "chunk"), [(2, 2), (1000, 3)])  # 61 records: 3 are a 25th
-def test_numbers_do_not_depend_on_where_chunks_are_cut(tmp_path, monkeypatch, save_every, chunk):
+@pytest.mark.parametrize(("every_saved", "chunk"), [(2, 2), (1000, 3)])  # 61 records: 3 are a 25th
+def test_numbers_do_not_depend_on_where_chunks_are_cut(tmp_path, monkeypatch, every_saved, chunk):
     cuts = []
-    monkeypatch.setattr(checkpoints, "save", lambda folder, step, *rest: cuts.append(step))
+    monkeypatch.setattr(checkpoints, "save", lambda folder, step, *rest, **keep: cuts.append(step))
     options = {"steps": 60, "every": 1}
     whole = run(**options)
-    assert_same(run(tmp_path, save_every=save_every, **options), whole)
+    assert_same(run(tmp_path, every_saved=every_saved, **options), whole)
     assert cuts == [*range(chunk - 1, 60, chunk), 60]
 
 
@@ -119,11 +119,13 @@ def test_record_has_the_lines_before_the_stop_too(whole, folder, tmp_path):
 def test_run_that_diverged_diverges_again(tmp_path):
     def diverge(**options):
         tx = optax.sgd(1e3)
-        return nj.fit(nj.models.pairwise_apply, START, tx, (killable.X, killable.Y), steps=200, **options)
+        saved = [nj.callbacks.Checkpoint(tmp_path, **options)]
+        data = killable.X, killable.Y
+        return nj.fit(nj.models.pairwise_apply, START, tx, data, steps=200, callbacks=saved)
 
-    first = diverge(checkpoint=tmp_path)
+    first = diverge()
     assert first.diverged
-    assert_same(diverge(checkpoint=tmp_path, resume=True), first)
+    assert_same(diverge(resume=True), first)
 
 
 def test_resuming_is_asked_for(folder):
@@ -135,7 +137,9 @@ def test_resuming_is_asked_for(folder):
 def test_damaged_checkpoint_is_refused_and_the_one_before_offered(whole, folder):
     manifest = folder / "step-00000022" / "manifest.json"
     manifest.write_text(manifest.read_text().replace("loss", "lass"))
-    with pytest.raises(CheckpointError, match=r"step 22 .*damaged.*newest good step is 18 .*fit: resume=18"):
+    with pytest.raises(
+        CheckpointError, match=r"step 22 .*damaged.*newest good step is 18 .*Checkpoint: resume=18"
+    ):
         run(folder, resume=True)
     assert_same(run(folder, resume=18), whole)
     assert checkpoints.steps(folder)[-1] == STEPS
@@ -221,12 +225,10 @@ def test_stream_of_other_samples_is_refused(tmp_path, saved, given, message):
 
 
 BAD_OPTIONS = {
-    "resume without folder": ({"resume": True}, "pass checkpoint=folder"),
-    "save_every without folder": ({"save_every": 5}, "pass checkpoint=folder"),
-    "no step between": ({"checkpoint": "here", "save_every": 0}, "save_every is 0; expected an integer ≥ 1"),
-    "negative step": ({"checkpoint": "here", "resume": -1}, "resume is -1"),
+    "no step between": ({"folder": "here", "every_saved": 0}, "every is 0; expected an integer ≥ 1"),
+    "negative step": ({"folder": "here", "resume": -1}, "resume is -1"),
     "folder below a file": (
-        {"checkpoint": f"{__file__}/below"},
+        {"folder": f"{__file__}/below"},
         "cannot be written to .*: .*choose a folder",
     ),
 }
@@ -248,11 +250,11 @@ def press_ctrl_c(monkeypatch, times):
     """Press Ctrl-C while the first checkpoint is being saved."""
     own = checkpoints.save
 
-    def save(*arguments):
+    def save(*arguments, **options):
         if not checkpoints.steps(arguments[0]):
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
-        return own(*arguments)
+        return own(*arguments, **options)
 
     monkeypatch.setattr(checkpoints, "save", save)
 

@@ -100,3 +100,42 @@ def test_bad_value_anywhere_on_an_axis_is_refused(data):
 def test_axis_must_be_a_list(data, axis):
     with pytest.raises(ValueError, match="grid axis 'radius' has shape"):
         nj.sweep(nj.models.pairwise_apply, setup, data, grid={**GRID, "radius": axis}, steps=3)
+
+
+def test_one_run_is_taken_out_with_its_model(data, tmp_path):
+    grid = {"radius": [0.1, 1.0], "seed": [0, 1]}
+
+    def at_rate(radius, seed):
+        return setup(radius, 0.01, seed)
+
+    swept = nj.sweep(nj.models.pairwise_apply, at_rate, data, grid=grid, steps=30, every=10)
+    single = swept.at(1, 0)
+    np.testing.assert_array_equal(single.params["w"], swept.params["w"][1, 0])
+    np.testing.assert_array_equal(single.history["loss"], swept.history["loss"][1, 0])
+    assert (single.steps_taken, single.diverged) == (30, False)
+    expected = nj.models.pairwise_apply(single.params, data[0])[:, 0]
+    np.testing.assert_allclose(single.model.predict(data[0]), expected, rtol=1e-6)
+    kept = nj.load(nj.save(tmp_path, single.model))
+    np.testing.assert_array_equal(kept.predict(data[0]), single.model.predict(data[0]))
+    tx = at_rate(1.0, 0)[1]
+    more = nj.fit(
+        nj.models.pairwise_apply, single.params, tx, data, steps=5, opt_state=single.opt_state, callbacks=[]
+    )
+    assert more.history["distance"][0] == pytest.approx(float(single.history["distance"][-1]), rel=1e-5)
+    for index in ((0,), (0, 0, 0), (2, 0)):
+        with pytest.raises(IndexError, match=r"the grid has the shape \(2, 2\)"):
+            swept.at(*index)
+
+
+def test_what_diverged_has_its_finite_records(data):
+    def line(params, x):
+        return x @ params["w"]
+
+    def at_rate(rate):
+        return {"w": jnp.zeros((5, 1))}, optax.sgd(rate)
+
+    swept = nj.sweep(line, at_rate, data, grid={"rate": [0.01, 1e3]}, steps=40, every=2)
+    broken = swept.at(1)
+    assert broken.diverged
+    assert np.isfinite(broken.history["loss"]).all()
+    assert broken.history["step"][-1] == broken.steps_taken

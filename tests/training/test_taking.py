@@ -205,10 +205,11 @@ def test_model_state_keeps_the_type_in_which_it_was_given(given, returned):
 
 def test_numbers_of_numpy_and_jax_are_saved_and_compared(tmp_path):
     config = {"rate": np.float32(0.5), "sizes": np.arange(2), "on": np.True_, "scale": jnp.ones(())}
-    run = {"steps": np.int64(4), "every": np.int32(2), "checkpoint": tmp_path, **BATCHES}
-    fit(save_every=np.int64(2), config=config, **run)
+    run = {"steps": np.int64(4), "every": np.int32(2), **BATCHES}
+    fit(callbacks=[nj.callbacks.Checkpoint(tmp_path, np.int64(2), config=config)], **run)
     plain = {"rate": 0.5, "sizes": [0, 1], "on": True, "scale": 1.0}
-    assert fit(resume=np.int64(2), config=plain, **run).steps_taken == 4
+    resumed = nj.callbacks.Checkpoint(tmp_path, np.int64(2), resume=np.int64(2), config=plain)
+    assert fit(callbacks=[resumed], **run).steps_taken == 4
 
 
 # names
@@ -268,7 +269,8 @@ def test_results_print_in_one_line():
 def test_paths_of_the_home_folder_and_nan_as_null(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     nan = nj.monitors.Monitor("bad", lambda p, x: (), lambda s, p, x: (s, jnp.full((), jnp.nan)))
-    fit(record="~/history.jsonl", checkpoint="~/saved", monitors=[nan])
+    callbacks = [nj.callbacks.Record("~/history.jsonl"), nj.callbacks.Checkpoint("~/saved")]
+    fit(callbacks=callbacks, monitors=[nan])
     assert nj.checkpoints.steps("~/saved")[-1] == 2
     lines = (tmp_path / "history.jsonl").read_text()
     assert '"bad": null' in lines
@@ -276,7 +278,7 @@ def test_paths_of_the_home_folder_and_nan_as_null(tmp_path, monkeypatch):
 
 
 def test_resuming_from_nothing_is_said(tmp_path, capsys):
-    fit(checkpoint=tmp_path / "new", resume=True)
+    fit(callbacks=[nj.callbacks.Checkpoint(tmp_path / "new", resume=True)])
     assert f"nothing to resume in {tmp_path / 'new'}: the run begins at step 0" in capsys.readouterr().err
 
 
@@ -371,19 +373,20 @@ def test_tables_of_data_frame_libraries_are_taken():
 
 
 def test_records_of_another_run_are_not_replaced(tmp_path):
-    fit(record=tmp_path / "history.jsonl", checkpoint=tmp_path / "saved")
+    record = nj.callbacks.Record(tmp_path / "history.jsonl")
+    fit(callbacks=[record, nj.callbacks.Checkpoint(tmp_path / "saved")])
     before = (tmp_path / "history.jsonl").read_text()
     with pytest.raises(FileExistsError, match="another run's records already: choose another file"):
-        fit(record=tmp_path / "history.jsonl")
+        fit(callbacks=[record])
     assert (tmp_path / "history.jsonl").read_text() == before
-    fit(record=tmp_path / "history.jsonl", checkpoint=tmp_path / "saved", resume=np.True_)
+    fit(callbacks=[record, nj.callbacks.Checkpoint(tmp_path / "saved", resume=np.True_)])
     assert (tmp_path / "history.jsonl").read_text() == before
 
 
 @pytest.mark.parametrize(
-    "options", [{"data": (X32, Y32[:3])}, {"resume": 7}], ids=["bad data", "no such step"]
+    ("options", "resume"), [({"data": (X32, Y32[:3])}, False), ({}, 7)], ids=["bad data", "no such step"]
 )
-def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, options):
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, options, resume):
     with pytest.raises(ValueError, match=r"expected one row of y a sample|holds no checkpoint of step 7"):
-        fit(checkpoint=tmp_path / "new", **options)
+        fit(callbacks=[nj.callbacks.Checkpoint(tmp_path / "new", resume=resume)], **options)
     assert not (tmp_path / "new").exists()

@@ -247,7 +247,15 @@ def test_monitor_is_carried_and_recorded(problem, start):
 
 def test_record_is_one_json_line_a_record(problem, start, tmp_path):
     path = tmp_path / "history.jsonl"
-    result = nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, steps=20, every=5, record=path)
+    result = nj.fit(
+        nj.models.pairwise_apply,
+        start,
+        optax.sgd(1e-3),
+        problem,
+        steps=20,
+        every=5,
+        callbacks=[nj.callbacks.Record(path)],
+    )
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 5, 10, 15, 20]
     np.testing.assert_allclose([line["loss"] for line in lines], result.history["loss"])
@@ -257,7 +265,14 @@ def test_progress_bar_on_request_only(problem, start, capsys):
     run = {"steps": 4, "every": 1}
     nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, **run)
     assert capsys.readouterr().err == ""
-    nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, **run, progress=True)
+    nj.fit(
+        nj.models.pairwise_apply,
+        start,
+        optax.sgd(1e-3),
+        problem,
+        **run,
+        callbacks=[nj.callbacks.Progress(True)],
+    )
     assert "4/4" in capsys.readouterr().err
 
 
@@ -308,3 +323,34 @@ BAD_OPTIONS = {
 def test_bad_options(problem, start, options, message):
     with pytest.raises(ValueError, match=message):
         nj.fit(nj.models.pairwise_apply, start, optax.sgd(1e-3), problem, **({"steps": 1} | options))
+
+
+def test_dropout_keys_are_variables_of_the_model(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 3)).astype(np.float32)
+    y = np.sign(x[:, :1])
+    drop = nn.Dropout(0.5)
+
+    def apply_fn(params, state, x, train):
+        hidden = jnp.tanh(x @ params["w"])
+        if not train:
+            return hidden @ params["v"], state
+        now, later = jax.random.split(state)
+        return drop.apply({}, hidden, deterministic=False, rngs={"dropout": now}) @ params["v"], later
+
+    params = nj.initializers.lecun(jax.random.key(0), inputs=3, width=8)
+    saved = nj.callbacks.Checkpoint(tmp_path)
+    best = nj.callbacks.Best("loss")
+    options = {"steps": 30, "model_state": jax.random.key(1)}
+    tx = optax.sgd(1e-2)
+    whole = nj.fit(apply_fn, params, tx, (x, y), callbacks=[saved, best], **options)
+    assert not np.array_equal(*map(jax.random.key_data, (whole.model_state, options["model_state"])))
+    step = nj.checkpoints.steps(tmp_path)[0]
+    resumed = [nj.callbacks.Checkpoint(tmp_path, resume=step)]
+    again = nj.fit(apply_fn, params, tx, (x, y), callbacks=resumed, **options)
+    np.testing.assert_array_equal(again.params["w"], whole.params["w"])
+    other = nj.fit(
+        apply_fn, params, tx, (x, y), callbacks=[], **(options | {"model_state": jax.random.key(2)})
+    )
+    assert not np.array_equal(other.params["w"], whole.params["w"])
+    np.testing.assert_array_equal(whole.model.outputs(x), apply_fn(whole.params, None, x, False)[0])

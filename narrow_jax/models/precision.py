@@ -20,7 +20,7 @@ def __dir__() -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Bfloat16:
+class Bfloat16:
     """Equal for equal functions, so that the compiled loop is found again."""
 
     apply_fn: Callable[..., Any]
@@ -54,7 +54,7 @@ def bfloat16(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
         >>> net(params, jnp.ones((5, 3))).dtype, net == bfloat16(nj.models.standard_apply)
         (dtype('float32'), True)
     """
-    return _Bfloat16(apply_fn)
+    return Bfloat16(apply_fn)
 
 
 def _lower(tree: Tree) -> Tree:

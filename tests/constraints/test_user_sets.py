@@ -1,0 +1,112 @@
+"""Sets of the user's by their projection, and radii of their own for each layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optimizers import adam
+
+import narrow_jax as nj
+from narrow_jax.constraints import by_path, project, regime, report, within
+
+RNG = np.random.default_rng(0)
+PARAMS = {
+    "a": jnp.asarray(RNG.normal(size=(3, 4)).astype(np.float32)),
+    "b": {"w": jnp.asarray(RNG.normal(size=(4, 2)).astype(np.float32)), "mix": jnp.full(3, 1 / 3)},
+}
+simplex = optax.projections.projection_simplex
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """Standard promotion: optax's own projections promote."""
+
+
+def ran(tx, steps=30, params=PARAMS):
+    """Params and state after steps along random gradients."""
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    for key in jax.random.split(jax.random.key(0), steps):
+        grads = jax.tree.map(lambda leaf, key=key: jax.random.normal(key, leaf.shape), params)
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def test_leaves_stay_in_the_set_and_others_are_left_alone():
+    params, state = ran(optax.chain(adam(0.3), within(simplex, "b/mix")))
+    free, _ = ran(adam(0.3))
+    mix = np.asarray(params["b"]["mix"])
+    assert (mix >= 0).all()
+    assert mix.sum() == pytest.approx(1, abs=1e-6)
+    assert not np.allclose(mix, free["b"]["mix"], atol=1e-2)  # the negative control
+    assert bool(state[1].active)
+    np.testing.assert_array_equal(params["a"], free["a"])
+    np.testing.assert_array_equal(params["b"]["w"], free["b"]["w"])
+
+
+def test_inside_of_the_set_updates_pass_to_the_bit():
+    box = within(lambda tree: jax.tree.map(lambda leaf: leaf.clip(-100, 100), tree), ["a", "b"])
+    params, state = ran(optax.chain(adam(0.3), box))
+    free, _ = ran(adam(0.3))
+    jax.tree.map(np.testing.assert_array_equal, params, free)
+    assert not bool(state[1].active)
+
+
+def test_a_start_outside_is_led_in_and_nan_stays():
+    tx = within(simplex, "mix")
+    params = {"mix": jnp.array([3.0, 3.0])}
+    updates, _ = tx.update({"mix": jnp.zeros(2)}, tx.init(params), params)
+    np.testing.assert_allclose(optax.apply_updates(params, updates)["mix"], [0.5, 0.5], rtol=1e-6)
+    updates, _ = tx.update({"mix": jnp.array([jnp.nan, 0.0])}, tx.init(params), params)
+    assert np.isnan(updates["mix"]).any()
+
+
+def test_beside_the_regime_in_training():
+    x = RNG.normal(size=(20, 5)).astype(np.float32)
+    y = np.sign(x[:, :1])
+    start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8) | {"scale": jnp.ones(1)}
+
+    def net(params, x):
+        return params["scale"][None] * nj.models.pairwise_apply({"w": params["w"], "v": params["v"]}, x)
+
+    box = within(lambda tree: jax.tree.map(lambda leaf: leaf.clip(0.9, 1.1), tree), "scale")
+    tx = optax.chain(regime(adam(0.05), radius=0.5), box)
+    result = nj.fit(net, start, tx, (x, y), steps=100, callbacks=[])
+    assert 0.9 <= float(result.params["scale"][0]) <= 1.1 + 1e-6
+    assert result.history["relative_distance"][-1] <= 1 + 1e-5
+    assert result.history["loss"][-1] < result.history["loss"][0]
+    free = nj.fit(net, start, regime(adam(0.05), radius=0.5), (x, y), steps=100, callbacks=[])
+    assert float(free.params["scale"][0]) > 1.2  # the set was needed
+
+
+def test_regimes_inside_each_other_have_radii_of_their_own():
+    inner = regime(adam(0.3), 0.1, zeta=None, labels=by_path(w="a"))
+    params, state = ran(regime(inner, 2.0, zeta=None, labels=by_path(w="b/w")))
+    free, _ = ran(adam(0.3))
+    for leaf, radius in ((lambda p: p["a"], 0.1), (lambda p: p["b"]["w"], 2.0)):
+        distance = np.linalg.norm(leaf(params) - leaf(PARAMS))
+        assert distance == pytest.approx(radius, rel=1e-5)
+        assert np.linalg.norm(leaf(free) - leaf(PARAMS)) > 1.1 * radius  # the negative control
+    assert float(report(state, params)["relative_distance"]) == pytest.approx(1, rel=1e-5)
+    plain = optax.chain(adam(0.3), project(0.1, labels=by_path(w="a")), project(2.0, labels=by_path(w="b/w")))
+    params, _ = ran(plain)
+    assert np.linalg.norm(params["a"] - PARAMS["a"]) <= 0.1 * (1 + 1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bad_input():
+    with pytest.raises(ValueError, match="unknown leaf 'b/mx': did you mean 'b/mix'"):
+        within(simplex, "b/mx").init(PARAMS)
+    with pytest.raises(ValueError, match="no leaf is named; expected some of a, b/mix, b/w"):
+        within(simplex, []).init(PARAMS)
+    with pytest.raises(
+        ValueError, match=r"the projection changes the leaves: at 'b/mix' .*expected the same shapes"
+    ):
+        within(lambda tree: jax.tree.map(jnp.sum, tree), "b/mix").init(PARAMS)
+    with pytest.raises(TypeError, match="projection is the number 3"):
+        within(3, "a")
+    tx = within(simplex, "b/mix")
+    with pytest.raises(ValueError, match="within needs the params"):
+        tx.update(PARAMS, tx.init(PARAMS))
