@@ -54,9 +54,8 @@ def fit(
         params: the start, a pytree; copied, never donated.
         tx: any optax transformation, such as ``nj.constraints.regime(optax.adam(1e-2), radius=0.1)``.
         data: a ``nj.data.Dataset``, whose labels are the targets of cross-entropy, else its y; or ``(x, y)`` with n
-            rows
-            each; or a ``nj.data.Stream`` of samples that do not fit on the device. Without
-            x64 float64 becomes float32, as everywhere in JAX. Samples that lie on several devices are shared among
+            rows each; or a ``nj.data.Stream`` of samples that do not fit on the device. Without x64 float64 becomes
+            float32, as everywhere in JAX. Samples that lie on several devices are shared among
             these, as with ``devices``.
         steps: number of updates.
         loss: "squared" (½ Σ (y − f)², equation (2)), "mean_squared", "cross_entropy" (integer labels), or
@@ -79,8 +78,7 @@ def fit(
         monitors: quantities to record, such as ``nj.monitors.SigmaMinMonitor(nj.jacobian.pairwise)``.
         metrics: ``{"name": fn(outputs, y) -> number}``, recorded as "name" and "test_name".
         callbacks: what is told between chunks of steps, such as ``nj.callbacks.Checkpoint(folder)``; None for a
-            progress
-            bar where the standard error is a terminal, ``[]`` for nothing.
+            progress bar where the standard error is a terminal, ``[]`` for nothing.
 
     Raises:
         ValueError, TypeError: data, loss, optimizer or batch size that do not fit, names that are taken twice; each
