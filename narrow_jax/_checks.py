@@ -366,9 +366,9 @@ def memory_budget(budget: object) -> None:
     """Require None or a positive whole number of bytes."""
     if budget is None:
         return
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget <= 0:
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget <= 0:
         raise ValueError(
-            f"memory_budget is {budget!r}; expected a positive number of bytes, or None for no limit"
+            f"memory_budget is {budget!r}; expected a positive number of bytes, an int, or None for no limit"
         )
 
 

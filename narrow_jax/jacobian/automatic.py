@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ def autodiff(
     x: object,
     wrt: str | Iterable[str] | None = None,
     mode: str = "reverse",
-    memory_budget: int = DEFAULT_BUDGET,
+    memory_budget: int | None = DEFAULT_BUDGET,
 ) -> AutodiffJacobian:
     """Return the Jacobian of apply_fn(params, x) with respect to chosen leaves of params.
 
@@ -152,6 +153,7 @@ def autodiff(
     """
     _checks.choice("mode", mode, MODES)
     _checks.memory_budget(memory_budget)
+    memory_budget = sys.maxsize if memory_budget is None else memory_budget
     _checks.function("apply_fn", apply_fn)
     apply_fn, params = models.split(apply_fn, params)
     chosen = inputs.selected(params, wrt)

@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax._typing import Array
-
 T = TypeVar("T")
 
 
@@ -145,16 +143,15 @@ def floats(tree: T, convert: Callable[[Any], Any]) -> T:
 
 
 def in_default_precision(tree: T) -> T:
-    """Return the tree with NumPy's float64 as JAX has it: float32 without x64.
+    """Return the tree with NumPy's numbers of 64 bits as JAX has them: of 32 bits without x64.
 
     Cast by NumPy, since JAX knows the constants of a program by their identity: where it has seen such an array under
     float64, the array stays float64, which JAX warns of.
     """
-
-    def cast(leaf: Any) -> Any:
-        return leaf.astype(dtype_of(leaf)) if isinstance(leaf, np.ndarray) else leaf
-
-    return floats(tree, cast)
+    if ambient() == np.float64:
+        return tree
+    with np.errstate(over="ignore"):  # infinity then, as in JAX
+        return jax.tree.map(lambda leaf: _narrowed(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
 def as_numpy(run: Callable[[], T]) -> T:
@@ -202,7 +199,7 @@ def by_platform(
     return called
 
 
-def _narrowed(leaf: Array) -> Array:
+def _narrowed(leaf: Any) -> Any:
     """Return numbers of 64 bits as those of 32."""
     narrow = {"float64": "float32", "int64": "int32", "uint64": "uint32"}.get(str(leaf.dtype))
     return leaf if narrow is None else leaf.astype(narrow)

@@ -118,7 +118,7 @@ def condition_number(J: Any, memory_budget: int | None = None) -> Any:
     s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
     if _host.traced(J):
         return _ratio(s)
-    with jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):  # numbers, also where something else is traced
         return np.float64(_ratio(s))
 
 
@@ -151,7 +151,7 @@ def effective_rank(J: Any, memory_budget: int | None = None) -> Any:
     s, zero = _found(J, memory_budget, "effective_rank")
     if _host.traced(J):
         return _entropic(s.values, zero)
-    with jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return np.float64(_entropic(jnp.asarray(s.values), zero))
 
 
@@ -168,6 +168,7 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
     smallest_value.require_operator(J)
     if memory_budget is not None:
+        _checks.memory_budget(memory_budget)
         place = plans.compiled_for(J)
         on_host = place == "cpu" and not _host.traced(J)
         needs = plans.of_singular_values(plans.Sizes.of(J), "host" if on_host else place)

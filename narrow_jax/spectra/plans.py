@@ -28,7 +28,10 @@ class Sizes(NamedTuple):
 
     @staticmethod
     def of(J: Any) -> Sizes:
-        """Return the sizes of the matrix that an operator evaluates to, without evaluating it."""
+        """Return the sizes of the matrix that an operator evaluates to, without evaluating it if JAX can look into it."""
+        if jax.tree_util.all_leaves([J]):  # a user's own, which is no tree
+            with jax.enable_x64(True):
+                return Sizes.of_evaluated(J.evaluate())
         found = []  # sizes are no arrays, which alone may leave what is traced
         with jax.enable_x64(True):
             jax.eval_shape(lambda J: found.append(Sizes.of_evaluated(J.evaluate())), J)

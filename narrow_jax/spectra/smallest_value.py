@@ -92,8 +92,12 @@ def sigma_min(
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
     if memory_budget is not None:
+        _checks.memory_budget(memory_budget)
         needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
-        _checks.memory(memory_budget, needs, method, "sigma_min")
+        half = 1 if dtype == "float64" else 2
+        _checks.memory(
+            memory_budget, {name: size // half for name, size in needs.items()}, method, "sigma_min"
+        )
     if traced:
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)

@@ -90,3 +90,48 @@ def test_numbers_of_the_spectrum_take_a_budget(number):
         number(J, memory_budget=100)
     with pytest.raises(ValueError, match="memory_budget is 0; expected a positive number"):
         number(J, memory_budget=0)
+
+
+class Delegating:
+    """A user's own operator, which is no tree of JAX."""
+
+    def __init__(self, J):
+        self.J = J
+
+    def __getattr__(self, name):
+        return getattr(self.J, name)
+
+
+def test_an_operator_by_its_members_alone_takes_a_budget(unchecked):
+    J = Delegating(nj.jacobian.explicit(np.diag([3.0, 2.0])))
+    assert float(nj.sigma_min(J, memory_budget=np.int64(100_000)).value) == pytest.approx(2)
+    assert float(nj.singular_values(J, memory_budget=100_000).values[0]) == pytest.approx(3)
+    for odd in (0, -1, True, "1G", 1e9):
+        with pytest.raises(ValueError, match=r"expected a positive number of bytes, an int, or None"):
+            nj.sigma_min(J, memory_budget=odd)
+
+
+def test_float32_takes_half():
+    J = nj.jacobian.explicit(np.eye(40, 60))
+    needs = plans.of_sigma_min(plans.Sizes.of(J), "cpu", False)["gram"]
+    assert nj.sigma_min(J, "gram", dtype="float32", memory_budget=needs // 2).status == "estimate"
+
+
+def test_numbers_of_the_spectrum_of_a_known_matrix_inside_of_a_program():
+    J = nj.jacobian.explicit(np.diag([3.0, 2.0]))
+    found = jax.jit(lambda x: x + nj.condition_number(J) + nj.effective_rank(J))(0.0)
+    assert float(found) == pytest.approx(1.5 + float(nj.effective_rank(J)))
+
+
+def test_no_limit_for_autodiff():
+    params, x = {"w": np.ones((3, 2))}, np.ones((2, 3))
+    J = nj.jacobian.autodiff(lambda p, x: x @ p["w"], params, x, memory_budget=None)
+    assert J.shape == (4, 6)
+
+
+def test_data_beyond_float32_are_differentiated_without_a_warning():
+    x = np.eye(3) * 1e60
+    value = jax.jit(
+        lambda w: nj.sigma_min(nj.jacobian.pairwise({"w": w, "v": np.ones((1, 1)) * 1e-60}, x)).value
+    )
+    value(np.zeros((3, 2)))  # warnings are errors here
