@@ -4,8 +4,10 @@ from narrow_jax.linalg import arrays as arrays
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos
+from narrow_jax.linalg import on_tiles as on_tiles
 from narrow_jax.linalg import outward as outward
 from narrow_jax.linalg import rounding as rounding
+from narrow_jax.linalg import tiles as tiles
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products
 from narrow_jax.linalg.algebra import Ritz as Ritz
@@ -26,6 +28,7 @@ from narrow_jax.linalg.on_device import Device as Device
 from narrow_jax.linalg.on_device import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
+from narrow_jax.linalg.on_tiles import Tiles as Tiles
 from narrow_jax.linalg.operators import Bounds as Bounds
 from narrow_jax.linalg.operators import EvaluatedJacobian as EvaluatedJacobian
 from narrow_jax.linalg.operators import Gram as Gram

@@ -106,6 +106,11 @@ def _has_cpu() -> bool:
         return False
 
 
+def machine_memory() -> int:
+    """Return the bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def ambient() -> np.dtype:
     """Return the dtype of floats outside of any float64 context: what results are cast to in traced code."""
     return jnp.zeros((), float).dtype

@@ -11,22 +11,32 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
+from scipy.linalg import blas
 
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.linalg import lanczos, preconditioned, tiles
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Ritz, Scalar
-from narrow_jax.linalg.on_host import Host
+from narrow_jax.linalg.on_host import HOST, Host
 from narrow_jax.linalg.operators import EvaluatedJacobian
 from narrow_jax.linalg.tiles import Form, Triangle, outer
 
 SHIFTS = (4.0, 32.0, 256.0)
 """Times 2⁻²⁴·λ_max: what is added to the diagonal in float32, until there is a factor."""
 
-DAMPED = 200
+STEPS = 200
 """Steps of conjugate gradients at most: float32 leaves some tens."""
+
+
+def plan(rows: int, columns: int, tile: int = tiles.TILE) -> tuple[int, int]:
+    """Return the bytes that the Gram route needs by tiles, these in memory and in a file, beside the operator's own.
+
+    A triangle, or a row and a column of tiles; the vectors among which an eigenvector is looked for; some as long as a
+    row of Ĵ.
+    """
+    beside = 8 * (4 * min(tile, rows) ** 2 + 2 * min(rows, preconditioned.STEPS) * rows + 12 * columns)
+    return 8 * tiles.elements(rows, tile) + beside, 8 * 2 * min(tile, rows) * rows + beside
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Formed:
 
     def __add__(self, other: Formed) -> Formed:
         """Return the sum: one rounding an entry more."""
-        return Formed(self.rows, lambda r, c: self.form(r, c) + other.form(r, c))
+        return Formed(self.rows, lambda *tile: self.form(*tile) + other.form(*tile))
 
 
 @dataclass(frozen=True)
@@ -85,12 +95,12 @@ class Tiles(Host):
         self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]
     ) -> tuple[Any, float, float]:
         """Return (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) by tiles, and bounds of the Frobenius norms of xxᵀ and ddᵀ."""
-        x, d = np.asarray(x), np.asarray(d)
+        x, d = np.ascontiguousarray(x), np.ascontiguousarray(d)
         return Formed(len(d), partial(hadamard_tile, x, d)), outer_norm(x), outer_norm(d)
 
     def outer(self, a: Float[HostArray, "a k"]) -> Any:
         """Return aaᵀ by tiles."""
-        a = np.asarray(a)
+        a = np.ascontiguousarray(a)
         return Formed(len(a), partial(_outer_tile, a))
 
     def total(self, term: Callable[..., Any], count: int) -> Any:
@@ -108,8 +118,8 @@ class Tiles(Host):
         """Return K + c uuᵀ − βI in tiles: two roundings an entry for the update, one more on the diagonal."""
         c, beta, u = float(c), float(beta), np.asarray(u)
 
-        def form(r: slice, columns: slice) -> np.ndarray:
-            a = k.form(r, columns)
+        def form(r: slice, columns: slice, dtype: np.dtype) -> np.ndarray:
+            a = k.form(r, columns, dtype)
             a += c * (u[r, None] * u[None, columns])
             if r == columns:
                 a[np.diag_indices_from(a)] -= beta
@@ -131,11 +141,10 @@ class Tiles(Host):
 
     def preconditioner(self, k: Formed) -> tuple[Preconditioner, bool]:
         """Return the factor of K̂ + sI in float32, s as small as lets it complete, and whether one did."""
-        single = jax.tree.map(_single, self.j).gram(self).matrix if self.j.cheap_gram else k
         largest = float(self.largest(k, 1e-4).first)
         triangle = self._triangle(k.rows, "float32")
         for factor in SHIFTS:
-            triangle.fill(partial(_raised, single.form, np.float32(factor * 2.0**-24 * largest)))
+            triangle.fill(partial(_raised, k.form, np.float32(factor * 2.0**-24 * largest)))
             if triangle.factorise():
                 return Preconditioner(triangle, self._apply), True
         return Preconditioner(triangle, self._apply), False
@@ -146,14 +155,17 @@ class Tiles(Host):
         return fl.gamma(terms) * float(trace) * (1 + 4 * fl.gamma(terms))
 
     def solve(self, factor: Any, v: Float[HostArray, " n"]) -> np.ndarray:
-        """Return K̂⁻¹v by conjugate gradients, to six digits."""
+        """Return K̂⁻¹v by conjugate gradients, to three digits: it corrects, and is applied again."""
         return preconditioned.conjugate_gradients(
-            factor.apply, factor.triangle.solve, np.asarray(v), 1e-6, DAMPED
+            factor.apply, factor.triangle.solve, np.asarray(v), 1e-3, STEPS
         )
 
     def smallest(self, factor: Any, tolerance: float) -> Ritz:
-        """Return the smallest eigenpair of K̂, as the largest of its inverse."""
-        return preconditioned.smallest(factor.apply, factor.triangle.solve, factor.shape[0], tolerance)
+        """Return the smallest eigenpair of K̂, as the largest of its inverse, polished by one more inverse step."""
+        ritz = preconditioned.smallest(factor.apply, factor.triangle.solve, factor.shape[0], tolerance)
+        u = ritz.vector
+        vector = u - self.solve(factor, factor.apply(u) - u / ritz.first)
+        return ritz._replace(vector=vector / blas.dnrm2(vector))
 
     def largest(self, a: Any, tolerance: float) -> Ritz:
         """Return the largest eigenpair of K̂ by Lanczos."""
@@ -169,42 +181,40 @@ class Tiles(Host):
         return Triangle(rows, self.tile, self._numbers.view(dtype)[:count])
 
 
-def hadamard_tile(x: np.ndarray, d: np.ndarray, r: slice, c: slice) -> Float[np.ndarray, "a b"]:
-    """Return a tile of (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ), errors as those of its two factors and one rounding."""
+def hadamard_tile(
+    x: np.ndarray, d: np.ndarray, r: slice, c: slice, dtype: np.dtype
+) -> Float[np.ndarray, "a b"]:
+    """Return a tile of (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ): the errors of both factors and one rounding."""
     k = len(d) // len(x)
     samples, others = (slice(part.start // k, -(-part.stop // k)) for part in (r, c))
-    inputs, units = _outer_tile(x, samples, others), _outer_tile(d, r, c)
+    inputs, units = outer_tile(x, samples, others, dtype), outer_tile(d, r, c, dtype)
     if k > 1:
-        if samples == others:
-            inputs = fl.symmetric(inputs)
+        inputs = fl.symmetric(inputs) if samples == others else inputs
         here, there = (np.arange(part.start, part.stop) // k - part.start // k for part in (r, c))
         inputs = inputs[here[:, None], there[None, :]]
     units *= inputs
     return units
 
 
-def _outer_tile(a: np.ndarray, r: slice, c: slice) -> Float[np.ndarray, "a b"]:
-    rows = a[r]
-    return outer(rows, rows if r == c else a[c])
+def outer_tile(a: np.ndarray, r: slice, c: slice, dtype: np.dtype) -> Float[np.ndarray, "a b"]:
+    """Return a tile of aaᵀ, of a diagonal one the lower triangle."""
+    rows = a[r].astype(dtype, copy=False)
+    return outer(rows, rows if r == c else a[c].astype(dtype, copy=False))
 
 
 def outer_norm(a: Float[np.ndarray, "n k"]) -> float:
     """Return a bound of ‖aaᵀ‖_F = ‖aᵀa‖_F, from the smaller of the two."""
-    square = outer(a, a) if len(a) <= a.shape[1] else outer(a.T, (a.T))
-    raise NotImplementedError
+    rows = a if a.shape[0] <= a.shape[1] else a.T
+    rounding = fl.gamma(rows.shape[1] + a.size) * HOST.norm_up(a) ** 2
+    return float(fl.up(fl.lower_norm(outer(rows, rows)) + rounding))
 
 
-def _tile_of(kept: Triangle, r: slice, c: slice) -> np.ndarray:
-    return np.array(kept[r.start // kept.tile, c.start // kept.tile], order="F")
+def _tile_of(kept: Triangle, r: slice, c: slice, dtype: np.dtype) -> np.ndarray:
+    return np.array(kept[r.start // kept.tile, c.start // kept.tile], dtype, order="F")
 
 
-def _raised(form: Form, shift: np.float32, r: slice, c: slice) -> np.ndarray:
-    a = form(r, c)
+def _raised(form: Form, shift: np.float32, r: slice, c: slice, dtype: np.dtype) -> np.ndarray:
+    a = form(r, c, dtype)
     if r == c:
         a[np.diag_indices_from(a)] += shift
     return a
-
-
-def _single(leaf: Any) -> Any:
-    """Return numbers as NumPy's, in float32."""
-    return np.asarray(leaf, np.float32) if np.asarray(leaf).dtype == np.float64 else leaf

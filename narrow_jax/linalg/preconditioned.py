@@ -77,10 +77,10 @@ def smallest(apply: Apply, inverse: Apply, rows: int, tolerance: float) -> Ritz:
             break
         direction = inverse(residuals[int(k > 0 and error < tolerance)])
     vector = blas.dgemv(1.0, basis[:, : k + 1], vectors[:, 0])
-    below = max(second - sizes[1], values[0])
-    return Ritz(
-        vector / blas.dnrm2(vector), 1 / values[0], 1 / below if rows > 1 else 0.0, bool(converged or k + 1 == rows)
-    )
+    floor = max(2.0**-60 * values[-1], np.finfo(float).tiny)  # what is below is rounding, and may be negative
+    first, below = (1 / max(value, floor) for value in (values[0], max(second - sizes[1], values[0])))
+    found = bool((converged or k + 1 == rows) and values[0] > floor)
+    return Ritz(vector / blas.dnrm2(vector), first, below if rows > 1 else 0.0, found)
 
 
 def _residual(

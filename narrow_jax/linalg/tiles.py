@@ -23,8 +23,8 @@ from narrow_jax._typing import Float
 TILE = 2000
 """Rows of a tile: products reach the speed of large ones, and last less than a second."""
 
-Form = Callable[[slice, slice], Float[np.ndarray, "a b"]]
-"""Gives the entries of a symmetric matrix in some rows and columns; on the diagonal the lower triangle alone."""
+Form = Callable[[slice, slice, np.dtype], Float[np.ndarray, "a b"]]
+"""Gives a new tile of a symmetric matrix: its rows, its columns and their dtype; on the diagonal the lower triangle."""
 
 
 def elements(rows: int, tile: int = TILE) -> int:
@@ -108,12 +108,12 @@ class Triangle:
         with _printing.countdown("forming", len(places)) as advance:
             for done, (i, j) in enumerate(places):
                 advance(done)
-                self[i, j][...] = form(self.span(i), self.span(j))
+                self[i, j][...] = form(self.span(i), self.span(j), self.numbers.dtype)
 
     def add(self, form: Form) -> None:
         """Add a matrix, one rounding an entry."""
         for i, j in self.places():
-            self[i, j][...] += form(self.span(i), self.span(j))
+            self[i, j][...] += form(self.span(i), self.span(j), self.numbers.dtype)
 
     def diagonal(self) -> Float[np.ndarray, " n"]:
         """Return the diagonal."""

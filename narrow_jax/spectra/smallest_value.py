@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,9 +23,12 @@ from narrow_jax.linalg import (
     Device,
     EvaluatedJacobian,
     Jacobian,
+    Tiles,
     compiled,
     context,
     isolated,
+    on_tiles,
+    tiles,
     xp,
 )
 from narrow_jax.linalg import rounding as fl
@@ -34,6 +39,9 @@ from narrow_jax.spectra.result import Method, SigmaMin, Status
 METHODS = ("auto", "gram", "qr", "dense")
 KEPT = 2**14
 """Rows up to which a device keeps the Gram matrix of a proof: of more, forming it anew costs less than its memory."""
+
+WHOLE = 2**13
+"""Rows up to which the host holds whole matrices: of more, tiles take less time, too."""
 
 NORMAL = 2.0**-1021
 """The smallest float64 that no backend flushes to 0."""
@@ -92,7 +100,10 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
-    _checks.memory(memory_budget, plan(J.shape[0], J.shape[1], host, certify), method, "sigma_min")
+    plans = plan(J.shape[0], J.shape[1], host, certify)
+    if host and _suits_tiles(J.shape[0], method, plans, memory_budget):
+        return _by_tiles(J, method, certify, memory_budget)
+    _checks.memory(memory_budget, plans, method, "sigma_min")
     if traced:
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
@@ -105,6 +116,35 @@ def sigma_min(
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
     with context.place(J):
         return jax.tree.map(np.asarray, program(J)[0])
+
+
+def _suits_tiles(rows: int, method: str, plans: dict[str, int], budget: int | None) -> bool:
+    """Return whether the Gram route goes by tiles: of many rows, and where a budget holds no whole matrices."""
+    _checks.memory_budget(budget)
+    tight = budget is not None and plans[method] > budget
+    return method in ("auto", "gram") and (rows > WHOLE or tight)
+
+
+def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> SigmaMin:
+    """Return the result of the Gram route by tiles; "auto" goes on where that says little and the memory allows it."""
+    plans = plan(*J.shape, certify=certify)
+    inside, spilled = on_tiles.plan(*J.shape)
+    fits = budget is None or inside <= budget
+    if not fits:
+        _checks.memory(budget, {**plans, method: spilled}, method, "sigma_min by tiles in a file")
+    room = tiles.memory if fits else tiles.file_in(Path(tempfile.gettempdir()))
+
+    def run() -> SigmaMin:
+        j = context.at_hand(J).evaluate()
+        j = jax.tree.map(np.asarray, j) if j.cheap_gram else j
+        s = _solve(Tiles(j, room=room), j, "gram", certify, J.encloses)[0]
+        narrow = s.upper - s.lower <= routes.LOOSE * s.sigma_max or not certify
+        said = narrow and s.status in ("certified", "estimate", "numerically_zero")
+        if method == "gram" or said or plans["qr"] > (budget or context.machine_memory()):
+            return s
+        return _solve(HOST, j, "qr", certify, J.encloses)[0]
+
+    return context.as_numpy(run)
 
 
 def require_operator(J: Any) -> None:
