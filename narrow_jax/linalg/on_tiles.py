@@ -22,7 +22,7 @@ from narrow_jax.linalg.on_host import HOST, Host
 from narrow_jax.linalg.operators import EvaluatedJacobian
 from narrow_jax.linalg.tiles import Form, Triangle, outer
 
-SHIFTS = (4.0, 32.0, 256.0)
+SHIFTS = (0.25, 2.0, 16.0, 128.0)
 """Times 2⁻²⁴·λ_max: what is added to the diagonal in float32, until there is a factor."""
 
 STEPS = 200

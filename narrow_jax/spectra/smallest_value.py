@@ -181,7 +181,7 @@ def _solve(
     gram = j.gram(algebra)
     largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
     sigma_max = xp.sqrt(largest.first)
-    again = certify and algebra is not HOST and j.cheap_gram and j.shape[0] > KEPT
+    again = certify and isinstance(algebra, Device) and j.cheap_gram and j.shape[0] > KEPT
     operand = Operand(algebra, j, gram.bounds, None if again else gram.matrix)
     found = routes.find(operand, sigma_max, method, certify)
     s = _assemble(found, sigma_max, gram.bounds.perturbation, j.exponent, j.shape, encloses)
