@@ -22,6 +22,9 @@ from narrow_jax.linalg.on_host import HOST, Host
 from narrow_jax.linalg.operators import EvaluatedJacobian
 from narrow_jax.linalg.tiles import Form, Triangle, outer
 
+WHOLE = 2**13
+"""Rows up to which the host holds whole matrices: of more, tiles take less time, too."""
+
 SHIFTS = (0.25, 2.0, 16.0, 128.0)
 """Times 2⁻²⁴·λ_max: what is added to the diagonal in float32, until there is a factor."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,11 +19,12 @@ from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import distinct_samples
 from narrow_jax.jacobian import Net
-from narrow_jax.linalg import context
+from narrow_jax.linalg import EvaluatedJacobian, context, on_tiles, tiles
 from narrow_jax.models import Activations
-from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path
+from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Preconditioner
 from narrow_jax.solvers.pairs import PairOnData
 from narrow_jax.solvers.starts import Draw, Start
+from narrow_jax.solvers.tile_factor import TileFactors
 from narrow_jax.spectra import sigma_min
 
 
@@ -106,8 +107,9 @@ def memorize(
         tolerance: solved when the loss is at most this times ½‖y‖², or when ‖y − f‖ is below 1e-7 of ‖y‖ and rounding
             lets no step reduce it: the certificate then still tells whether an exact solution is there.
         steps: Newton steps at most.
-        method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k.
-        dtype: "float32" halves the memory of the factor; products and residuals stay float64.
+        method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k and the machine's memory.
+        dtype: "float32" halves the memory of the factor; products and residuals stay float64. Of more than 8,192
+            equations the factor is the lower triangle in float32, by tiles.
         certify: prove that an exact solution is there.
         progress: show a progress bar; by default where the standard error is a terminal.
 
@@ -140,9 +142,7 @@ def memorize(
     rows, labels = x[samples.kept], y[samples.kept]
     if not len(rows):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 whatever the weights")
-    if method == "auto":  # a factor of JJᵀ of 30,000 equations n·k is 7 GB in float64
-        method = "cholesky" if labels.size <= 30_000 else "cg"
-    preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of
+    preconditioner = _preconditioner(method, labels.size, dtype)
     with context.float64():
         data = jnp.asarray(rows)
         for start in draw.starts(data):
@@ -152,16 +152,29 @@ def memorize(
                 break
         else:
             return _deficient(start, x, y, samples.kept, draw.sigmas)
+        radius = _nice_radius(start.center, rows, draw.sigmas) if radius is None else float(radius)
         problem = Interpolation(
             equations=pair,
             y=np.asarray(labels).reshape(-1),
             start=np.asarray(theta),
-            radius=_nice_radius(start.center, rows, draw.sigmas) if radius is None else float(radius),
+            radius=radius,
             preconditioner=preconditioner,
         )
         path = problem.solve(first, tolerance, steps, progress)
-    del first  # a square of n·k: the certificate needs the room
-    return _concluded(start, pair, path, problem.radius, x, y, certify)
+    del first, problem, preconditioner, rows, data  # the certificate needs the room
+    return _concluded(start, pair, path, radius, x, y, certify)
+
+
+def _preconditioner(
+    method: str, equations: int, dtype: str
+) -> Callable[[EvaluatedJacobian], Preconditioner]:
+    """Return what approximates (JJᵀ)⁻¹: a factor where the memory holds one, by tiles for many equations."""
+    if method == "auto":
+        half = context.machine_memory() // 2  # the data and the certificate need some, too
+        method = "cholesky" if 4 * tiles.elements(equations) <= half else "cg"
+    if method == "cg":
+        return LowRank.of
+    return partial(Factor.of, dtype=dtype) if equations <= on_tiles.WHOLE else TileFactors()
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:

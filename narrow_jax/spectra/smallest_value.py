@@ -40,9 +40,6 @@ METHODS = ("auto", "gram", "qr", "dense")
 KEPT = 2**14
 """Rows up to which a device keeps the Gram matrix of a proof: of more, forming it anew costs less than its memory."""
 
-WHOLE = 2**13
-"""Rows up to which the host holds whole matrices: of more, tiles take less time, too."""
-
 NORMAL = 2.0**-1021
 """The smallest float64 that no backend flushes to 0."""
 
@@ -122,7 +119,7 @@ def _suits_tiles(rows: int, method: str, plans: dict[str, int], budget: int | No
     """Return whether the Gram route goes by tiles: of many rows, and where a budget holds no whole matrices."""
     _checks.memory_budget(budget)
     tight = budget is not None and plans[method] > budget
-    return method in ("auto", "gram") and (rows > WHOLE or tight)
+    return method in ("auto", "gram") and (rows > on_tiles.WHOLE or tight)
 
 
 def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> SigmaMin:
