@@ -17,7 +17,7 @@ from narrow_jax._host import host_only
 from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
-from narrow_jax.certificates import distinct_samples
+from narrow_jax.certificates import DistinctSamples, distinct_samples
 from narrow_jax.jacobian import Net
 from narrow_jax.linalg import EvaluatedJacobian, context, on_tiles, tiles
 from narrow_jax.models import Activations
@@ -139,30 +139,46 @@ def memorize(
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
         raise ValueError(samples.clash)
-    rows, labels = x[samples.kept], y[samples.kept]
-    if not len(rows):
+    if not len(samples.kept):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 whatever the weights")
-    preconditioner = _preconditioner(method, labels.size, dtype)
+    found = _solved(draw, samples, x, y, _Search(radius, tolerance, steps, method, dtype, progress))
+    return _certified(found, x, y, draw.sigmas) if certify and found.status == "solved" else found
+
+
+class _Search(NamedTuple):
+    """How a solution is looked for: options of ``memorize``."""
+
+    radius: float | None
+    tolerance: float
+    steps: int
+    method: str
+    dtype: str
+    progress: bool | None
+
+
+def _solved(draw: Draw, samples: DistinctSamples, x: np.ndarray, y: np.ndarray, search: _Search) -> Memorized:
+    """Return the result without a certificate, which needs the room of all that is needed here."""
+    rows, labels = samples.of(x), samples.of(y)
+    preconditioner = _preconditioner(search.method, labels.size, search.dtype)
     with context.float64():
         data = jnp.asarray(rows)
         for start in draw.starts(data):
             pair, theta = PairOnData.of(start.center, data, draw.sigmas)
             first = preconditioner(pair.jacobian(theta))
-            if first.pivot > len(rows) * np.finfo(dtype).eps:
+            if first.pivot > len(rows) * np.finfo(search.dtype).eps:
                 break
         else:
             return _deficient(start, x, y, samples.kept, draw.sigmas)
-        radius = _nice_radius(start.center, rows, draw.sigmas) if radius is None else float(radius)
+        given = search.radius
         problem = Interpolation(
             equations=pair,
             y=np.asarray(labels).reshape(-1),
             start=np.asarray(theta),
-            radius=radius,
+            radius=_nice_radius(start.center, rows, draw.sigmas) if given is None else float(given),
             preconditioner=preconditioner,
         )
-        path = problem.solve(first, tolerance, steps, progress)
-    del first, problem, preconditioner, rows, data  # the certificate needs the room
-    return _concluded(start, pair, path, radius, x, y, certify)
+        path = problem.solve(first, search.tolerance, search.steps, search.progress)
+    return _concluded(start, pair, path, problem.radius, x, y)
 
 
 def _preconditioner(
@@ -196,27 +212,23 @@ def _nice_radius(center: Params, x: np.ndarray, sigmas: tuple[Activation, ...]) 
 
 
 def _concluded(
-    start: Start, pair: PairOnData, path: Path, radius: float, x: np.ndarray, y: np.ndarray, certify: bool
+    start: Start, pair: PairOnData, path: Path, radius: float, x: np.ndarray, y: np.ndarray
 ) -> Memorized:
-    """Return the result on all samples, repeated ones too, with its certificate."""
+    """Return the result on all samples, repeated ones too."""
     center = jax.tree.map(np.asarray, start.center)
     with context.float64(), np.errstate(over="ignore"):
-        scaled = replace(pair, x=jnp.asarray(x), v=jnp.asarray(path.scale * center["v"]))
+        data = pair.x if len(pair.x) == len(x) else jnp.asarray(x)
+        scaled = replace(pair, x=data, v=jnp.asarray(path.scale * center["v"]))
         params = jax.tree.map(np.asarray, scaled.params(path.theta))
         left = np.asarray(y.reshape(-1) - scaled.predict(path.theta)).reshape(y.shape)
         loss = float(np.sum(left**2) / 2)
-    certificate = None
-    if certify and path.solved:
-        certificate = certificates.memorization(params, center, x, y, radius, pair.sigmas)
     steps = len(path.history["loss"]) - 1
-    if path.solved:
-        proof = "" if certificate is None else f"; {certificate.reason}"
-        message = f"loss {loss:.3g} after {steps} Newton steps{proof}"
-    else:
-        message = (
-            f"the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale "
-            "x and y to entries of size one, where w is near w⁰ with enough digits"
-        )
+    message = (
+        f"loss {loss:.3g} after {steps} Newton steps"
+        if path.solved
+        else f"the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale x "
+        "and y to entries of size one, where w is near w⁰ with enough digits"
+    )
     return Memorized(
         params=params,
         center=center,
@@ -226,10 +238,16 @@ def _concluded(
         residual=left,
         radius_used=radius,
         history=path.history,
-        certificate=certificate,
+        certificate=None,
         status="solved" if path.solved else "not_converged",
         message=message,
     )
+
+
+def _certified(found: Memorized, x: np.ndarray, y: np.ndarray, sigmas: tuple[Activation, ...]) -> Memorized:
+    """Return a solution with its certificate."""
+    proof = certificates.memorization(found.params, found.center, x, y, found.radius_used, sigmas)
+    return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
 
 
 def _deficient(

@@ -50,6 +50,7 @@ class Step(NamedTuple):
     left: Float[HostArray, ""]
 
 
+@runtime_checkable
 class Preconditioner(Protocol):
     """An approximate inverse of JJᵀ, by which steps are computed.
 

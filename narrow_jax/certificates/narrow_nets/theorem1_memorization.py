@@ -120,7 +120,7 @@ def memorization(
         return found
     if not samples.kept.size:
         return _verdict(found._replace(rho=0.0), "", "nothing to learn")
-    rows, labels = np.asarray(x[samples.kept]), y[samples.kept]
+    rows, labels = samples.of(x), samples.of(y)
     left = residuals(net, rows, labels)
     smallest = sigma_min(net.jacobian(rows))
     lower = float(smallest.lower)
