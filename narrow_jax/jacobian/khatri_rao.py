@@ -20,6 +20,7 @@ from narrow_jax.linalg import (
     Gram,
     Products,
     Scalar,
+    Square,
     arrays,
     collatz_wielandt,
     hadamard_rows,
@@ -27,7 +28,7 @@ from narrow_jax.linalg import (
 )
 from narrow_jax.linalg import rounding as fl
 
-T = TypeVar("T", bound=Computed)
+T = TypeVar("T")
 
 UNDERFLOW = 2.0**-100
 """What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
@@ -90,7 +91,7 @@ class Factors:
         """Return the squared length of each row."""
         return (_squares(self.x)[:, None] * _squares(self.d)).reshape(-1)
 
-    def gram(self, products: Products) -> tuple[Computed, Computed]:
+    def gram(self, products: Products) -> tuple[Square, Computed]:
         """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
         n, k, units = self.d.shape
         gram, *norms = products.hadamard(self.x, self.d.reshape(n * k, units))

@@ -11,6 +11,7 @@ from narrow_jax.linalg import tiles as tiles
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products
 from narrow_jax.linalg.algebra import Ritz as Ritz
+from narrow_jax.linalg.algebra import Square as Square
 from narrow_jax.linalg.arrays import Scalar as Scalar
 from narrow_jax.linalg.arrays import Truth as Truth
 from narrow_jax.linalg.arrays import compiled as compiled
@@ -36,6 +37,7 @@ from narrow_jax.linalg.operators import Stored as Stored
 from narrow_jax.linalg.operators import block as block
 from narrow_jax.linalg.operators import gram_by_blocks as gram_by_blocks
 from narrow_jax.linalg.operators import indices as indices
+from narrow_jax.linalg.preconditioned import conjugate_gradients as conjugate_gradients
 from narrow_jax.linalg.rank import MARGIN as MARGIN
 from narrow_jax.linalg.rank import column_exponents as column_exponents
 from narrow_jax.linalg.rank import equilibrated as equilibrated

@@ -16,6 +16,9 @@ from narrow_jax.linalg.rounding import TINY
 
 T = TypeVar("T")
 
+Square = Any
+"""A square matrix or its factor, as an algebra holds it: an array, or what stands for one by tiles (``on_tiles``)."""
+
 Rows = Callable[[Any, int], Float[HostArray, "c n"]]
 """Gives so many rows of a symmetric matrix, from a first one on; what is right of the diagonal is not read."""
 

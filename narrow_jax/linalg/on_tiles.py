@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import blas
 
-from narrow_jax._typing import Float, HostArray
+from narrow_jax._typing import Computed, Float, HostArray
 from narrow_jax.linalg import lanczos, preconditioned, tiles
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Ritz, Scalar
+from narrow_jax.linalg.arrays import compiled
 from narrow_jax.linalg.on_host import HOST, Host
 from narrow_jax.linalg.operators import EvaluatedJacobian
 from narrow_jax.linalg.tiles import Form, Triangle, outer
@@ -32,12 +33,13 @@ STEPS = 200
 """Steps of conjugate gradients at most: float32 leaves some tens."""
 
 
-def plan(rows: int, columns: int, tile: int = tiles.TILE) -> tuple[int, int]:
+def plan(rows: int, columns: int) -> tuple[int, int]:
     """Return the bytes that the Gram route needs by tiles, these in memory and in a file, beside the operator's own.
 
     A triangle, or a row and a column of tiles; the vectors among which an eigenvector is looked for; some as long as a
     row of Ĵ.
     """
+    tile = tiles.TILE
     beside = 8 * (4 * min(tile, rows) ** 2 + 2 * min(rows, preconditioned.STEPS) * rows + 12 * columns)
     return 8 * tiles.elements(rows, tile) + beside, 8 * 2 * min(tile, rows) * rows + beside
 
@@ -90,7 +92,7 @@ class Tiles(Host):
     """
 
     j: EvaluatedJacobian
-    tile: int = tiles.TILE
+    tile: int
     room: Callable[[int, str], np.ndarray] = tiles.memory
     _numbers: np.ndarray | None = field(default=None, init=False)
 
@@ -104,7 +106,7 @@ class Tiles(Host):
     def outer(self, a: Float[HostArray, "a k"]) -> Any:
         """Return aaᵀ by tiles."""
         a = np.ascontiguousarray(a)
-        return Formed(len(a), partial(_outer_tile, a))
+        return Formed(len(a), partial(outer_tile, a))
 
     def total(self, term: Callable[..., Any], count: int) -> Any:
         """Return Σ term(i), kept where there is more than one: a term is formed once."""
@@ -175,13 +177,19 @@ class Tiles(Host):
         return lanczos.host(self._apply, lanczos.start_vector(a.shape[0]), tolerance)
 
     def _apply(self, v: np.ndarray) -> np.ndarray:
-        return np.asarray(self.j.mv(self.j.rmv(v)))
+        return np.asarray(product(self.j, v))
 
     def _triangle(self, rows: int, dtype: str) -> Triangle:
         count = tiles.elements(rows, self.tile)
         if self._numbers is None:
             self._numbers = self.room(count, "float64")
         return Triangle(rows, self.tile, self._numbers.view(dtype)[:count])
+
+
+@compiled
+def product(j: EvaluatedJacobian, v: Float[Computed, " n"]) -> Float[Computed, " n"]:
+    """Return ĴĴᵀv."""
+    return j.mv(j.rmv(v))
 
 
 def hadamard_tile(

@@ -34,10 +34,13 @@ def conjugate_gradients(
     z = inverse(r)
     p, size = z, blas.ddot(r, z)
     for _ in range(steps):
-        if not blas.dnrm2(r) > goal:
+        if not (blas.dnrm2(r) > goal and size > 0):
             break
         image = apply(p)
-        along = size / blas.ddot(p, image)
+        curvature = blas.ddot(p, image)
+        if not curvature > 0:  # A is singular, or not positive: nothing is gained there
+            break
+        along = size / curvature
         x, r = x + along * p, r - along * image
         z = inverse(r)
         before, size = size, blas.ddot(r, z)

@@ -27,7 +27,7 @@ Form = Callable[[slice, slice, np.dtype], Float[np.ndarray, "a b"]]
 """Gives a new tile of a symmetric matrix: its rows, its columns and their dtype; on the diagonal the lower triangle."""
 
 
-def elements(rows: int, tile: int = TILE) -> int:
+def elements(rows: int, tile: int) -> int:
     """Return how many numbers the tiles of a triangle have.
 
     Example:

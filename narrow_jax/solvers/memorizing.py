@@ -187,7 +187,7 @@ def _preconditioner(
     """Return what approximates (JJᵀ)⁻¹: a factor where the memory holds one, by tiles for many equations."""
     if method == "auto":
         half = context.machine_memory() // 2  # the data and the certificate need some, too
-        method = "cholesky" if 4 * tiles.elements(equations) <= half else "cg"
+        method = "cholesky" if 4 * tiles.elements(equations, tiles.TILE) <= half else "cg"
     if method == "cg":
         return LowRank.of
     return partial(Factor.of, dtype=dtype) if equations <= on_tiles.WHOLE else TileFactors()

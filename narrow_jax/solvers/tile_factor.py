@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from narrow_jax._typing import Float
-from narrow_jax.linalg import EvaluatedJacobian, Tiles, on_tiles, preconditioned, tiles
+from narrow_jax.linalg import EvaluatedJacobian, Tiles, conjugate_gradients, on_tiles, tiles
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.solvers.newton import TOLERANCE, Step
 
@@ -27,8 +28,8 @@ class TileFactor:
     def minimum_norm(self, j: EvaluatedJacobian, r: Float[np.ndarray, " r"]) -> Step:
         """Return the step at Ĵ."""
         j, r = _on_host(j), np.asarray(r)
-        u = preconditioned.conjugate_gradients(
-            lambda v: np.asarray(j.mv(j.rmv(v))), self.solve, r, TOLERANCE, on_tiles.STEPS
+        u = conjugate_gradients(
+            partial(on_tiles.product, j), self.solve, r, TOLERANCE, on_tiles.STEPS
         )
         delta = j.rmv(u)
         left = blas.dnrm2(j.mv(delta) - r) / max(blas.dnrm2(r), np.finfo(float).tiny)
@@ -44,7 +45,7 @@ class TileFactors:
 
     def __call__(self, j: EvaluatedJacobian) -> TileFactor:
         """Return the factor at Ĵ."""
-        algebra = Tiles(_on_host(j), room=self._again)
+        algebra = Tiles(_on_host(j), tiles.TILE, self._again)
         found, completed = algebra.preconditioner(algebra.j.gram(algebra).matrix)
         return TileFactor(found.triangle.solve, 1.0 if completed else np.nan)
 

@@ -20,6 +20,7 @@ from narrow_jax.linalg import (
     EvaluatedJacobian,
     Ritz,
     Scalar,
+    Square,
     Truth,
     arrays,
     compiled,
@@ -48,14 +49,14 @@ class Operand(NamedTuple):
     algebra: Algebra
     j: EvaluatedJacobian
     bounds: Bounds
-    kept: Float[Computed, "n n"] | None
+    kept: Square | None
 
     @property
     def rows(self) -> int:
         """Return the number of rows of Ĵ."""
         return self.j.shape[0]
 
-    def gram(self) -> Float[Computed, "n n"]:
+    def gram(self) -> Square:
         """Return K̂, lower triangle."""
         return self.j.gram(self.algebra).matrix if self.kept is None else self.kept
 
@@ -190,7 +191,7 @@ def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed
 
 
 def corrected(
-    operand: Operand, factor: Float[Computed, "n n"], pair: SingularPair, rounds: Any
+    operand: Operand, factor: Square, pair: SingularPair, rounds: Any
 ) -> SingularPair:
     """Return the pair with ν₋, B and C of itself and of its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu), an entry each.
 

@@ -134,7 +134,7 @@ def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> Si
     def run() -> SigmaMin:
         j = context.at_hand(J).evaluate()
         j = jax.tree.map(np.asarray, j) if j.cheap_gram else j
-        s = _solve(Tiles(j, room=room), j, "gram", certify, J.encloses)[0]
+        s = _solve(Tiles(j, tiles.TILE, room), j, "gram", certify, J.encloses)[0]
         narrow = s.upper - s.lower <= routes.LOOSE * s.sigma_max or not certify
         said = narrow and s.status in ("certified", "estimate", "numerically_zero")
         if method == "gram" or said or plans["qr"] > (budget or context.machine_memory()):
