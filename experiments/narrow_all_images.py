@@ -15,7 +15,6 @@ Reference: "When Expressivity Meets Trainability", appendix H.6; Theorem 1.
 from __future__ import annotations
 
 import argparse
-import functools
 import resource
 import time
 from dataclasses import dataclass
@@ -44,13 +43,10 @@ class Run:
     raw_dir: Path | None
     out: Path
 
-    @functools.cache  # noqa: B019: one run a process
     def data(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y: ±1 drawn for each image, or its class after a random permutation of all, in [−1, 1]."""
         drawn = "random" if self.labels == "signs" else "true"
-        data = nj.data.load(
-            self.name, labels=drawn, samples=samples, normalize="scale", raw_dir=self.raw_dir
-        )
+        data = nj.data.load(self.name, labels=drawn, samples=samples, normalize="scale", raw_dir=self.raw_dir)
         x, y = np.asarray(data.x, float), np.asarray(data.y, float)
         if self.labels == "classes":
             classes = np.argmax(y, axis=1) if y.shape[1] > 1 else y[:, 0]
@@ -62,7 +58,11 @@ class Run:
         began, weights = time.perf_counter(), self.out / f"weights-{samples}-{width}.npz"
         found: Record = {"outcome": "skipped"}
         if samples not in known and (stage == "memorise" or weights.exists()):
-            found = self._memorised(samples, width, weights) if stage == "memorise" else self._certified(samples, weights)
+            found = (
+                self._memorised(samples, width, weights)
+                if stage == "memorise"
+                else self._certified(samples, weights)
+            )
         if found.get("holds"):
             known.add(samples)
         seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -120,7 +120,12 @@ def told(record: Record) -> str:
     quick="200 digits",
     options={
         "--all": {"action": "store_true", "help": f"all {ALL:,} images"},
-        "--samples": {"type": int, "nargs": "+", "default": [5000], "help": "so many images, each a run of its own"},
+        "--samples": {
+            "type": int,
+            "nargs": "+",
+            "default": [5000],
+            "help": "so many images, each a run of its own",
+        },
         "--labels": {"choices": ("signs", "classes"), "default": "signs", "help": "what is to be memorised"},
         "--raw-dir": {"type": path, "help": "folder with the original files of the data set"},
     },

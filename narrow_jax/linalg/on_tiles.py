@@ -6,14 +6,17 @@ preconditioner of what is done with products of Ĵ in float64; what a proof fact
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.linalg import blas
 
+from narrow_jax import _checks
 from narrow_jax._typing import Computed, Float, HostArray
 from narrow_jax.linalg import lanczos, preconditioned, tiles
 from narrow_jax.linalg import rounding as fl
@@ -42,6 +45,19 @@ def plan(rows: int, columns: int) -> tuple[int, int]:
     tile = tiles.TILE
     beside = 8 * (4 * min(tile, rows) ** 2 + 2 * min(rows, preconditioned.STEPS) * rows + 12 * columns)
     return 8 * tiles.elements(rows, tile) + beside, 8 * 2 * min(tile, rows) * rows + beside
+
+
+def room_for(rows: int, columns: int, budget: int | None, what: str) -> Callable[[int, str], np.ndarray]:
+    """Return what gives tiles their room: in memory, or in a file where the budget says so.
+
+    Raises:
+        MemoryBudgetError: not even a row of tiles fits.
+    """
+    inside, spilled = plan(rows, columns)
+    if budget is None or inside <= budget:
+        return tiles.memory
+    _checks.memory(budget, {"tiles": inside, "tiles in a file": spilled}, "tiles in a file", what)
+    return tiles.file_in(Path(tempfile.gettempdir()))
 
 
 @dataclass(frozen=True)
@@ -96,9 +112,7 @@ class Tiles(Host):
     room: Callable[[int, str], np.ndarray] = tiles.memory
     _numbers: np.ndarray | None = field(default=None, init=False)
 
-    def hadamard(
-        self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]
-    ) -> tuple[Any, float, float]:
+    def hadamard(self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]) -> tuple[Any, float, float]:
         """Return (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) by tiles, and bounds of the Frobenius norms of xxᵀ and ddᵀ."""
         x, d = np.ascontiguousarray(x), np.ascontiguousarray(d)
         return Formed(len(d), partial(hadamard_tile, x, d)), outer_norm(x), outer_norm(d)

@@ -69,7 +69,9 @@ def smallest(apply: Apply, inverse: Apply, rows: int, tolerance: float) -> Ritz:
         square[k, : k + 1] = blas.dgemv(1.0, images[:, : k + 1], basis[:, k], trans=1)
         square[: k + 1, k] = square[k, : k + 1]
         values, vectors = linalg.eigh(square[: k + 1, : k + 1])
-        space = [(basis[:, : k + 1], images[:, : k + 1], values[i], vectors[:, i]) for i in range(min(2, k + 1))]
+        space = [
+            (basis[:, : k + 1], images[:, : k + 1], values[i], vectors[:, i]) for i in range(min(2, k + 1))
+        ]
         residuals = [_residual(*pair) for pair in space]
         sizes = [blas.dnrm2(r) for r in residuals] + [0.0]
         second = values[1] if k else 0.0

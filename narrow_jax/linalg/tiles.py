@@ -58,7 +58,9 @@ def file_in(folder: Path) -> Callable[[int, str], np.ndarray]:
                 "TMPDIR, or raise memory_budget until they fit into memory"
             )
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a hole that the disk cannot fill would kill the process
+            os.posix_fallocate(
+                file.fileno(), 0, size
+            )  # a hole that the disk cannot fill would kill the process
             return np.asarray(np.memmap(file, dtype, "r+", shape=(count,)))
 
     return room
@@ -87,7 +89,7 @@ class Triangle:
         """Return the rows of a tile."""
         return slice(index * self.tile, min((index + 1) * self.tile, self.rows))
 
-    def __getitem__(self, place: tuple[int, int]) -> Float[np.ndarray, "a b"]:
+    def __getitem__(self, place: tuple[int, int]) -> np.ndarray:
         """Return tile (i, j), i ≥ j, in Fortran's order, as a view."""
         i, j = place
         first, above = j * self.tile, i * self.tile
@@ -136,7 +138,9 @@ class Triangle:
                     if not _factorised(self[j, j]):
                         return False
                 else:
-                    self[i, j][...] = trsm(1.0, self[j, j], self[i, j], side=1, lower=1, trans_a=1, overwrite_b=1)
+                    self[i, j][...] = trsm(
+                        1.0, self[j, j], self[i, j], side=1, lower=1, trans_a=1, overwrite_b=1
+                    )
         return True
 
     @property
@@ -174,7 +178,7 @@ class Triangle:
         return y
 
 
-def outer(a: Float[np.ndarray, "a k"], b: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "a b"]:
+def outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return abᵀ, in Fortran's order, each entry's error at most γ_k (|a||b|ᵀ); of a = b the lower triangle alone."""
     if a is b:
         (syrk,) = blas.get_blas_funcs(("syrk",), (a,))
@@ -184,14 +188,16 @@ def outer(a: Float[np.ndarray, "a k"], b: Float[np.ndarray, "b k"]) -> Float[np.
     return gemm(1.0, left, right, trans_a=by_rows, trans_b=not by_columns)
 
 
-def _laid(a: Float[np.ndarray, "a b"]) -> tuple[np.ndarray, bool]:
+def _laid(a: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return A as it lies in Fortran's order, or Aᵀ where that is so: no copy; and whether it is Aᵀ."""
     return (a, False) if a.flags.f_contiguous else (a.T, True)
 
 
-def _factorised(a: Float[np.ndarray, "a a"]) -> bool:
+def _factorised(a: np.ndarray) -> bool:
     """Overwrite the tile by its factor, and return whether it has one, of finite pivots with inverses."""
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (a,))
     a[...], info = potrf(a, lower=1, clean=0, overwrite_a=1)
     pivots = np.diagonal(a)
-    return info == 0 and bool(np.isfinite(pivots).all() and np.min(pivots) > float(np.finfo(a.dtype).tiny) ** 0.4)
+    return info == 0 and bool(
+        np.isfinite(pivots).all() and np.min(pivots) > float(np.finfo(a.dtype).tiny) ** 0.4
+    )

@@ -79,6 +79,7 @@ def memorize(
     steps: int = 40,
     method: str = "auto",
     dtype: str = "float64",
+    memory_budget: int | None = None,
     certify: bool = True,
     progress: bool | None = None,
 ) -> Memorized:
@@ -110,6 +111,8 @@ def memorize(
         method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k and the machine's memory.
         dtype: "float32" halves the memory of the factor; products and residuals stay float64. Of more than 8,192
             equations the factor is the lower triangle in float32, by tiles.
+        memory_budget: bytes that the factor and the proof may take, by tiles, and in a file where that says so; None
+            sets no limit.
         certify: prove that an exact solution is there.
         progress: show a progress bar; by default where the standard error is a terminal.
 
@@ -135,14 +138,21 @@ def memorize(
     """
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
+    _checks.memory_budget(memory_budget)
     draw = Draw.of(key, width, widths, y.shape[1], weight_scale, activation, zeta, kappa)
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
         raise ValueError(samples.clash)
     if not len(samples.kept):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 whatever the weights")
-    found = _solved(draw, samples, x, y, _Search(radius, tolerance, steps, method, dtype, progress))
-    return _certified(found, x, y, draw.sigmas) if certify and found.status == "solved" else found
+    search = _Search(radius, tolerance, steps, method, dtype, memory_budget, progress)
+    found = _solved(draw, samples, x, y, search)
+    if not certify or found.status != "solved":
+        return found
+    proof = certificates.memorization(
+        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget
+    )
+    return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
 
 
 class _Search(NamedTuple):
@@ -153,13 +163,28 @@ class _Search(NamedTuple):
     steps: int
     method: str
     dtype: str
+    memory_budget: int | None
     progress: bool | None
+
+    def preconditioner(self, equations: int) -> Callable[[EvaluatedJacobian], Preconditioner]:
+        """Return what approximates (JJᵀ)⁻¹: a factor where there is room for one, by tiles for many equations."""
+        budget, method = self.memory_budget, self.method
+        if method == "auto":
+            # the data need some, too
+            room = context.machine_memory() // 2 if budget is None else budget
+            method = "cholesky" if 4 * tiles.elements(equations, tiles.TILE) <= room else "cg"
+        if method == "cg":
+            return LowRank.of
+        squares = (2 if self.dtype == "float64" else 1) * 8 * equations**2
+        if equations <= on_tiles.WHOLE and (budget is None or squares <= budget):
+            return partial(Factor.of, dtype=self.dtype)
+        return TileFactors(on_tiles.room_for(equations, 0, budget, "memorize"))
 
 
 def _solved(draw: Draw, samples: DistinctSamples, x: np.ndarray, y: np.ndarray, search: _Search) -> Memorized:
     """Return the result without a certificate, which needs the room of all that is needed here."""
     rows, labels = samples.of(x), samples.of(y)
-    preconditioner = _preconditioner(search.method, labels.size, search.dtype)
+    preconditioner = search.preconditioner(labels.size)
     with context.float64():
         data = jnp.asarray(rows)
         for start in draw.starts(data):
@@ -179,18 +204,6 @@ def _solved(draw: Draw, samples: DistinctSamples, x: np.ndarray, y: np.ndarray, 
         )
         path = problem.solve(first, search.tolerance, search.steps, search.progress)
     return _concluded(start, pair, path, problem.radius, x, y)
-
-
-def _preconditioner(
-    method: str, equations: int, dtype: str
-) -> Callable[[EvaluatedJacobian], Preconditioner]:
-    """Return what approximates (JJᵀ)⁻¹: a factor where the memory holds one, by tiles for many equations."""
-    if method == "auto":
-        half = context.machine_memory() // 2  # the data and the certificate need some, too
-        method = "cholesky" if 4 * tiles.elements(equations, tiles.TILE) <= half else "cg"
-    if method == "cg":
-        return LowRank.of
-    return partial(Factor.of, dtype=dtype) if equations <= on_tiles.WHOLE else TileFactors()
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:
@@ -242,12 +255,6 @@ def _concluded(
         status="solved" if path.solved else "not_converged",
         message=message,
     )
-
-
-def _certified(found: Memorized, x: np.ndarray, y: np.ndarray, sigmas: tuple[Activation, ...]) -> Memorized:
-    """Return a solution with its certificate."""
-    proof = certificates.memorization(found.params, found.center, x, y, found.radius_used, sigmas)
-    return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
 
 
 def _deficient(

@@ -59,10 +59,12 @@ class Preconditioner(Protocol):
     """
 
     @property
-    def pivot(self) -> Any: ...
+    def pivot(self) -> Any:
+        """Return the smallest pivot."""
 
     @property
-    def renewable(self) -> bool: ...
+    def renewable(self) -> bool:
+        """Return whether to make a new one where this no longer serves."""
 
     def minimum_norm(self, j: EvaluatedJacobian, r: Float[np.ndarray, " r"]) -> Step:
         """Return the step at Ĵ."""
@@ -154,6 +156,7 @@ class LowRank:
 
 @jax.jit
 def minimum_norm(j: EvaluatedJacobian, preconditioner: Factor | LowRank, r: Float[Array, " r"]) -> Step:
+    """Return the step at Ĵ."""
     u, _ = cg(
         lambda u: j.mv(j.rmv(u)), r, tol=TOLERANCE, maxiter=preconditioner.iterations, M=preconditioner.solve
     )

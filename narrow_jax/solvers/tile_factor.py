@@ -28,12 +28,10 @@ class TileFactor:
     def minimum_norm(self, j: EvaluatedJacobian, r: Float[np.ndarray, " r"]) -> Step:
         """Return the step at Ĵ."""
         j, r = _on_host(j), np.asarray(r)
-        u = conjugate_gradients(
-            partial(on_tiles.product, j), self.solve, r, TOLERANCE, on_tiles.STEPS
-        )
+        u = conjugate_gradients(partial(on_tiles.product, j), self.solve, r, TOLERANCE, on_tiles.STEPS)
         delta = j.rmv(u)
         left = blas.dnrm2(j.mv(delta) - r) / max(blas.dnrm2(r), np.finfo(float).tiny)
-        return Step(fl.scaled(delta, -j.exponent), np.float64(left))
+        return Step(fl.scaled(delta, -j.exponent), np.asarray(left))
 
 
 @dataclass

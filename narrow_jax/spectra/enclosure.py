@@ -190,9 +190,7 @@ def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed
     return xp.where((beta > 0) & xp.isfinite(lower), lower, 0.0)
 
 
-def corrected(
-    operand: Operand, factor: Square, pair: SingularPair, rounds: Any
-) -> SingularPair:
+def corrected(operand: Operand, factor: Square, pair: SingularPair, rounds: Any) -> SingularPair:
     """Return the pair with ν₋, B and C of itself and of its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu), an entry each.
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected

@@ -125,7 +125,9 @@ def _travel(operand: Operand, sigma_max: Float[Computed, ""], route: Route, cert
         # beyond this condition number ZĴ is not near orthogonal
         worthwhile = regular & (pair.value > xp.where(route.by_qr, 1e-13 * sigma_max, -1.0))
         # the factor of K̂ is not needed after this: another takes its place
-        rounds = xp.where(worthwhile, xp.where(route.by_qr, *map(np.int32, (enclosure.ROUNDS, 1))), np.int32(0))
+        rounds = xp.where(
+            worthwhile, xp.where(route.by_qr, *map(np.int32, (enclosure.ROUNDS, 1))), np.int32(0)
+        )
         every = enclosure.corrected(operand, factor, pair, rounds)
         beta = algebra.cond(
             worthwhile, lambda: _complement(operand, factor, pair.vector, ritz, route), lambda: lower

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -118,18 +116,14 @@ def sigma_min(
 def _suits_tiles(rows: int, method: str, plans: dict[str, int], budget: int | None) -> bool:
     """Return whether the Gram route goes by tiles: of many rows, and where a budget holds no whole matrices."""
     _checks.memory_budget(budget)
-    tight = budget is not None and plans[method] > budget
+    tight = budget is not None and plans[method] > budget and rows > tiles.TILE
     return method in ("auto", "gram") and (rows > on_tiles.WHOLE or tight)
 
 
 def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> SigmaMin:
     """Return the result of the Gram route by tiles; "auto" goes on where that says little and the memory allows it."""
     plans = plan(*J.shape, certify=certify)
-    inside, spilled = on_tiles.plan(*J.shape)
-    fits = budget is None or inside <= budget
-    if not fits:
-        _checks.memory(budget, {**plans, method: spilled}, method, "sigma_min by tiles in a file")
-    room = tiles.memory if fits else tiles.file_in(Path(tempfile.gettempdir()))
+    room = on_tiles.room_for(*J.shape, budget, "sigma_min")
 
     def run() -> SigmaMin:
         j = context.at_hand(J).evaluate()
