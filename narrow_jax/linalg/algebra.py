@@ -94,6 +94,9 @@ class Algebra(Products, Protocol):
         With ``overwrite`` L may lie in A.
         """
 
+    def roundings(self, rows: int) -> int:
+        """Return how many roundings an entry of LLᵀ meets: how far below λ_min a shift has to stay."""
+
     def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> Scalar:
         """Return a bound of ‖A − LLᵀ‖₂ for a factorisation that completed, ``trace`` an upper bound of tr A.
 

@@ -168,10 +168,9 @@ class Tiles(Host):
                 return Preconditioner(triangle, self._apply), True
         return Preconditioner(triangle, self._apply), False
 
-    def cholesky_defect(self, of_a: Any, factor: Any, trace: Scalar) -> float:
-        """Return a bound of ‖A − LLᵀ‖₂: γ_k ‖L‖_F², k the roundings of an entry by tiles."""
-        terms = factor.roundings
-        return fl.gamma(terms) * float(trace) * (1 + 4 * fl.gamma(terms))
+    def roundings(self, rows: int) -> int:
+        """Return those of an entry by tiles."""
+        return tiles.roundings(rows, self.tile)
 
     def solve(self, factor: Any, v: Float[HostArray, " n"]) -> np.ndarray:
         """Return K̂⁻¹v by conjugate gradients, to three digits: it corrects, and is applied again."""

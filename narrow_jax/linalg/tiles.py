@@ -38,6 +38,11 @@ def elements(rows: int, tile: int) -> int:
     return full * (full + 1) // 2 * tile * tile + rest * rows
 
 
+def roundings(rows: int, tile: int) -> int:
+    """Return how many an entry of LLᵀ meets: within a tile, one for each tile, and one for reciprocals of pivots."""
+    return min(tile, rows) + -(-rows // tile) + 4
+
+
 def memory(count: int, dtype: str) -> np.ndarray:
     """Return room for so many numbers, in memory: none is touched."""
     return np.empty(count, dtype)
@@ -79,6 +84,11 @@ class Triangle:
     rows: int
     tile: int
     numbers: Float[np.ndarray, " e"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (n, n)."""
+        return self.rows, self.rows
 
     @property
     def count(self) -> int:
@@ -125,7 +135,7 @@ class Triangle:
         """Overwrite A by L, LLᵀ = A, left-looking, and return whether that completed.
 
         Products of tiles are rounded before they are subtracted, so that an entry meets those of one tile and one for
-        each tile: |A − LLᵀ| ≤ γ_k |L||L|ᵀ for k = ``roundings`` (docs/enclosure.md, step 3).
+        each tile: |A − LLᵀ| ≤ γ_k |L||L|ᵀ for the ``roundings`` k (docs/enclosure.md, step 3).
         """
         trsm = blas.get_blas_funcs("trsm", dtype=self.numbers.dtype)
         work = np.cumsum([2 * j + 1 for _, j in self.places()])
@@ -142,11 +152,6 @@ class Triangle:
                         1.0, self[j, j], self[i, j], side=1, lower=1, trans_a=1, overwrite_b=1
                     )
         return True
-
-    @property
-    def roundings(self) -> int:
-        """Return those that an entry of LLᵀ meets: within a tile, one for each tile, and one for reciprocals."""
-        return min(self.tile, self.rows) + self.count + 4
 
     def solve(self, v: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Return (LLᵀ)⁻¹v, L in place of A, in its precision."""

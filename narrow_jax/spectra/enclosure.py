@@ -230,7 +230,7 @@ def separation(operand: Operand, u: Computed, ritz: Ritz) -> Float[Computed, ""]
     """
     if operand.rows == 1:
         return xp.full_like(u[0], NO_COMPLEMENT)
-    shifts = _shifts(operand.bounds, ritz, operand.rows)
+    shifts = _shifts(operand.bounds, ritz, operand.rows, operand.algebra.roundings(operand.rows))
     return attempts(
         operand.algebra,
         lambda index, _: _shifted_bound(operand, u, _choose(index, *shifts)),
@@ -263,12 +263,12 @@ class Shift(NamedTuple):
     trace: Float[Computed, ""]
 
 
-@compiled(static_argnames="rows")
-def _shifts(bounds: Bounds, ritz: Ritz, rows: int) -> tuple[Shift, Shift]:
-    """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹."""
+@compiled(static_argnames=("rows", "terms"))
+def _shifts(bounds: Bounds, ritz: Ritz, rows: int, terms: int) -> tuple[Shift, Shift]:
+    """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹; ``terms``: roundings of a factor."""
     first, second = ritz.of_inverse()
     majorant, trace, error, _ = bounds
-    margin = 4 * (fl.gamma(rows + 3) * majorant + error)
+    margin = 4 * (fl.gamma(terms) * majorant + error)
     middle = xp.maximum((first + second) / 2, xp.minimum(second, first) - margin)
 
     def shift(beta: Computed) -> Shift:

@@ -67,9 +67,9 @@ def test_the_defect_of_a_factor_is_below_its_bound(tile):
     assert found.factorise()
     factor = lower(found).astype(np.longdouble)
     defect = np.abs(np.tril(a) - np.tril(factor @ factor.T))
-    assert (defect <= fl.gamma(found.roundings) * np.tril(np.abs(factor) @ np.abs(factor).T)).all()
+    assert (defect <= fl.gamma(tiles.roundings(64, tile)) * np.tril(np.abs(factor) @ np.abs(factor).T)).all()
     assert (defect > fl.UNIT * 2.0**-3 * np.abs(a)).any()  # something is rounded
-    assert found.roundings <= 64 + 5
+    assert tiles.roundings(64, tile) <= 64 + 5
 
 
 def test_tiles_in_a_file(tmp_path):
