@@ -60,20 +60,37 @@ def of_jacobian(f: Callable[[Any], Any], wide: bool = True) -> Lower:
     return lower
 
 
-def large(sizes: tuple[int, int, int], certify: bool) -> Lower:
-    """Return how σ_min is lowered for the pairwise net of so many samples, inputs and neurons, in float64."""
+def pairwise(w: jax.Array, v: jax.Array, x: jax.Array) -> Any:
+    """Return the Jacobian of a pairwise net."""
+    return nj.jacobian.pairwise({"w": w, "v": v}, x)
+
+
+def shapes(sizes: tuple[int, int, int], place: Any = None, dtype: str = "float64") -> list[Any]:
+    """Return the shapes of w, v and x, for so many samples, inputs and neurons."""
     n, d, m = sizes
+    return [jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape in ((d, m), (m // 2, 1), (n, d))]
+
+
+def large(sizes: tuple[int, int, int], method: str = "gram", certify: bool = True) -> Lower:
+    """Return how σ_min is lowered for the pairwise net of so many samples, inputs and neurons, in float64."""
 
     def bounds(w: jax.Array, v: jax.Array, x: jax.Array) -> Any:
-        return nj.sigma_min(nj.jacobian.pairwise({"w": w, "v": v}, x), "gram", certify)
+        return nj.sigma_min(pairwise(w, v, x), method, certify)
 
     def lower(found: Sequence[Any]) -> Any:
-        place = SingleDeviceSharding(found[0])
-        shapes = [
-            jax.ShapeDtypeStruct(shape, np.float64, sharding=place) for shape in ((d, m), (m // 2, 1), (n, d))
-        ]
         with jax.enable_x64(True):
-            return jax.jit(bounds).lower(*shapes)
+            return jax.jit(bounds).lower(*shapes(sizes, SingleDeviceSharding(found[0])))
+
+    return lower
+
+
+def values(sizes: tuple[int, int, int]) -> Lower:
+    """Return how all singular values are lowered, for such a net."""
+
+    def lower(found: Sequence[Any]) -> Any:
+        with jax.enable_x64(True):
+            program = jax.jit(lambda w, v, x: nj.singular_values(pairwise(w, v, x)).values)
+            return program.lower(*shapes(sizes, SingleDeviceSharding(found[0])))
 
     return lower
 
@@ -168,19 +185,16 @@ def monitor(found: Sequence[Any]) -> Any:
     return jax.jit(look.update).lower(*on_first((state, params, x), found))
 
 
-def newton(dtype: str, part: str) -> Lower:
+def newton(dtype: str, part: str, sizes: tuple[int, int, int] = (N, D, M)) -> Lower:
     """Return how a part of ``memorize`` is lowered: the factor of JJᵀ, or the conjugate gradients of a step."""
 
     def lower(found: Sequence[Any]) -> Any:
-        x64 = dtype == "float64"
-        with jax.enable_x64(x64):
-            params, x = jax.tree.map(jnp.asarray, data(dtype))
-            J = nj.jacobian.pairwise(params, x)
-            j = jax.eval_shape(lambda J: J.evaluate(dtype), J)
+        with jax.enable_x64(dtype == "float64"):
+            j = jax.eval_shape(lambda *args: pairwise(*args).evaluate(dtype), *shapes(sizes, dtype=dtype))
             factor = jax.eval_shape(lambda j: Factor.of(j, dtype), j)
             if part == "factor":
                 return Factor.of.lower(on_first(j, found), dtype)
-            return minimum_norm.lower(*on_first((j, factor, jnp.zeros(N, dtype)), found))
+            return minimum_norm.lower(*on_first((j, factor, jnp.zeros(sizes[0], dtype)), found))
 
     return lower
 

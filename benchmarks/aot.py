@@ -33,13 +33,15 @@ from benchmarks._lowering import (
     monitor,
     newton,
     of_jacobian,
+    pairwise,
     resnet,
+    shapes,
     sweep,
     training,
     value,
 )
 from benchmarks.compiled import H100_1, H100_8, V5E, Compiled, Target, compiled, devices
-from narrow_jax.spectra import smallest_value
+from narrow_jax.spectra import plans
 
 PAGE = Path(__file__).parents[1] / "docs" / "accelerators.md"
 
@@ -73,14 +75,16 @@ class Program(NamedTuple):
     options: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
 
-PLANS = smallest_value.plan(N, D * M, host=False, certify=False)
 LARGE = (50_000, 3072, 66)
 """Samples, inputs and neurons of CIFAR-10, for which one matrix of n² numbers is 20 GB."""
 
-LARGE_PLANS = {
-    certify: smallest_value.plan(LARGE[0], LARGE[1] * LARGE[2], host=False, certify=certify)["gram"]
-    for certify in (False, True)
-}
+
+def planned(sizes: tuple[int, int, int], certify: bool) -> dict[str, int]:
+    """Return the bytes that ``sigma_min`` says its methods need on a GPU, for so many samples, inputs and neurons."""
+    return plans.of_sigma_min(plans.Sizes.of(jax.eval_shape(pairwise, *shapes(sizes))), "gpu", certify)
+
+
+PLANS = planned((N, D, M), certify=False)
 GRAM = {
     "tpu": {"Cholesky", "EighTpu"},
     "cuda": {"cusolver_potrf_ffi", "cusolver_syevd_ffi"},
@@ -132,7 +136,14 @@ SPECTRA = (
         large(LARGE, certify=False),
         float64=True,
         calls=GRAM,
-        plan=LARGE_PLANS[False],
+        plan=planned(LARGE, certify=False)["gram"],
+    ),
+    Program(
+        "sigma_min, gram, 50,000 × 202,752",
+        large(LARGE),
+        float64=True,
+        calls=GRAM,
+        plan=planned(LARGE, certify=True)["gram"],
     ),
     Program("sigma_min, qr", of_jacobian(value("qr")), calls=QR, plan=PLANS["qr"]),
     Program("sigma_min, dense", of_jacobian(value("dense")), calls=DENSE, plan=PLANS["dense"]),
@@ -154,6 +165,15 @@ SOLVERS = tuple(
         ("KKT step, models", kkt, "at", TOP),
         ("KKT step, damped", kkt, "damped", with_calls(FACTOR, LU)),
         ("KKT step, Newton", kkt, "newton", LU),
+    )
+) + tuple(
+    Program(
+        f"memorize, {what}, {dtype}, 50,000 × 202,752", newton(dtype, part, LARGE), float64=True, calls=calls
+    )
+    for dtype in ("float32", "float64")
+    for what, part, calls in (
+        ("factor", "factor", FACTOR),
+        ("conjugate gradients", "cg", {"tpu": set(), "cuda": set()}),
     )
 )
 

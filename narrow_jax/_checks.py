@@ -348,10 +348,10 @@ class MemoryBudgetError(MemoryError):
     """The plan of a computation exceeds the stated budget; the message names the bytes and what would fit."""
 
 
-def memory(budget: int | None, needs: Mapping[str, int], option: str, what: str) -> None:
-    """Raise unless ``needs[option]`` bytes are within the budget (None: no limit)."""
+def memory(budget: int, needs: Mapping[str, int], option: str, what: str) -> None:
+    """Raise unless ``needs[option]`` bytes are within the budget."""
     memory_budget(budget)
-    if budget is None or needs[option] <= budget:
+    if needs[option] <= budget:
         return
     fitting = [f"{name!r} ({size:,} bytes)" for name, size in needs.items() if size <= budget]
     advice = (

@@ -84,7 +84,7 @@ class AutodiffJacobian(Jacobian):
     @property
     def dtype(self) -> jnp.dtype:
         """Return the dtype of the chosen leaves."""
-        return jnp.result_type(*inputs.chosen_leaves(self.params, self.plan.chosen))
+        return context.dtype_of(*inputs.chosen_leaves(self.params, self.plan.chosen))
 
     def evaluate(self, dtype: str = "float64") -> Stored | Recomputed:
         """Return the matrix: stored if it fits the budget, else computed anew for each pass."""

@@ -16,7 +16,7 @@ from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
-from narrow_jax.linalg import Jacobian, arrays
+from narrow_jax.linalg import Jacobian, arrays, context
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations, mlp_activations, mlp_layers, pairwise_mlp_layers
 
@@ -58,7 +58,7 @@ class MLPJacobian(Jacobian):
     @property
     def dtype(self) -> jnp.dtype:
         """Return the dtype of the weights, in which traced results come."""
-        return jnp.result_type(*self.halves[0], self.v)
+        return context.dtype_of(*self.halves[0], self.v)
 
     def evaluate(self, dtype: str = "float64", bounded: bool = True) -> KhatriRao:
         """Return the matrix, a and Δ computed once; with its distance from the exact Jacobian in float64 if asked."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Leaf
 from narrow_jax.jacobian.blocks import stored
-from narrow_jax.linalg import Jacobian, Stored
+from narrow_jax.linalg import Jacobian, Stored, context
 from narrow_jax.linalg import rounding as fl
 
 
@@ -32,7 +32,7 @@ class ExplicitJacobian(Jacobian):
     @property
     def dtype(self) -> jnp.dtype:
         """Return the dtype of the matrix."""
-        return jnp.result_type(self.matrix)
+        return context.dtype_of(self.matrix)
 
     def evaluate(self, dtype: str = "float64") -> Stored:
         """Return the matrix scaled to entries of size one."""

@@ -14,7 +14,7 @@ from narrow_jax.activations import Activation
 from narrow_jax.activations import check as check_activation
 from narrow_jax.jacobian import layers
 from narrow_jax.jacobian.khatri_rao import KhatriRao
-from narrow_jax.linalg import Jacobian, arrays, xp
+from narrow_jax.linalg import Jacobian, arrays, context, xp
 from narrow_jax.linalg import rounding as fl
 
 
@@ -43,7 +43,7 @@ class OneHiddenJacobian(Jacobian):
     @property
     def dtype(self) -> jnp.dtype:
         """Return the dtype of the weights, in which traced results come."""
-        return jnp.result_type(self.w)
+        return context.dtype_of(self.w)
 
     def evaluate(self, dtype: str = "float64", bounded: bool = True) -> KhatriRao:
         """Return the matrix, D computed once; with its distance from the exact Jacobian in float64 if asked."""

@@ -111,6 +111,12 @@ def machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def dtype_of(*leaves: Any) -> np.dtype:
+    """Return the dtype that numbers of these have in JAX: without x64, NumPy's float64 is float32 there."""
+    found = jnp.result_type(*leaves)
+    return ambient() if found == np.float64 else found
+
+
 def ambient() -> np.dtype:
     """Return the dtype of floats outside of any float64 context: what results are cast to in traced code."""
     return jnp.zeros((), float).dtype
@@ -141,6 +147,19 @@ def floats(tree: T, convert: Callable[[Any], Any]) -> T:
         return convert(leaf) if floating else leaf
 
     return jax.tree.map(one, tree)
+
+
+def in_default_precision(tree: T) -> T:
+    """Return the tree with NumPy's float64 as JAX has it: float32 without x64.
+
+    Cast by NumPy, since JAX knows the constants of a program by their identity: where it has seen such an array under
+    float64, the array stays float64, which JAX warns of.
+    """
+
+    def cast(leaf: Any) -> Any:
+        return leaf.astype(dtype_of(leaf)) if isinstance(leaf, np.ndarray) else leaf
+
+    return floats(tree, cast)
 
 
 def as_numpy(run: Callable[[], T]) -> T:

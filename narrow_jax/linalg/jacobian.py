@@ -111,7 +111,7 @@ def _product(name: str, J: Jacobian, *vectors: HostArray) -> Array:
     single = _program(name, context.SINGLE, "float32", proven=False)
     unproven = _program(name, ambient, proven=False)
     number = context.by_platform(_program(name, ambient), single, unproven)(J, *vectors)
-    return _follow(name, number, J, *(jnp.asarray(vector) for vector in vectors))
+    return _follow(name, number, *context.in_default_precision((J, *vectors)))
 
 
 @functools.cache

@@ -22,7 +22,9 @@ def householder(slabs: Iterable[Float[HostArray, "n b"]], size: int) -> Float[np
     """Return R of the QR factorisation of A from slabs of Aᵀ, each with n = size rows: one slab is held at once."""
     r = np.zeros((0, size))
     for slab in slabs:
-        stacked = np.asfortranarray(np.concatenate([r, np.asarray(slab).T]))
+        part = np.asarray(slab).T
+        stacked = np.empty((len(r) + len(part), size), order="F")  # as LAPACK wants it, copied once
+        stacked[: len(r)], stacked[len(r) :] = r, part
         work = int(lapack.dgeqrf_lwork(*stacked.shape)[0])
         r = np.triu(lapack.dgeqrf(stacked, lwork=work, overwrite_a=1)[0][:size])
     return np.asfortranarray(np.pad(r, ((0, size - len(r)), (0, 0))))

@@ -21,6 +21,9 @@ from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Products, Square
 from narrow_jax.linalg.arrays import accumulate, compiled, each, module, xp
 
+ENTRIES = 2**18
+"""Of a block of a stored matrix with few rows: smaller ones cost more to take than to compute with."""
+
 
 class Bounds(NamedTuple):
     """What is proven about Ĵ and its computed Gram matrix K̂.
@@ -199,8 +202,9 @@ class Stored(EvaluatedJacobian):
 
     @property
     def block_width(self) -> int:
-        """Return the columns in a block: about 3 a row."""
-        return min(self.matrix.shape[1], max(3 * self.matrix.shape[0], 256))
+        """Return the columns in a block: about 3 a row, of few rows more."""
+        rows, columns = self.matrix.shape
+        return min(columns, max(3 * rows, min(4096, ENTRIES // rows), 256))
 
     def distance(self) -> Float[Computed, ""]:
         """Return δ."""
@@ -211,7 +215,8 @@ class Stored(EvaluatedJacobian):
         width = self.block_width
         if isinstance(self.matrix, np.ndarray):
             part = self.matrix[:, index * width : (index + 1) * width]
-            return np.pad(part, ((0, 0), (0, width - part.shape[1])))
+            missing = width - part.shape[1]
+            return np.pad(part, ((0, 0), (0, missing))) if missing else part
         padding = self.block_count * width - self.matrix.shape[1]
         padded = jnp.pad(self.matrix, ((0, 0), (0, padding)))
         return jax.lax.dynamic_slice_in_dim(padded, jnp.int32(index) * width, width, axis=1)

@@ -29,7 +29,7 @@ from narrow_jax.linalg import (
     xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, smallest_value
+from narrow_jax.spectra import derivatives, plans, smallest_value
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import SigmaMin, Status
 
@@ -100,13 +100,11 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
     Reference:
         Horn and Johnson, Matrix Analysis, theorem 4.5.9 (Ostrowski); docs/enclosure.md.
     """
-    smallest_value.require_operator(J)
-    _checks.memory(memory_budget, {"qr": smallest_value.plan(*J.shape)["qr"]}, "qr", "singular_values")
-    return _found(J)[0]
+    return _found(J, memory_budget, "singular_values")[0]
 
 
-def condition_number(J: Any) -> Any:
-    """Return σ_max/σ_min over the rows of J.
+def condition_number(J: Any, memory_budget: int | None = None) -> Any:
+    """Return σ_max/σ_min over the rows of J; ``memory_budget`` as for ``sigma_min``.
 
     Infinity where J is rank-deficient to rounding, with a derivative that is not finite; NaN where σ_min is
     ``not_converged``, as it may be under ``vmap``, or outside the range of numbers. Differentiable like ``sigma_min``.
@@ -117,7 +115,7 @@ def condition_number(J: Any) -> Any:
         >>> round(float(condition_number(jacobian.explicit(np.diag([3.0, 2.0])))), 12)
         1.5
     """
-    s = smallest_value.sigma_min(J, certify=False)
+    s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
     if _host.traced(J):
         return _ratio(s)
     with jax.enable_x64(True):
@@ -135,11 +133,11 @@ def _ratio(s: SigmaMin) -> Array:
     return jnp.where(reliable, ratio, jnp.nan)
 
 
-def effective_rank(J: Any) -> Any:
+def effective_rank(J: Any, memory_budget: int | None = None) -> Any:
     """Return exp(−Σ p_i log p_i) with p_i = σ_i/Σσ: between 1 and the rank, and equal to it for equal values.
 
     0 for a matrix of zeros, with derivative 0; NaN where the values leave the range of numbers. Differentiable like
-    ``singular_values``; a value that is exactly 0 takes no part.
+    ``singular_values``; a value that is exactly 0 takes no part. ``memory_budget`` as there.
 
     Example:
         >>> import numpy as np
@@ -150,7 +148,7 @@ def effective_rank(J: Any) -> Any:
     Reference:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality" (2007).
     """
-    s, zero = _found(J)
+    s, zero = _found(J, memory_budget, "effective_rank")
     if _host.traced(J):
         return _entropic(s.values, zero)
     with jax.enable_x64(True):
@@ -166,19 +164,24 @@ def _entropic(values: Array, zero: Any) -> Array:
     return jnp.where(zero, 0.0, jnp.where(reliable, rank, jnp.nan))
 
 
-def _found(J: Any) -> tuple[SingularValues, Any]:
+def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues, Any]:
     """Return the singular values, with derivatives where traced, and whether the evaluated matrix is 0."""
+    smallest_value.require_operator(J)
+    if memory_budget is not None:
+        place = plans.compiled_for(J)
+        on_host = place == "cpu" and not _host.traced(J)
+        needs = plans.of_singular_values(plans.Sizes.of(J), "host" if on_host else place)
+        _checks.memory(memory_budget, {"qr": needs}, "qr", what)
     if not _host.traced(J):
         J = context.at_host(J)
         if context.on_cpu(J):
-            return context.as_numpy(
-                lambda: _true_scale(_run(HOST, context.at_hand(J).evaluate()), J.encloses)
-            )
+            return context.as_numpy(lambda: _true_scale(_run(HOST, smallest_value.evaluated(J)), J.encloses))
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
         return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()
     single = _program(context.SINGLE, TPU, "float32", proven=False)
     s, zero, u, p = context.by_platform(_program(lasting), single, _program(lasting, proven=False))(J)
+    J = context.in_default_precision(J)
     follow = jax.vmap(functools.partial(derivatives.follow, J))
     return SingularValues(follow(s.values, s.values, u, p), _tied(J, s.bounds), s.encloses), zero
 

@@ -21,7 +21,7 @@ LOOSE = 1e-11
 """An interval wider than this times σ_max, where one can be proven, says that the vector is not that of σ_min."""
 
 EXCESS = 2e-14
-"""A Gram enclosure is kept if B, C and β cost at most this times σ_max: the aim is a width of 1e-13·σ_max."""
+"""A Gram enclosure is kept if C and β cost at most this times σ_max: the aim is a width of 1e-13·σ_max."""
 
 
 class Found(NamedTuple):
@@ -189,7 +189,8 @@ def _judge(
     gap = second - first
     isolated = (error <= 0.1 * gap) & (xp.sum(pair.residual**2) <= 2 * allowed * gap) if rows > 1 else True
     finite, width = xp.isfinite(pair.value), pair.upper - lower
-    sharp = (lower > 0) & (width <= EXCESS * sigma_max + 2 * EXCESS * pair.value)
+    # what rounding leaves open of ‖Ĵᵀu‖ above the value, it leaves open below it, by every route
+    sharp = (lower > 0) & (width <= EXCESS * (sigma_max + 2 * pair.value) + 2 * (pair.upper - pair.value))
     reliable = (trusted & (isolated | (error <= allowed * first)) & finite) | sharp
     accurate = xp.where(route.whole, Method.DENSE.value, Method.QR.value)
     return Found(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -15,13 +16,14 @@ from narrow_jax._typing import Array, Computed, Float, HostArray
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
-    ROWS,
     TPU,
     Algebra,
     Device,
     EvaluatedJacobian,
     Jacobian,
+    Stored,
     Tiles,
+    arrays,
     compiled,
     context,
     isolated,
@@ -30,14 +32,11 @@ from narrow_jax.linalg import (
     xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, routes
+from narrow_jax.spectra import derivatives, plans, routes
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import Method, SigmaMin, Status
 
 METHODS = ("auto", "gram", "qr", "dense")
-KEPT = 2**14
-"""Rows up to which a device keeps the Gram matrix of a proof: of more, forming it anew costs less than its memory."""
-
 NORMAL = 2.0**-1021
 """The smallest float64 that no backend flushes to 0."""
 
@@ -95,17 +94,16 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
-    plans = plan(J.shape[0], J.shape[1], host, certify)
-    if host and _suits_tiles(J.shape[0], method, plans, memory_budget):
+    if host and _suits_tiles(J, method, certify, memory_budget):
         return _by_tiles(J, method, certify, memory_budget)
-    _checks.memory(memory_budget, plans, method, "sigma_min")
+    if memory_budget is not None:
+        needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
+        _checks.memory(memory_budget, needs, method, "sigma_min")
     if traced:
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
     if host:
-        return context.as_numpy(
-            lambda: _solve(HOST, context.at_hand(J).evaluate(), method, certify, J.encloses)[0]
-        )
+        return context.as_numpy(lambda: _solve(HOST, evaluated(J), method, certify, J.encloses)[0])
     certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
@@ -113,29 +111,40 @@ def sigma_min(
         return jax.tree.map(np.asarray, program(J)[0])
 
 
-def _suits_tiles(rows: int, method: str, plans: dict[str, int], budget: int | None) -> bool:
+def _suits_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> bool:
     """Return whether the Gram route goes by tiles: of many rows, and where a budget holds no whole matrices."""
     _checks.memory_budget(budget)
-    tight = budget is not None and plans[method] > budget and rows > tiles.TILE
-    return method in ("auto", "gram") and (rows > on_tiles.WHOLE or tight)
+    rows = J.shape[0]
+    if method not in ("auto", "gram") or rows <= min(tiles.TILE, on_tiles.WHOLE):
+        return False
+    if rows > on_tiles.WHOLE or budget is None:
+        return rows > on_tiles.WHOLE
+    return plans.of_sigma_min(plans.Sizes.of(J), "host", certify)[method] > budget
 
 
 def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> SigmaMin:
     """Return the result of the Gram route by tiles; "auto" goes on where that says little and the memory allows it."""
-    plans = plan(*J.shape, certify=certify)
     room = on_tiles.room_for(*J.shape, budget, "sigma_min")
 
     def run() -> SigmaMin:
-        j = context.at_hand(J).evaluate()
+        j = evaluated(J)
         j = jax.tree.map(np.asarray, j) if j.cheap_gram else j
         s = _solve(Tiles(j, tiles.TILE, room), j, "gram", certify, J.encloses)[0]
         narrow = s.upper - s.lower <= routes.LOOSE * s.sigma_max or not certify
         said = narrow and s.status in ("certified", "estimate", "numerically_zero")
-        if method == "gram" or said or plans["qr"] > (budget or context.machine_memory()):
+        whole = plans.of_sigma_min(plans.Sizes.of_evaluated(j), "host", certify)["qr"]
+        if method == "gram" or said or whole > (context.machine_memory() if budget is None else budget):
             return s
         return _solve(HOST, j, "qr", certify, J.encloses)[0]
 
     return context.as_numpy(run)
+
+
+def evaluated(J: Jacobian) -> EvaluatedJacobian:
+    """Return the matrix on the host, of few entries as NumPy's: its formulas compile nothing then."""
+    j = context.at_hand(J).evaluate()
+    few = isinstance(j, Stored) and math.prod(j.shape) <= context.FEW
+    return jax.tree.map(np.asarray, j) if few else j
 
 
 def require_operator(J: Any) -> None:
@@ -147,24 +156,6 @@ def require_operator(J: Any) -> None:
         )
 
 
-def plan(rows: int, columns: int, host: bool = True, certify: bool = True) -> dict[str, int]:
-    """Return the bytes that each method needs beside the operator's own, with "auto" as the largest it may take.
-
-    More rows than columns take the same for every method: the matrix, a basis of its columns, squares of their number.
-    On the host "gram" overwrites what it no longer needs; a compiled proof keeps K, both factors and their copies, and
-    without one K alone becomes the factor, where it is formed some rows at a time.
-    """
-    if rows > columns:
-        return dict.fromkeys(METHODS, 8 * (6 * rows * columns + 6 * columns * columns))
-    square = 8 * rows * rows
-    squares = 4.0
-    if not host:
-        squares = 6.2 if certify else 2.2 if rows > 2 * ROWS else 4.5
-    gram = int(squares * square) + 8 * 12 * columns
-    qr = max(gram, 4 * square) + 8 * 8 * rows * min(3 * rows + 256, columns)
-    return {"auto": qr, "gram": gram, "qr": qr, "dense": qr + 3 * 8 * rows * columns}
-
-
 def _solve(
     algebra: Algebra, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
 ) -> tuple[SigmaMin, HostArray, Float[HostArray, " n"]]:
@@ -172,7 +163,9 @@ def _solve(
     gram = j.gram(algebra)
     largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
     sigma_max = xp.sqrt(largest.first)
-    again = certify and isinstance(algebra, Device) and j.cheap_gram and j.shape[0] > KEPT
+    again = isinstance(algebra, Device) and plans.formed_again(plans.Sizes.of_evaluated(j), certify)
+    if again:  # one matrix at a time: the next is formed when this one has been used
+        j, largest = arrays.barrier((j, largest))
     operand = Operand(algebra, j, gram.bounds, None if again else gram.matrix)
     found = routes.find(operand, sigma_max, method, certify)
     s = _assemble(found, sigma_max, gram.bounds.perturbation, j.exponent, j.shape, encloses)
@@ -274,6 +267,7 @@ def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) 
 
     Of more rows than columns all three are 0 whatever the entries.
     """
+    J = context.in_default_precision(J)
     follow = functools.partial(derivatives.follow, J)
     pair = (s.value, s.vector, right)
     wide = J.shape[0] <= J.shape[1]

@@ -142,3 +142,38 @@ def test_traced_programs_for_a_gpu_ask_too(monkeypatch, operator, said):
     lower, error, _ = jax.jit(proof)(operator)  # on the CPU nothing is emulated
     assert lower > 0
     assert np.isfinite(error).all()
+
+
+START = {"w": np.random.default_rng(0).normal(size=(4, 6)), "v": np.ones((3, 1))}
+DATA = np.random.default_rng(1).normal(size=(5, 4)), np.random.default_rng(2).normal(size=(5, 1))
+CERTIFICATES = {
+    "memorization": lambda: nj.certificates.memorization(START, START, *DATA, radius=1.0),
+    "kkt": lambda: nj.certificates.kkt(START, START, *DATA, radius=1.0),
+    "gradient_bound": lambda: nj.certificates.gradient_bound(START, *DATA),
+    "gradient_descent": lambda: nj.certificates.gradient_descent(START, *DATA),
+    "lambda_star": lambda: nj.certificates.lambda_star(DATA[0], "softplus", "quadrature"),
+}
+
+
+@pytest.mark.parametrize("name", CERTIFICATES)
+@pytest.mark.parametrize(("platform", "at_host"), [("tpu", True), ("gpu", False)])
+def test_certificates_are_evaluated_where_float64_is_that_of_the_bounds(monkeypatch, name, platform, at_host):
+    entered = []
+
+    @contextlib.contextmanager
+    def host():
+        entered.append("host")
+        yield
+
+    monkeypatch.setattr(context, "on_cpu", lambda tree: True)  # σ_min itself: tested above
+    monkeypatch.setattr(context, "as_numpy", _as_numpy)
+    monkeypatch.setattr(context, "emulated", lambda: False)
+    monkeypatch.setattr(context, "_host", host)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    CERTIFICATES[name]()
+    assert bool(entered) == at_host
+
+
+def _as_numpy(run):
+    with jax.enable_x64(True), np.errstate(all="ignore"):
+        return jax.tree.map(np.asarray, run())

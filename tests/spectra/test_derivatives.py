@@ -204,3 +204,33 @@ def test_rank_deficient_by_shape_has_no_finite_slope_of_the_condition_number(x64
     slope = jax.jit(jax.grad(lambda a: nj.condition_number(nj.jacobian.explicit(a))))(theta)
     assert not np.any(np.isfinite(slope[slope != 0]))
     assert np.any(slope != 0)
+
+
+@pytest.mark.parametrize("name", ["pairwise", "standard", "autodiff", "explicit", "pairwise_mlp"])
+def test_data_of_numpy_are_differentiated_without_a_warning(name):
+    """float64 with x64 off, as NumPy makes it: JAX would say that it is cut down to float32."""
+    rng = np.random.default_rng(0)
+    w, v, x = rng.normal(size=(4, 6)), rng.normal(size=(6, 1)), rng.normal(size=(5, 4))
+    half = {"w1": rng.normal(size=(4, 5)), "w2": rng.normal(size=(5, 3))}
+    operator = {
+        "pairwise": lambda x: nj.jacobian.pairwise({"w": w, "v": v[:3]}, x),
+        "standard": lambda x: nj.jacobian.standard({"w": w, "v": v}, x),
+        "autodiff": lambda x: nj.jacobian.autodiff(
+            lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], {"w": w, "v": v}, x, wrt="w"
+        ),
+        "explicit": nj.jacobian.explicit,
+        "pairwise_mlp": lambda x: nj.jacobian.pairwise_mlp({"plus": half, "minus": half, "v": v[:3]}, x),
+    }[name]
+
+    def value(x):
+        return nj.sigma_min(operator(x)).value
+
+    def values(x):
+        return nj.singular_values(operator(x)).values.sum()
+
+    def gram(x):
+        return operator(x).gram().sum()
+
+    for f in (value, values, gram):
+        assert np.isfinite(jax.jit(jax.grad(f))(x)).all()  # warnings are errors here
+    assert np.isfinite(jax.grad(value)(x)).all()

@@ -13,6 +13,7 @@ from narrow_jax._host import host_only
 from narrow_jax._printing import brief
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.certificates.depth_width.tangent import Tangent, tangent
+from narrow_jax.linalg import context
 from narrow_jax.models import Activations
 
 
@@ -148,7 +149,7 @@ def separated_params(
             f"units is {units} and the widths are {tuple(widths)}: a layer has fewer units than that"
         )
     sizes = (np.shape(x)[1], *widths)
-    with jax.enable_x64(True):
+    with context.float64():
         params = {
             f"w{layer}": np.array(jax.random.normal(k, sizes[layer - 1 : layer + 1]))
             / np.sqrt(sizes[layer - 1])

@@ -13,7 +13,7 @@ from narrow_jax import _checks
 from narrow_jax._host import host_only
 from narrow_jax._typing import Array, HostArray, Key
 from narrow_jax.certificates.depth_width.factorizations import orthonormal
-from narrow_jax.linalg import numerical_rank
+from narrow_jax.linalg import context, numerical_rank
 
 
 class WhiteNoiseLoss(NamedTuple):
@@ -100,7 +100,7 @@ def white_noise_loss(
     n, m = slopes.shape
     rank = min(n, inputs * m)
     key_data, key_rows = jax.random.split(key)
-    with jax.enable_x64(True):
+    with context.float64():
         data = np.asarray(jax.random.normal(key_data, (trials, n, inputs + 1)))
         orders = np.asarray(jax.random.uniform(key_rows, (subsets, n))).argsort(axis=1)
     draws = [loss_and_rank(slopes, xy) for xy in data]

@@ -90,7 +90,7 @@ class Tangent:
     @functools.cached_property
     def jacobian(self) -> KhatriRao:
         """Return D, the columns of each layer by input and then by unit."""
-        with jax.enable_x64(True):
+        with context.float64():
             layers = zip(map(jnp.asarray, self.features), map(jnp.asarray, self.sensitivities), strict=True)
             return KhatriRao(tuple(Factors(phi, g, None) for phi, g in layers), jnp.zeros((), jnp.int32))
 
@@ -218,7 +218,7 @@ def _forwards(
     features, before, slopes, kinks = [np.ldexp(x, -exponents[0])], [], [], 0
     for sigma, w in zip(sigmas, weights[:-1], strict=True):
         z, taken = _product(features[-1], exponents[-1], w)
-        with jax.enable_x64(True):
+        with context.float64():
             value, slope, (below, above) = jax.tree.map(np.asarray, _layer(z, sigma))
         bent = (z == 0) & (below != above)
         kinks += int((bent & features[-1].any(axis=1, keepdims=True)).sum())

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from narrow_jax import jacobian
@@ -129,7 +128,7 @@ def _chosen(net: Net, x: Float[np.ndarray, "n d"], wrt: str | Iterable[str] | No
 def _gradient_norm(j: Jacobian, left: Residuals) -> float:
     """Return a bound of ‖Jᵀr‖ ≤ ‖Ĵᵀr̂‖ + ‖J − Ĵ‖‖r̂‖ + ‖J‖‖r − r̂‖."""
     size, (r, power) = norms(j), fl.unit(left.r.ravel())
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with context.float64(), np.errstate(all="ignore"):
         evaluated = context.at_hand(j).evaluate()
         computed = float(_image_norm(evaluated, r)) if r.any() else 0.0
     moved = fl.product_up(size.perturbation, left.norm + left.rounding)

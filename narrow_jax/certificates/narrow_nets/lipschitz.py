@@ -176,7 +176,7 @@ def _at_zero(sigma: Activation) -> float:
     """Return a bound of |σ(0)|."""
     if sigma.zero_only_at_zero or sigma.value is None:
         return 0.0 if sigma.zero_only_at_zero else math.inf
-    with jax.enable_x64(True):
+    with context.float64():
         value = abs(float(sigma.value(jnp.zeros((), float))))
     return (value + sigma.value_error * fl.UNIT) * (1 + fl.SLACK)
 
@@ -195,7 +195,7 @@ def _entering(
     """Return a_0 = x … a_{H−1} as computed, and how far each sample's is from exact; 0 and infinity where unknown."""
     found = [(x, np.zeros(len(x)))]
     if weights:
-        with jax.enable_x64(True), np.errstate(all="ignore"):
+        with context.float64(), np.errstate(all="ignore"):
             given = context.placed((x, weights), len(x) * sum(w.size for w in weights))
             computed = jax.tree.map(np.asarray, _forward(*given, sigmas))
         for a, error in computed:

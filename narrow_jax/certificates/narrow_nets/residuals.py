@@ -36,7 +36,7 @@ def residuals(net: Net, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"]
 
     |δf| ≤ (e_a + γ_{h+2}|a|)|V|, a the last features or, of a pair, their difference, e_a its error.
     """
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with context.float64(), np.errstate(all="ignore"):
         if net.mirrored:
             zero = np.zeros((len(x), len(net.v)))
             found = _left(zero, zero, net.v, y, np.array(True))
@@ -92,7 +92,7 @@ class Norms(NamedTuple):
 
 def norms(j: Jacobian) -> Norms:
     """Return the bounds of a Jacobian: that of its computed matrix Ĵ by a Cholesky factor of μI − ĴĴᵀ."""
-    with jax.enable_x64(True), np.errstate(all="ignore"):
+    with context.float64(), np.errstate(all="ignore"):
         evaluated = context.at_hand(j).evaluate()
         matrix, bounds = evaluated.gram(HOST)
         matrix, exponent = np.asfortranarray(matrix), int(evaluated.exponent)

@@ -18,6 +18,7 @@ from narrow_jax.certificates.narrow_nets.problem7 import Constrained, constraine
 from narrow_jax.certificates.narrow_nets.theorem1_nice_region import nice_region
 from narrow_jax.certificates.narrow_nets.theorem2_loss_bound import residual_bound
 from narrow_jax.jacobian import Net, plain
+from narrow_jax.linalg import context
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.models import Activations
 from narrow_jax.spectra import sigma_min
@@ -99,7 +100,7 @@ def natural_residual(
         0.0
     """
     params, center = plain(params), plain(center)
-    with jax.enable_x64(True):
+    with context.float64():
         problem = constrained(center, x, y, radius, zeta, kappa, activation)
         return _measure(problem, params)[1]
 
@@ -161,7 +162,7 @@ def kkt(
         section 5.
     """
     params, center = plain(params), plain(center)
-    with jax.enable_x64(True):
+    with context.float64():
         problem = constrained(center, x, y, radius, zeta, kappa, activation)
         loss, residual = _measure(problem, params)
     net, first = Net.of(params, activation), Net.of(center, activation, "center")

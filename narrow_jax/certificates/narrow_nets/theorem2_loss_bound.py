@@ -12,6 +12,7 @@ from narrow_jax._typing import Float, HostArray
 from narrow_jax.certificates.narrow_nets import constants
 from narrow_jax.certificates.narrow_nets.residuals import residuals
 from narrow_jax.jacobian import KhatriRao, Net
+from narrow_jax.linalg import context
 from narrow_jax.linalg import rounding as fl
 
 Vector = Float[np.ndarray, " p"]
@@ -73,7 +74,7 @@ def _growth(r: HostArray, y: HostArray, error: float) -> float:
 def _stationarity(net: Net, start: Net, x: HostArray, r: HostArray, error: float) -> tuple[float, int]:
     """Return (a bound of ‖Jᵀr + λ(w − w⁰)‖, e), to be multiplied by 2^e: any λ ≥ 0 gives one, the best the least."""
     J = net.jacobian(x)
-    with jax.enable_x64(True):
+    with context.float64():
         evaluated = J.evaluate()
         assert isinstance(evaluated, KhatriRao)
         product, rounding = evaluated.rmv_bounded(jnp.asarray(r.reshape(-1)))

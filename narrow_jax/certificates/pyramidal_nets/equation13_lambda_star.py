@@ -19,6 +19,7 @@ from narrow_jax.certificates.pyramidal_nets.lemma3_4_khatri_rao_powers import (
     hermite_coefficients,
     hermite_tail,
 )
+from narrow_jax.linalg import context
 from narrow_jax.linalg import rounding as fl
 
 METHODS = ("exact", "quadrature", "hermite")
@@ -119,7 +120,7 @@ def _trapezoidal(x: np.ndarray, sigma: Activation, step: float) -> np.ndarray:
     unit = x / np.where(norms > 0, norms, 1.0)[:, None]
     kappa = np.clip(unit @ unit.T / x.shape[1], -1, 1)
 
-    with jax.enable_x64(True):
+    with context.float64():
         gram = np.stack(
             [np.asarray(_row(a, norms, k, points, weights, sigma)) for a, k in zip(norms, kappa, strict=True)]
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
@@ -13,7 +12,7 @@ from narrow_jax import _checks, activations
 from narrow_jax._host import host_only
 from narrow_jax._typing import HostArray
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import column_exponents
+from narrow_jax.linalg import column_exponents, context
 
 _REACH, _PANEL, _NODES = 13.0, 0.25, 16
 """Panels of width ¼ on [−13, 13], where the Gaussian weight ends below 1e-36, halved towards a kink at 0."""
@@ -114,5 +113,5 @@ def _panels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _evaluate(sigma: Activation, z: np.ndarray) -> np.ndarray:
-    with jax.enable_x64(True):
+    with context.float64():
         return np.asarray(sigma(jnp.asarray(z)))

@@ -13,7 +13,7 @@ import numpy as np
 from narrow_jax import _checks, losses, models
 from narrow_jax._typing import Array, HostArray, Params
 from narrow_jax.activations import Activation
-from narrow_jax.linalg import HOST, Extremes, extremes
+from narrow_jax.linalg import HOST, Extremes, context, extremes
 from narrow_jax.linalg import rounding as fl
 
 EVALUATION = 64
@@ -126,13 +126,13 @@ def forward(
 
 def evaluate(z: np.ndarray, activation: Activation) -> np.ndarray:
     """Return σ(z), computed in float64."""
-    with jax.enable_x64(True):
+    with context.float64():
         return np.asarray(_evaluate(jnp.asarray(z), activation))
 
 
 def unmoved(params: Params, x: HostArray, y: HostArray, activation: Activation, step: float) -> float:
     """Return the share of the weights with a gradient that one step leaves bit for bit as they are."""
-    with jax.enable_x64(True):
+    with context.float64():
         weights = {name: jnp.asarray(in_float64(w)) for name, w in params.items()}
         data = jnp.asarray(in_float64(x)), jnp.asarray(in_float64(y))
         gradient = _gradient(weights, *data, activation)
