@@ -26,7 +26,6 @@ from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_device import ROWS as ROWS
 from narrow_jax.linalg.on_device import TPU as TPU
 from narrow_jax.linalg.on_device import Device as Device
-from narrow_jax.linalg.on_device import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
 from narrow_jax.linalg.on_tiles import Tiles as Tiles
@@ -36,6 +35,7 @@ from narrow_jax.linalg.operators import Gram as Gram
 from narrow_jax.linalg.operators import Stored as Stored
 from narrow_jax.linalg.operators import block as block
 from narrow_jax.linalg.operators import gram_by_blocks as gram_by_blocks
+from narrow_jax.linalg.operators import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.operators import indices as indices
 from narrow_jax.linalg.preconditioned import conjugate_gradients as conjugate_gradients
 from narrow_jax.linalg.rank import MARGIN as MARGIN

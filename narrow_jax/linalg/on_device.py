@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import by_blocks, lanczos
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Ritz, Rows, Scalar, T, Truth
+from narrow_jax.linalg.operators import hadamard_rows
 from narrow_jax.linalg.rounding import symmetric
 
 ROWS = 1024
@@ -265,18 +265,6 @@ DEVICE, TPU = Device(), Tpu()
 def _starts(rows: int, count: int) -> Array:
     """Return where to begin to go through the rows so many at a time; the last may go over some again."""
     return jnp.asarray(np.minimum(np.arange(0, rows, count), rows - count).astype(np.int32))
-
-
-def hadamard_rows(
-    x: Float[HostArray, "n a"], d: Float[HostArray, "r b"], start: Any, count: int
-) -> tuple[Array, Array, Array]:
-    """Return the rows of (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) of so many samples, and bounds of the norms of these rows of both."""
-    n, rows = len(x), len(d)
-    k = rows // n
-    inputs = fl.matmul(jax.lax.dynamic_slice_in_dim(x, start, count), x.T)
-    units = fl.matmul(jax.lax.dynamic_slice_in_dim(d, start * k, count * k), d.T)
-    product = units.reshape(count, k, n, k) * inputs[:, None, :, None]
-    return product.reshape(count * k, rows), fl.norm_up(inputs), fl.norm_up(units)
 
 
 def start_vector(a: HostArray) -> Array:

@@ -152,6 +152,18 @@ def block(j: EvaluatedJacobian, index: int | Int[Computed, ""]) -> Float[Compute
     return j.block(index)
 
 
+def hadamard_rows(
+    x: Float[Computed, "n a"], d: Float[Computed, "r b"], start: Any, count: int
+) -> tuple[Array, Array, Array]:
+    """Return the rows of (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) of so many samples, and bounds of the norms of these rows of both."""
+    n, rows = len(x), len(d)
+    k = rows // n
+    inputs = fl.matmul(jax.lax.dynamic_slice_in_dim(x, start, count), x.T)
+    units = fl.matmul(jax.lax.dynamic_slice_in_dim(d, start * k, count * k), d.T)
+    product = units.reshape(count, k, n, k) * inputs[:, None, :, None]
+    return product.reshape(count * k, rows), fl.norm_up(inputs), fl.norm_up(units)
+
+
 def indices(count: int) -> Int[Array, " b"]:
     """Return 0 … count − 1, over which a compiled loop may go; int32: XLA lowers what depends on them without x64."""
     return jnp.arange(count, dtype=jnp.int32)

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from narrow_jax import _host
-from narrow_jax.linalg import ROWS, EvaluatedJacobian, context
-from narrow_jax.linalg.lanczos import MAX_STEPS
+from narrow_jax.linalg import ROWS, EvaluatedJacobian, context, lanczos
 
 KEPT = 2**14
 """Rows up to which a device keeps the Gram matrix of a proof: of more, forming it anew costs less than its memory."""
@@ -53,7 +52,7 @@ class Sizes(NamedTuple):
     @property
     def basis(self) -> float:
         """Return the size of a basis of Lanczos, in squares."""
-        return min(MAX_STEPS / self.rows, 1.0)
+        return min(lanczos.MAX_STEPS / self.rows, 1.0)
 
     @property
     def all_blocks(self) -> float:
