@@ -3,8 +3,9 @@
 Command:  python -m experiments.narrow_all_images --all --raw-dir DIR [--out DIR]
           (--raw-dir: folder with the original files of CIFAR-10; --samples 5000 10000 20000: fewer images;
           --labels classes: the ten classes, permuted at random, as one real label)
-Cost:     on two cores, for the whole process, 10,000 images a minute and a half and 3 GB, 20,000 5 GB; predicted for all
-          50,000: an hour and 14 GB; ``--quick`` a few seconds. It goes on, stage by stage, where an earlier run stopped.
+Cost:     on two cores, for the whole process, 10,000 images a minute and a half and 3 GB, 20,000 5 GB; predicted for
+          all 50,000: an hour and 14 GB; ``--quick`` a few seconds. It goes on, stage by stage, where an earlier run
+          stopped.
 Expected: the smallest width of a short list that is memorised by Newton's method in a ball around a mirrored start is
           certified: an exact zero-loss net lies within 1e-9 of it.
 Writes:   runs/narrow_all_images/summary.json (one record a size, width and stage), weights-*.npz and figure.png.

@@ -73,8 +73,9 @@ class Factors:
 
     def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, " p"]]:
         """Return S and a bound of |S − Ĵᵀu|: D ∘ u as an unevaluated sum, its head multiplied in slices."""
-        rows = u.size
-        x, d = xp.repeat(self.x, self.d.shape[1], axis=0), self.d.reshape(rows, -1)
+        rows, outputs = u.size, self.d.shape[1]
+        x = xp.repeat(self.x, outputs, axis=0) if outputs > 1 else self.x  # a copy of large data counts
+        d = self.d.reshape(rows, -1)
         head, tail = fl.two_product(d, u[:, None])
         product, error = fl.split_product(x.T, head)
         s = product + fl.matmul(x.T, tail)
