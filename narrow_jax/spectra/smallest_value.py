@@ -67,7 +67,7 @@ def sigma_min(
         certify: prove the bounds; without, the interval is [0, ∞] and the status ``estimate``.
         dtype: "float64", or "float32" for hardware without it (an estimate).
         memory_budget: bytes that may be used; None sets no limit. On the host "auto" and "gram" go by tiles for more
-            than 8,192 rows, and where a budget holds no whole matrices; in a file of the folder of temporary files where
+            than 8,192 rows, and where a budget holds no whole matrices; in a file in the folder of temporary ones where
             it holds no triangle. "auto" then goes on by "qr" where the interval is wide only if the memory allows it.
 
     Returns:
