@@ -23,6 +23,26 @@ def say(message: str) -> None:
 
 
 @contextmanager
+def countdown(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function ``advance(done)`` that draws what is done and the time left, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
 def bar(total: int, show: bool | None) -> Iterator[Callable[[int, float], None]]:
     """Give a function ``advance(done, loss)`` that draws a bar, or does nothing if none is wanted.
 

@@ -41,6 +41,9 @@ from narrow_jax.certificates.narrow_nets.convergence_of_gradient_descent import 
     gradient_descent,
 )
 from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
+    DistinctSamples as DistinctSamples,
+)
+from narrow_jax.certificates.narrow_nets.definition1_distinct_samples import (
     distinct_samples as distinct_samples,
 )
 from narrow_jax.certificates.narrow_nets.descent_along_training import GradientDescentBound

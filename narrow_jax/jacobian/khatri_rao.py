@@ -20,6 +20,7 @@ from narrow_jax.linalg import (
     Gram,
     Products,
     Scalar,
+    Square,
     arrays,
     collatz_wielandt,
     hadamard_rows,
@@ -27,7 +28,7 @@ from narrow_jax.linalg import (
 )
 from narrow_jax.linalg import rounding as fl
 
-T = TypeVar("T", bound=Computed)
+T = TypeVar("T")
 
 UNDERFLOW = 2.0**-100
 """What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
@@ -72,8 +73,9 @@ class Factors:
 
     def rmv_bounded(self, u: Float[Computed, " r"]) -> tuple[Float[Computed, " p"], Float[Computed, " p"]]:
         """Return S and a bound of |S − Ĵᵀu|: D ∘ u as an unevaluated sum, its head multiplied in slices."""
-        rows = u.size
-        x, d = xp.repeat(self.x, self.d.shape[1], axis=0), self.d.reshape(rows, -1)
+        rows, outputs = u.size, self.d.shape[1]
+        x = xp.repeat(self.x, outputs, axis=0) if outputs > 1 else self.x  # a copy of large data counts
+        d = self.d.reshape(rows, -1)
         head, tail = fl.two_product(d, u[:, None])
         product, error = fl.split_product(x.T, head)
         s = product + fl.matmul(x.T, tail)
@@ -90,7 +92,7 @@ class Factors:
         """Return the squared length of each row."""
         return (_squares(self.x)[:, None] * _squares(self.d)).reshape(-1)
 
-    def gram(self, products: Products) -> tuple[Computed, Computed]:
+    def gram(self, products: Products) -> tuple[Square, Computed]:
         """Return (XXᵀ ⊗ 11ᵀ) ∘ (DDᵀ), lower triangle, and the layer's δ."""
         n, k, units = self.d.shape
         gram, *norms = products.hadamard(self.x, self.d.reshape(n * k, units))

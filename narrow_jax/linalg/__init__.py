@@ -4,11 +4,14 @@ from narrow_jax.linalg import arrays as arrays
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos
+from narrow_jax.linalg import on_tiles as on_tiles
 from narrow_jax.linalg import outward as outward
 from narrow_jax.linalg import rounding as rounding
+from narrow_jax.linalg import tiles as tiles
 from narrow_jax.linalg.algebra import Algebra as Algebra
 from narrow_jax.linalg.algebra import Products as Products
 from narrow_jax.linalg.algebra import Ritz as Ritz
+from narrow_jax.linalg.algebra import Square as Square
 from narrow_jax.linalg.arrays import Scalar as Scalar
 from narrow_jax.linalg.arrays import Truth as Truth
 from narrow_jax.linalg.arrays import compiled as compiled
@@ -25,6 +28,7 @@ from narrow_jax.linalg.on_device import TPU as TPU
 from narrow_jax.linalg.on_device import Device as Device
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
+from narrow_jax.linalg.on_tiles import Tiles as Tiles
 from narrow_jax.linalg.operators import Bounds as Bounds
 from narrow_jax.linalg.operators import EvaluatedJacobian as EvaluatedJacobian
 from narrow_jax.linalg.operators import Gram as Gram
@@ -33,6 +37,7 @@ from narrow_jax.linalg.operators import block as block
 from narrow_jax.linalg.operators import gram_by_blocks as gram_by_blocks
 from narrow_jax.linalg.operators import hadamard_rows as hadamard_rows
 from narrow_jax.linalg.operators import indices as indices
+from narrow_jax.linalg.preconditioned import conjugate_gradients as conjugate_gradients
 from narrow_jax.linalg.rank import MARGIN as MARGIN
 from narrow_jax.linalg.rank import column_exponents as column_exponents
 from narrow_jax.linalg.rank import equilibrated as equilibrated

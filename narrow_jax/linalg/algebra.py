@@ -16,6 +16,9 @@ from narrow_jax.linalg.rounding import TINY
 
 T = TypeVar("T")
 
+Square = Any
+"""A square matrix or its factor, as an algebra holds it: an array, or what stands for one by tiles (``on_tiles``)."""
+
 Rows = Callable[[Any, int], Float[HostArray, "c n"]]
 """Gives so many rows of a symmetric matrix, from a first one on; what is right of the diagonal is not read."""
 
@@ -90,6 +93,9 @@ class Algebra(Products, Protocol):
 
         With ``overwrite`` L may lie in A.
         """
+
+    def roundings(self, rows: int) -> int:
+        """Return how many roundings an entry of LLᵀ meets: how far below λ_min a shift has to stay."""
 
     def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> Scalar:
         """Return a bound of ‖A − LLᵀ‖₂ for a factorisation that completed, ``trace`` an upper bound of tr A.

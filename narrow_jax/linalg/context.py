@@ -104,6 +104,11 @@ def _has_cpu() -> bool:
         return False
 
 
+def machine_memory() -> int:
+    """Return the bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def dtype_of(*leaves: Any) -> np.dtype:
     """Return the dtype that numbers of these have in JAX: without x64, NumPy's float64 is float32 there."""
     found = jnp.result_type(*leaves)

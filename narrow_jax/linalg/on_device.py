@@ -97,6 +97,10 @@ class Device:
         ok = jnp.all(jnp.isfinite(factor))
         return jnp.where(ok, factor, jnp.eye(a.shape[0], dtype=a.dtype)), ok
 
+    def roundings(self, rows: int) -> int:
+        """Return those of a conventional algorithm; the defect itself is computed."""
+        return rows + 3
+
     def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> Array:
         """Return a bound of ‖A − LLᵀ‖₂ by computing it: an accelerator's Cholesky need not be a conventional one.
 

@@ -15,7 +15,7 @@ from scipy.linalg import blas, lapack
 from narrow_jax._typing import Float, HostArray
 from narrow_jax.linalg import lanczos
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Ritz, Rows, Scalar, T, Truth
+from narrow_jax.linalg.algebra import Ritz, Rows, Scalar, Square, T, Truth
 
 
 def householder(slabs: Iterable[Float[HostArray, "n b"]], size: int) -> Float[np.ndarray, "n n"]:
@@ -115,10 +115,14 @@ class Host:
         completed = info == 0 and bool(np.isfinite(pivots).all() and np.min(pivots) > INVERTIBLE)
         return factor if completed else np.eye(a.shape[0], order="F"), completed
 
-    def cholesky_defect(self, of_a: Rows, factor: Float[HostArray, "n n"], trace: Scalar) -> float:
-        """Return a bound of ‖A − LLᵀ‖₂: γ_{n+3} ‖L‖_F² by Higham's theorem 10.3, one for reciprocals of pivots."""
-        rows = len(factor)
-        return fl.gamma(rows + 3) * float(trace) * (1 + 4 * fl.gamma(rows + 3))
+    def roundings(self, rows: int) -> int:
+        """Return those of an inner product, of the square root, and one for reciprocals of pivots."""
+        return rows + 3
+
+    def cholesky_defect(self, of_a: Rows, factor: Square, trace: Scalar) -> float:
+        """Return a bound of ‖A − LLᵀ‖₂: γ_k ‖L‖_F², k the ``roundings``, by Higham's theorem 10.3."""
+        gamma = fl.gamma(self.roundings(factor.shape[0]))
+        return gamma * float(trace) * (1 + 4 * gamma)
 
     def solve(self, factor: Float[HostArray, "n n"], v: Float[HostArray, " n"]) -> np.ndarray:
         """Return (LLᵀ)⁻¹v."""

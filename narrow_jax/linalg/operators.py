@@ -18,7 +18,7 @@ import numpy as np
 
 from narrow_jax._typing import Array, Computed, Float, Int
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.linalg.algebra import Products
+from narrow_jax.linalg.algebra import Products, Square
 from narrow_jax.linalg.arrays import accumulate, compiled, each, module, xp
 
 ENTRIES = 2**18
@@ -44,7 +44,7 @@ class Bounds(NamedTuple):
 class Gram(NamedTuple):
     """The computed Gram matrix K̂ of Ĵ, whose strict upper triangle may hold anything, and its bounds."""
 
-    matrix: Float[Computed, "n n"]
+    matrix: Square
     bounds: Bounds
 
 

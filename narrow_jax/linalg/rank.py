@@ -6,11 +6,14 @@ import numpy as np
 from scipy import linalg
 
 from narrow_jax._typing import Float, HostArray
+from narrow_jax.linalg.on_host import HOST
 from narrow_jax.linalg.rounding import UNIT
 
 MARGIN = 1e3
 """How far above a cutoff what is kept must lie: rounding then turns its direction by a part in 1000 at most."""
 _SWEEPS, _BALANCES = 20, 2
+_LARGE = 500
+"""Rows and columns from which a singular value decomposition takes seconds."""
 
 
 def numerical_rank(matrix: Float[HostArray, "a b"]) -> int:
@@ -32,8 +35,20 @@ def numerical_rank(matrix: Float[HostArray, "a b"]) -> int:
     Reference:
         Curtis and Reid, "On the automatic scaling of matrices for Gaussian elimination", 1972.
     """
-    values = linalg.svdvals(equilibrated(np.asarray(matrix, np.float64))) if np.size(matrix) else np.zeros(1)
+    if not np.size(matrix):
+        return 0
+    scaled = equilibrated(np.asarray(matrix, np.float64))
+    if min(scaled.shape) >= _LARGE and _far_from_deficient(scaled):
+        return min(scaled.shape)
+    values = linalg.svdvals(scaled)
     return int(np.sum(values > values[0] * max(np.shape(matrix)) * np.finfo(np.float64).eps))
+
+
+def _far_from_deficient(matrix: Float[np.ndarray, "a b"]) -> bool:
+    """Return whether σ_min ≥ 1e-5·‖A‖_F, far above any cutoff, by a Cholesky factor: a tenth of the time of the SVD."""
+    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    gram = HOST.outer(rows)
+    return HOST.cholesky(HOST.shifted(gram, 0.0, np.zeros(len(gram)), 1e-10 * np.trace(gram)))[1]
 
 
 def has_gap(values: Float[np.ndarray, " k"], cutoff: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -17,13 +17,14 @@ from narrow_jax._host import host_only
 from narrow_jax._printing import brief
 from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
-from narrow_jax.certificates import distinct_samples
+from narrow_jax.certificates import DistinctSamples, distinct_samples
 from narrow_jax.jacobian import Net
-from narrow_jax.linalg import context
+from narrow_jax.linalg import EvaluatedJacobian, context, on_tiles, tiles
 from narrow_jax.models import Activations
-from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path
+from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Preconditioner
 from narrow_jax.solvers.pairs import PairOnData
 from narrow_jax.solvers.starts import Draw, Start
+from narrow_jax.solvers.tile_factor import TileFactors
 from narrow_jax.spectra import sigma_min
 
 
@@ -78,6 +79,7 @@ def memorize(
     steps: int = 40,
     method: str = "auto",
     dtype: str = "float64",
+    memory_budget: int | None = None,
     certify: bool = True,
     progress: bool | None = None,
 ) -> Memorized:
@@ -106,8 +108,11 @@ def memorize(
         tolerance: solved when the loss is at most this times ½‖y‖², or when ‖y − f‖ is below 1e-7 of ‖y‖ and rounding
             lets no step reduce it: the certificate then still tells whether an exact solution is there.
         steps: Newton steps at most.
-        method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k.
-        dtype: "float32" halves the memory of the factor; products and residuals stay float64.
+        method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k and the machine's memory.
+        dtype: "float32" halves the memory of the factor; products and residuals stay float64. Of more than 8,192
+            equations the factor is the lower triangle in float32, by tiles.
+        memory_budget: bytes that the factor and the proof may take, by tiles, and in a file where that says so; None
+            sets no limit.
         certify: prove that an exact solution is there.
         progress: show a progress bar; by default where the standard error is a terminal.
 
@@ -133,35 +138,72 @@ def memorize(
     """
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
+    _checks.memory_budget(memory_budget)
     draw = Draw.of(key, width, widths, y.shape[1], weight_scale, activation, zeta, kappa)
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
         raise ValueError(samples.clash)
-    rows, labels = x[samples.kept], y[samples.kept]
-    if not len(rows):
+    if not len(samples.kept):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 whatever the weights")
-    if method == "auto":  # a factor of JJᵀ of 30,000 equations n·k is 7 GB in float64
-        method = "cholesky" if labels.size <= 30_000 else "cg"
-    preconditioner = partial(Factor.of, dtype=dtype) if method == "cholesky" else LowRank.of
+    search = _Search(radius, tolerance, steps, method, dtype, memory_budget, progress)
+    found = _solved(draw, samples, x, y, search)
+    if not certify or found.status != "solved":
+        return found
+    proof = certificates.memorization(
+        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget
+    )
+    return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
+
+
+class _Search(NamedTuple):
+    """How a solution is looked for: options of ``memorize``."""
+
+    radius: float | None
+    tolerance: float
+    steps: int
+    method: str
+    dtype: str
+    memory_budget: int | None
+    progress: bool | None
+
+    def preconditioner(self, equations: int) -> Callable[[EvaluatedJacobian], Preconditioner]:
+        """Return what approximates (JJᵀ)⁻¹: a factor where there is room for one, by tiles for many equations."""
+        budget, method = self.memory_budget, self.method
+        if method == "auto":
+            # the data need some, too
+            room = context.machine_memory() // 2 if budget is None else budget
+            method = "cholesky" if 4 * tiles.elements(equations, tiles.TILE) <= room else "cg"
+        if method == "cg":
+            return LowRank.of
+        squares = (2 if self.dtype == "float64" else 1) * 8 * equations**2
+        if equations <= on_tiles.WHOLE and (budget is None or squares <= budget):
+            return partial(Factor.of, dtype=self.dtype)
+        return TileFactors(on_tiles.room_for(equations, 0, budget, "memorize"))
+
+
+def _solved(draw: Draw, samples: DistinctSamples, x: np.ndarray, y: np.ndarray, search: _Search) -> Memorized:
+    """Return the result without a certificate, which needs the room of all that is needed here."""
+    rows, labels = samples.of(x), samples.of(y)
+    preconditioner = search.preconditioner(labels.size)
     with context.float64():
         data = jnp.asarray(rows)
         for start in draw.starts(data):
             pair, theta = PairOnData.of(start.center, data, draw.sigmas)
             first = preconditioner(pair.jacobian(theta))
-            if first.pivot > len(rows) * np.finfo(dtype).eps:
+            if first.pivot > len(rows) * np.finfo(search.dtype).eps:
                 break
         else:
             return _deficient(start, x, y, samples.kept, draw.sigmas)
+        given = search.radius
         problem = Interpolation(
             equations=pair,
             y=np.asarray(labels).reshape(-1),
             start=np.asarray(theta),
-            radius=_nice_radius(start.center, rows, draw.sigmas) if radius is None else float(radius),
+            radius=_nice_radius(start.center, rows, draw.sigmas) if given is None else float(given),
             preconditioner=preconditioner,
         )
-        path = problem.solve(first, tolerance, steps, progress)
-    del first  # a square of n·k: the certificate needs the room
-    return _concluded(start, pair, path, problem.radius, x, y, certify)
+        path = problem.solve(first, search.tolerance, search.steps, search.progress)
+    return _concluded(start, pair, path, problem.radius, x, y)
 
 
 def _check_options(radius: float | None, tolerance: float, steps: int, method: str, dtype: str) -> None:
@@ -183,27 +225,23 @@ def _nice_radius(center: Params, x: np.ndarray, sigmas: tuple[Activation, ...]) 
 
 
 def _concluded(
-    start: Start, pair: PairOnData, path: Path, radius: float, x: np.ndarray, y: np.ndarray, certify: bool
+    start: Start, pair: PairOnData, path: Path, radius: float, x: np.ndarray, y: np.ndarray
 ) -> Memorized:
-    """Return the result on all samples, repeated ones too, with its certificate."""
+    """Return the result on all samples, repeated ones too."""
     center = jax.tree.map(np.asarray, start.center)
     with context.float64(), np.errstate(over="ignore"):
-        scaled = replace(pair, x=jnp.asarray(x), v=jnp.asarray(path.scale * center["v"]))
+        data = pair.x if len(pair.x) == len(x) else jnp.asarray(x)
+        scaled = replace(pair, x=data, v=jnp.asarray(path.scale * center["v"]))
         params = jax.tree.map(np.asarray, scaled.params(path.theta))
         left = np.asarray(y.reshape(-1) - scaled.predict(path.theta)).reshape(y.shape)
         loss = float(np.sum(left**2) / 2)
-    certificate = None
-    if certify and path.solved:
-        certificate = certificates.memorization(params, center, x, y, radius, pair.sigmas)
     steps = len(path.history["loss"]) - 1
-    if path.solved:
-        proof = "" if certificate is None else f"; {certificate.reason}"
-        message = f"loss {loss:.3g} after {steps} Newton steps{proof}"
-    else:
-        message = (
-            f"the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale "
-            "x and y to entries of size one, where w is near w⁰ with enough digits"
-        )
+    message = (
+        f"loss {loss:.3g} after {steps} Newton steps"
+        if path.solved
+        else f"the loss is {loss:.3g} after {steps} steps: widen the net, enlarge the radius, bound kappa, or scale x "
+        "and y to entries of size one, where w is near w⁰ with enough digits"
+    )
     return Memorized(
         params=params,
         center=center,
@@ -213,7 +251,7 @@ def _concluded(
         residual=left,
         radius_used=radius,
         history=path.history,
-        certificate=certificate,
+        certificate=None,
         status="solved" if path.solved else "not_converged",
         message=message,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,33 @@ class Equations(Protocol):
         """Return J."""
 
 
+class Step(NamedTuple):
+    """δ = Jᵀ(JJᵀ)⁻¹r, and the relative residual ‖Jδ − r‖/‖r‖ that is left."""
+
+    delta: Theta
+    left: Float[HostArray, ""]
+
+
+@runtime_checkable
+class Preconditioner(Protocol):
+    """An approximate inverse of JJᵀ, by which steps are computed.
+
+    ``pivot`` is relative to the diagonal, and says whether J has full row rank; ``renewable`` whether a new one at
+    another J serves better there.
+    """
+
+    @property
+    def pivot(self) -> Any:
+        """Return the smallest pivot."""
+
+    @property
+    def renewable(self) -> bool:
+        """Return whether to make a new one where this no longer serves."""
+
+    def minimum_norm(self, j: EvaluatedJacobian, r: Float[np.ndarray, " r"]) -> Step:
+        """Return the step at Ĵ."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Factor:
@@ -54,6 +81,7 @@ class Factor:
     lower: Float[Array, "r r"]
     pivot: Float[Array, ""]
     iterations: ClassVar[int] = 25  # of conjugate gradients: where it needs more, a new factor is cheaper
+    renewable: ClassVar[bool] = True
 
     @staticmethod
     @jax.jit(static_argnames="dtype")
@@ -72,6 +100,10 @@ class Factor:
         """Return (ĴĴᵀ)⁻¹u."""
         return cho_solve((self.lower, True), u.astype(self.lower.dtype)).astype(u.dtype)
 
+    def minimum_norm(self, j: EvaluatedJacobian, r: Float[np.ndarray, " r"]) -> Step:
+        """Return the step at Ĵ."""
+        return minimum_norm(j, self, r)
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -85,6 +117,7 @@ class LowRank:
     inverse: Float[Array, "n k"]
     factor: Float[Array, "k a a"]
     iterations: ClassVar[int] = 1000
+    renewable: ClassVar[bool] = False
     pivot: ClassVar[float] = 1.0  # it says nothing about the rank of J
 
     @staticmethod
@@ -116,19 +149,21 @@ class LowRank:
 
         return (first - self.inverse * jax.vmap(correct, (0, 1), 1)(self.factor, first)).reshape(-1)
 
+    def minimum_norm(self, j: EvaluatedJacobian, r: Float[np.ndarray, " r"]) -> Step:
+        """Return the step at Ĵ."""
+        return minimum_norm(j, self, r)
+
 
 @jax.jit
-def minimum_norm(
-    j: EvaluatedJacobian, preconditioner: Factor | LowRank, r: Float[Array, " r"]
-) -> tuple[Theta, Float[Array, ""]]:
-    """Return δ = Jᵀ(JJᵀ)⁻¹r and the relative residual ‖Jδ − r‖/‖r‖ that is left."""
+def minimum_norm(j: EvaluatedJacobian, preconditioner: Factor | LowRank, r: Float[Array, " r"]) -> Step:
+    """Return the step at Ĵ."""
     u, _ = cg(
         lambda u: j.mv(j.rmv(u)), r, tol=TOLERANCE, maxiter=preconditioner.iterations, M=preconditioner.solve
     )
     delta = j.rmv(u)
     size = jnp.linalg.norm(r)
     left = jnp.linalg.norm(j.mv(delta) - r) / jnp.where(size > 0, size, 1.0)
-    return fl.scaled(delta, -j.exponent), left
+    return Step(fl.scaled(delta, -j.exponent), left)
 
 
 class Point(NamedTuple):
@@ -137,7 +172,7 @@ class Point(NamedTuple):
     theta: Theta
     scale: float
     r: Float[np.ndarray, " r"]
-    preconditioner: Factor | LowRank
+    preconditioner: Preconditioner
 
     @property
     def misfit(self) -> float:
@@ -165,9 +200,9 @@ class Interpolation:
     y: Float[np.ndarray, " r"]
     start: Theta
     radius: float
-    preconditioner: Callable[[EvaluatedJacobian], Factor | LowRank]
+    preconditioner: Callable[[EvaluatedJacobian], Preconditioner]
 
-    def solve(self, first: Factor | LowRank, tolerance: float, steps: int, show: bool | None) -> Path:
+    def solve(self, first: Preconditioner, tolerance: float, steps: int, show: bool | None) -> Path:
         """Return the path: solved where ½‖y − f‖² fell to the tolerance, or to rounding."""
         size, largest = _norm(self.y), float(np.max(np.abs(self.y)))
         goal, floor = math.sqrt(tolerance) * size, 1e-7 * size
@@ -190,7 +225,7 @@ class Interpolation:
         resolved = largest == 0 or largest / point.scale >= fl.CARRIED  # y/s flushed to 0 leaves no residual
         return Path(point.theta, point.scale, columns, bool(solved and resolved))
 
-    def _start(self, preconditioner: Factor | LowRank) -> tuple[Theta, Point]:
+    def _start(self, preconditioner: Preconditioner) -> tuple[Theta, Point]:
         """Return the first step and the start, s a power of two that makes its length at most ε/2."""
         delta, point = self._step(Point(self.start, 1.0, self.y, preconditioner))
         growth = max(2 * _norm(delta) / self.radius, 1.0)
@@ -200,11 +235,11 @@ class Interpolation:
     def _step(self, point: Point) -> tuple[Theta, Point]:
         """Return the minimum-norm step, with a new factor where the old one no longer serves."""
         j = self.equations.jacobian(point.theta)
-        delta, left = map(np.asarray, minimum_norm(j, point.preconditioner, point.r))
-        if left > 10 * TOLERANCE and isinstance(point.preconditioner, Factor):
+        delta, left = map(np.asarray, point.preconditioner.minimum_norm(j, point.r))
+        if left > 10 * TOLERANCE and point.preconditioner.renewable:
             fresh = self.preconditioner(j)
             if fresh.pivot > 0:
-                return np.asarray(minimum_norm(j, fresh, point.r)[0]), point._replace(preconditioner=fresh)
+                return np.asarray(fresh.minimum_norm(j, point.r).delta), point._replace(preconditioner=fresh)
         return delta, point
 
     def _damped(self, point: Point, delta: Theta) -> tuple[Point | None, float]:

@@ -20,6 +20,7 @@ from narrow_jax.linalg import (
     EvaluatedJacobian,
     Ritz,
     Scalar,
+    Square,
     Truth,
     arrays,
     compiled,
@@ -48,14 +49,14 @@ class Operand(NamedTuple):
     algebra: Algebra
     j: EvaluatedJacobian
     bounds: Bounds
-    kept: Float[Computed, "n n"] | None
+    kept: Square | None
 
     @property
     def rows(self) -> int:
         """Return the number of rows of Ĵ."""
         return self.j.shape[0]
 
-    def gram(self) -> Float[Computed, "n n"]:
+    def gram(self) -> Square:
         """Return K̂, lower triangle."""
         return self.j.gram(self.algebra).matrix if self.kept is None else self.kept
 
@@ -189,9 +190,7 @@ def lower_bound(pair: SingularPair, beta: Float[Computed, ""]) -> Float[Computed
     return xp.where((beta > 0) & xp.isfinite(lower), lower, 0.0)
 
 
-def corrected(
-    operand: Operand, factor: Float[Computed, "n n"], pair: SingularPair, rounds: Any
-) -> SingularPair:
+def corrected(operand: Operand, factor: Square, pair: SingularPair, rounds: Any) -> SingularPair:
     """Return the pair with ν₋, B and C of itself and of its corrections P −= Ĵᵀ(LLᵀ)⁻¹(ĴP − νu), an entry each.
 
     Rounding of u reaches P as noise of size uκ in all directions, which Ĵ turns into C ≈ uκ²ν; corrected
@@ -231,7 +230,7 @@ def separation(operand: Operand, u: Computed, ritz: Ritz) -> Float[Computed, ""]
     """
     if operand.rows == 1:
         return xp.full_like(u[0], NO_COMPLEMENT)
-    shifts = _shifts(operand.bounds, ritz, operand.rows)
+    shifts = _shifts(operand.bounds, ritz, operand.rows, operand.algebra.roundings(operand.rows))
     return attempts(
         operand.algebra,
         lambda index, _: _shifted_bound(operand, u, _choose(index, *shifts)),
@@ -264,12 +263,12 @@ class Shift(NamedTuple):
     trace: Float[Computed, ""]
 
 
-@compiled(static_argnames="rows")
-def _shifts(bounds: Bounds, ritz: Ritz, rows: int) -> tuple[Shift, Shift]:
-    """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹."""
+@compiled(static_argnames=("rows", "terms"))
+def _shifts(bounds: Bounds, ritz: Ritz, rows: int, terms: int) -> tuple[Shift, Shift]:
+    """Return the two candidates of β̂ from the largest eigenvalues of K̂⁻¹; ``terms``: roundings of a factor."""
     first, second = ritz.of_inverse()
     majorant, trace, error, _ = bounds
-    margin = 4 * (fl.gamma(rows + 3) * majorant + error)
+    margin = 4 * (fl.gamma(terms) * majorant + error)
     middle = xp.maximum((first + second) / 2, xp.minimum(second, first) - margin)
 
     def shift(beta: Computed) -> Shift:

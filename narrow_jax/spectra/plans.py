@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
 
     @staticmethod
     def of(J: Any) -> Sizes:
-        """Return the sizes of the matrix that an operator evaluates to, without evaluating it if JAX can look into it."""
+        """Return the sizes of the matrix that an operator evaluates to, which is not evaluated if JAX can trace it."""
         if jax.tree_util.all_leaves([J]):  # a user's own, which is no tree
             with jax.enable_x64(True):
                 return Sizes.of_evaluated(J.evaluate())

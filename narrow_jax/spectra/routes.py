@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax._typing import Computed, Float, Int
-from narrow_jax.linalg import Bounds, Ritz, Truth, arrays, compiled, xp
+from narrow_jax.linalg import Bounds, Ritz, Square, Truth, arrays, compiled, xp
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.spectra import enclosure
 from narrow_jax.spectra.enclosure import Operand, SingularPair
@@ -139,7 +139,7 @@ def _travel(operand: Operand, sigma_max: Float[Computed, ""], route: Route, cert
     return _judge(pair, lower, bounds, ritz, sigma_max, trusted, route)
 
 
-def _smallest(operand: Operand, factor: Float[Computed, "n n"], regular: Truth, route: Route) -> Ritz:
+def _smallest(operand: Operand, factor: Square, regular: Truth, route: Route) -> Ritz:
     """Return the vector of the route, with the largest eigenvalues of (LLᵀ)⁻¹."""
     algebra = operand.algebra
     if route.whole:
@@ -156,7 +156,7 @@ def _smallest(operand: Operand, factor: Float[Computed, "n n"], regular: Truth, 
 
 
 def _complement(
-    operand: Operand, factor: Float[Computed, "n n"], u: Computed, ritz: Ritz, route: Route
+    operand: Operand, factor: Square, u: Computed, ritz: Ritz, route: Route
 ) -> Float[Computed, ""]:
     """Return β with yᵀĴĴᵀy ≥ β‖y‖² for y ⟂ u, by what the route has at hand; 0 where nothing is proven."""
     return operand.algebra.cond(

@@ -22,10 +22,13 @@ from narrow_jax.linalg import (
     EvaluatedJacobian,
     Jacobian,
     Stored,
+    Tiles,
     arrays,
     compiled,
     context,
     isolated,
+    on_tiles,
+    tiles,
     xp,
 )
 from narrow_jax.linalg import rounding as fl
@@ -63,7 +66,9 @@ def sigma_min(
         method: "auto", "gram", "qr" (J by column blocks), or "dense" (J as one matrix, for reference).
         certify: prove the bounds; without, the interval is [0, ∞] and the status ``estimate``.
         dtype: "float64", or "float32" for hardware without it (an estimate).
-        memory_budget: bytes that may be used; None sets no limit.
+        memory_budget: bytes that may be used; None sets no limit. On the host "auto" and "gram" go by tiles for more
+            than 8,192 rows, and where a budget holds no whole matrices; in a file in the folder of temporary ones where
+            it holds no triangle. "auto" then goes on by "qr" where the interval is wide only if the memory allows it.
 
     Returns:
         ``SigmaMin``; see its ``status`` before using the bounds.
@@ -91,6 +96,8 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
+    if host and _suits_tiles(J, method, certify, memory_budget):
+        return _by_tiles(J, method, certify, memory_budget)
     if memory_budget is not None:
         _checks.memory_budget(memory_budget)
         needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
@@ -108,6 +115,35 @@ def sigma_min(
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
     with context.place(J):
         return jax.tree.map(np.asarray, program(J)[0])
+
+
+def _suits_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> bool:
+    """Return whether the Gram route goes by tiles: of many rows, and where a budget holds no whole matrices."""
+    _checks.memory_budget(budget)
+    rows = J.shape[0]
+    if method not in ("auto", "gram") or rows <= min(tiles.TILE, on_tiles.WHOLE):
+        return False
+    if rows > on_tiles.WHOLE or budget is None:
+        return rows > on_tiles.WHOLE
+    return plans.of_sigma_min(plans.Sizes.of(J), "host", certify)[method] > budget
+
+
+def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> SigmaMin:
+    """Return the result of the Gram route by tiles; "auto" goes on where that says little and the memory allows it."""
+    room = on_tiles.room_for(*J.shape, budget, "sigma_min")
+
+    def run() -> SigmaMin:
+        j = evaluated(J)
+        j = jax.tree.map(np.asarray, j) if j.cheap_gram else j
+        s = _solve(Tiles(j, tiles.TILE, room), j, "gram", certify, J.encloses)[0]
+        narrow = s.upper - s.lower <= routes.LOOSE * s.sigma_max or not certify
+        said = narrow and s.status in ("certified", "estimate", "numerically_zero")
+        whole = plans.of_sigma_min(plans.Sizes.of_evaluated(j), "host", certify)["qr"]
+        if method == "gram" or said or whole > (context.machine_memory() if budget is None else budget):
+            return s
+        return _solve(HOST, j, "qr", certify, J.encloses)[0]
+
+    return context.as_numpy(run)
 
 
 def evaluated(J: Jacobian) -> EvaluatedJacobian:
@@ -133,7 +169,7 @@ def _solve(
     gram = j.gram(algebra)
     largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
     sigma_max = xp.sqrt(largest.first)
-    again = algebra is not HOST and plans.formed_again(plans.Sizes.of_evaluated(j), certify)
+    again = isinstance(algebra, Device) and plans.formed_again(plans.Sizes.of_evaluated(j), certify)
     if again:  # one matrix at a time: the next is formed when this one has been used
         j, largest = arrays.barrier((j, largest))
     operand = Operand(algebra, j, gram.bounds, None if again else gram.matrix)

@@ -24,6 +24,10 @@ class DistinctSamples(NamedTuple):
     zero: tuple[int, ...]
     clash: str
 
+    def of(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n_kept d"]:
+        """Return the rows of the kept samples: x itself, no copy, where these are all."""
+        return x if len(self.kept) == len(x) else x[self.kept]
+
 
 def distinct_samples(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n k"], vanishing: bool = True

@@ -61,6 +61,7 @@ def memorization(
     y: Samples,
     radius: float = math.inf,
     activation: Activations = "tanh",
+    memory_budget: int | None = None,
 ) -> Memorization:
     """Theorem 1 (i), Newton–Kantorovich: is there an exact zero-loss net at these weights?
 
@@ -76,6 +77,7 @@ def memorization(
         y: labels, (n,) or (n, k).
         radius: ε; the solution has to lie in the ball: ‖w − w⁰‖ + ρ ≤ ε.
         activation: name or ``Activation``; for deep nets also a sequence with one a layer.
+        memory_budget: bytes that the proof of σ may use, as for ``sigma_min``; None sets no limit.
 
     Returns:
         ``Memorization``.
@@ -120,9 +122,9 @@ def memorization(
         return found
     if not samples.kept.size:
         return _verdict(found._replace(rho=0.0), "", "nothing to learn")
-    rows, labels = np.asarray(x[samples.kept]), y[samples.kept]
+    rows, labels = samples.of(x), samples.of(y)
     left = residuals(net, rows, labels)
-    smallest = sigma_min(net.jacobian(rows))
+    smallest = sigma_min(net.jacobian(rows), memory_budget=memory_budget)
     lower = float(smallest.lower)
     eta = fl.product_up(left.norm + left.rounding, over=lower)
     slope = lipschitz(net, rows, fl.product_up(2.0, eta))

@@ -1,0 +1,162 @@
+"""σ_min by tiles: never beside the truth, the interval of whole matrices, and what a budget decides."""
+
+import tempfile
+
+import jax
+import mpmath as mp
+import numpy as np
+import pytest
+from problems import PROBLEMS, references
+
+import narrow_jax as nj
+from benchmarks.adversary import sigma
+from narrow_jax.linalg import on_tiles, tiles
+from narrow_jax.spectra import plans
+
+REFERENCES = references()
+NAMES = sorted(PROBLEMS)
+
+
+@pytest.fixture
+def by_tiles(monkeypatch):
+    """All matrices go by tiles of so many rows."""
+
+    def choose(tile):
+        monkeypatch.setattr(on_tiles, "WHOLE", 0)
+        monkeypatch.setattr(tiles, "TILE", tile)
+
+    return choose
+
+
+def operator(problem):
+    make = nj.jacobian.standard if problem.standard else nj.jacobian.pairwise
+    return make(problem.params, problem.x, problem.activation)
+
+
+def net(n=60, d=10, m=12, k=1, seed=0):
+    rng = np.random.default_rng(seed)
+    x, w = rng.normal(size=(n, d)), rng.normal(size=(d, m)) / np.sqrt(d)
+    return nj.jacobian.pairwise({"w": w, "v": rng.normal(size=(m // 2, k))}, x)
+
+
+@pytest.mark.parametrize("tile", range(1, 8))
+def test_no_interval_of_the_table_misses(tile, by_tiles):
+    by_tiles(tile)
+    certified = 0
+    for name in NAMES[tile - 1 :: 3]:
+        if PROBLEMS[name].shape[0] > 12 * tile:
+            continue  # ten thousand tiles
+        s = nj.sigma_min(operator(PROBLEMS[name]), "gram")
+        truth = mp.mpf(REFERENCES[name]["sigma_min"])
+        assert mp.mpf(float(s.lower)) <= truth <= mp.mpf(float(s.upper)), name
+        certified += s.certified
+    assert certified >= 10
+
+
+def drawn(rng):
+    """A hard problem of the operators that compile nothing."""
+    while True:
+        problem = sigma.draw(rng)
+        if problem.kind == "pairwise" and problem.activation in sigma.SMOOTH:
+            return problem
+
+
+def outcomes(count):
+    rng = np.random.default_rng(3)
+    for index in range(count):
+        problem = drawn(rng)
+        tiles.TILE = 1 + index % 7
+        yield sigma.check(problem, sigma.solve(problem, "gram"), "gram", "")
+
+
+def test_no_interval_of_random_problems_misses(by_tiles):
+    by_tiles(1)
+    checked = list(outcomes(40))
+    assert not [o.misses for o in checked if o.misses]
+    assert sum(o.holds for o in checked) > 10
+
+
+def test_a_factor_that_only_seems_complete_is_a_miss(by_tiles, monkeypatch):
+    by_tiles(1)
+    monkeypatch.setattr(tiles.Triangle, "factorise", lambda self: True)
+    monkeypatch.setattr(on_tiles.preconditioned, "smallest", misled)
+    assert [o.misses for o in outcomes(12) if o.misses]
+
+
+def misled(apply, inverse, rows, tolerance):
+    ritz = SMALLEST(apply, inverse, rows, tolerance)
+    return ritz._replace(vector=np.roll(ritz.vector, 1), first=ritz.first / 1e6, second=ritz.second / 1e6)
+
+
+SMALLEST = on_tiles.preconditioned.smallest
+
+
+@pytest.mark.parametrize("tile", [9, 25, 60])
+@pytest.mark.parametrize("J", [net(), net(30, k=2)], ids=["one output", "two outputs"])
+def test_the_interval_is_that_of_whole_matrices(J, tile, by_tiles):
+    whole = nj.sigma_min(J)
+    by_tiles(tile)
+    s = nj.sigma_min(J)
+    assert s.certified
+    assert s.method == whole.method == "gram"
+    assert abs(s.value - whole.value) <= 1e-13 * whole.value
+    assert s.upper - s.lower <= 1.2 * (whole.upper - whole.lower)
+    np.testing.assert_allclose(np.abs(s.vector), np.abs(whole.vector), atol=1e-9)
+
+
+def test_deep_nets_and_matrices_in_blocks(by_tiles):
+    rng = np.random.default_rng(0)
+    half = {"w1": rng.normal(size=(5, 6)), "w2": rng.normal(size=(6, 6))}
+    other = {name: w + 0.1 * rng.normal(size=w.shape) for name, w in half.items()}
+    deep = nj.jacobian.pairwise_mlp(
+        {"plus": half, "minus": other, "v": rng.normal(size=(6, 1))}, rng.normal(size=(40, 5))
+    )
+    for J in (deep, nj.jacobian.explicit(rng.normal(size=(9, 600)))):
+        whole = nj.sigma_min(J, "gram")
+        by_tiles(4)
+        s = nj.sigma_min(J, "gram")
+        assert s.certified
+        assert s.lower <= whole.value <= s.upper
+        assert abs(s.value - whole.value) <= 1e-11 * whole.value
+
+
+def test_one_row(by_tiles):
+    J = net(1, 3, 4)
+    by_tiles(5)
+    s = nj.sigma_min(J)
+    assert s.certified
+    assert s.lower <= float(jax.numpy.linalg.norm(J.dense())) * (1 + 1e-6)
+    assert (s.upper - s.lower) / s.value < 1e-12
+
+
+def test_auto_goes_on_by_qr_where_tiles_say_little(by_tiles):
+    problem = PROBLEMS["graded-samples-12"]
+    by_tiles(3)
+    assert not nj.sigma_min(operator(problem), "gram").certified
+    s = nj.sigma_min(operator(problem))
+    assert s.certified
+    assert s.method == "qr"
+
+
+def test_a_budget_chooses_tiles_in_memory_and_in_a_file(monkeypatch, tmp_path):
+    J = net(120, 12, 24)
+    whole = nj.sigma_min(J, "gram")
+    monkeypatch.setattr(tiles, "TILE", 8)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rooms = []
+    file_in, memory = tiles.file_in, tiles.memory
+    monkeypatch.setattr(tiles, "file_in", lambda folder: rooms.append(folder) or file_in(folder))
+    monkeypatch.setattr(tiles, "memory", lambda *count: rooms.append("memory") or memory(*count))
+    inside, spilled = on_tiles.plan(*J.shape)
+    whole_plan = plans.of_sigma_min(plans.Sizes.of(J), "host", True)["gram"]
+    assert spilled < inside < whole_plan
+    for budget in (inside, spilled):
+        s = nj.sigma_min(J, "gram", memory_budget=budget)
+        assert s.certified
+        assert s.lower <= whole.value <= s.upper
+    assert rooms == ["memory", tmp_path]
+    message = (
+        rf"sigma_min .* needs .* bytes and memory_budget is {spilled - 1:,}: nothing fits below {spilled:,}"
+    )
+    with pytest.raises(nj.MemoryBudgetError, match=message):
+        nj.sigma_min(J, "gram", memory_budget=spilled - 1)
