@@ -1,5 +1,7 @@
 """What ``memory_budget`` is compared with is what XLA counts, for one H100 and for the CPU."""
 
+import os
+
 import jax
 import pytest
 from compiling import skip
@@ -17,8 +19,11 @@ SIZES = [(200, 40, 30), (1000, 50, 80), (3000, 60, 60), (3000, 1000, 60), (4000,
 
 LARGER = [(3000, 100, 80), (6000, 200, 100), (10_000, 300, 66), (20_000, 500, 100), aot.LARGE]
 
+as_shipped = pytest.mark.skipif(
+    "XLA_FLAGS" in os.environ, reason="under options that compile faster XLA takes other memory: make aot"
+)
 ALL = [pytest.param("gpu", sizes, marks=skip("cuda")) for sizes in SIZES]
-ALL += [("cpu", sizes) for sizes in (SIZES[0], SIZES[1], SIZES[4])]
+ALL += [pytest.param("cpu", sizes, marks=as_shipped) for sizes in (SIZES[0], SIZES[1], SIZES[4])]
 
 
 def temporary(place, lower):
@@ -61,6 +66,7 @@ def test_a_proof_of_fifty_thousand_rows_fits_forty_five_gigabytes():
         assert aot.run(H100_1, aot.Program("", large(aot.LARGE))).bytes <= 45e9
 
 
+@as_shipped
 def test_a_matrix_in_memory_takes_no_more():
     """Its Gram matrix is kept, and its blocks are copies."""
     matrix = jax.ShapeDtypeStruct((1500, 3600), "float64")
