@@ -85,12 +85,15 @@ def large(sizes: tuple[int, int, int], method: str = "gram", certify: bool = Tru
 
 
 def values(sizes: tuple[int, int, int]) -> Lower:
-    """Return how all singular values are lowered, for such a net."""
+    """Return how all singular values and their bounds are lowered, for such a net."""
+
+    def spectrum(w: jax.Array, v: jax.Array, x: jax.Array) -> Any:
+        s = nj.singular_values(pairwise(w, v, x))
+        return s.values, s.bounds
 
     def lower(found: Sequence[Any]) -> Any:
         with jax.enable_x64(True):
-            program = jax.jit(lambda w, v, x: nj.singular_values(pairwise(w, v, x)).values)
-            return program.lower(*shapes(sizes, SingleDeviceSharding(found[0])))
+            return jax.jit(spectrum).lower(*shapes(sizes, SingleDeviceSharding(found[0])))
 
     return lower
 

@@ -81,10 +81,16 @@ LARGE = (50_000, 3072, 66)
 
 def planned(sizes: tuple[int, int, int], certify: bool) -> dict[str, int]:
     """Return the bytes that ``sigma_min`` says its methods need on a GPU, for so many samples, inputs and neurons."""
-    return plans.of_sigma_min(plans.Sizes.of(jax.eval_shape(pairwise, *shapes(sizes))), "gpu", certify)
+    return plans.of_sigma_min(of(sizes), "gpu", certify)
 
 
-PLANS = planned((N, D, M), certify=False)
+def of(sizes: tuple[int, int, int]) -> plans.Sizes:
+    """Return what plans depend on, for the pairwise net of so many samples, inputs and neurons."""
+    return plans.Sizes.of(jax.eval_shape(pairwise, *shapes(sizes)))
+
+
+VALUES_PLAN = plans.of_singular_values(of((N, D, M)), "gpu")
+PLANS = planned((N, D, M), certify=True)
 GRAM = {
     "tpu": {"Cholesky", "EighTpu"},
     "cuda": {"cusolver_potrf_ffi", "cusolver_syevd_ffi"},
@@ -123,13 +129,13 @@ TRAINING = (
 SPECTRA = (
     Program("SigmaMinMonitor", monitor, calls=GRAM),
     Program("sigma_min, auto", of_jacobian(value("auto")), calls=AUTO, plan=PLANS["auto"]),
-    Program("sigma_min, gram", of_jacobian(value("gram")), calls=GRAM),
+    Program("sigma_min, gram", of_jacobian(value("gram")), calls=GRAM, plan=PLANS["gram"]),
     Program(
         "sigma_min, gram, uncertified",
         of_jacobian(value("gram", False)),
         float64=True,  # on a TPU nothing is certified anyway
         calls=GRAM,
-        plan=PLANS["gram"],
+        plan=planned((N, D, M), certify=False)["gram"],
     ),
     Program(
         "sigma_min, gram, uncertified, 50,000 × 202,752",
@@ -152,7 +158,7 @@ SPECTRA = (
     Program(
         "sigma_min, more rows than columns", of_jacobian(value("auto"), False), calls=with_calls(TOP, BASIS)
     ),
-    Program("singular_values", of_jacobian(nj.singular_values), calls=VALUES, plan=PLANS["qr"]),
+    Program("singular_values", of_jacobian(nj.singular_values), calls=VALUES, plan=VALUES_PLAN),
     Program("sigma_min of autodiff, reverse mode", autodiff("reverse"), calls=GRAM),
     Program("sigma_min of autodiff, forward mode", autodiff("forward"), calls=GRAM),
 )

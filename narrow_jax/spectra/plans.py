@@ -48,6 +48,16 @@ class Sizes(NamedTuple):
         return self.blocks > 1
 
     @property
+    def few(self) -> bool:
+        """Return whether a device forms all rows of a Gram matrix at once."""
+        return self.rows <= 2 * ROWS
+
+    @property
+    def copies(self) -> int:
+        """Return how many blocks are there at a time where all are gone through: XLA unrolls a loop over two."""
+        return 3 if self.blocks == 2 else 2
+
+    @property
     def block(self) -> float:
         """Return the size of a block, in squares."""
         return self.width / self.rows
@@ -105,24 +115,21 @@ def _on_cpu(sizes: Sizes, certify: bool) -> dict[str, float]:
     if certify:
         gram, qr = 8.2 + 3 * basis, max(w + 5.0, 2 * w + 7.0) + 3 * basis
     else:
-        gram, qr = _formed_once(sizes) + 1.0, w + 6.3 if sizes.several else 2 * w + 2.7
+        few = sizes.cheap_gram and sizes.few
+        gram, qr = (4.2 if few else 3.3) + basis, w + 6.3 if sizes.several else 2 * w + 2.7
     return _with_own_blocks(sizes, gram, qr, 2 * sizes.all_blocks + (4.2 if certify else 1.2), 1)
 
 
 def _on_gpu(sizes: Sizes, certify: bool) -> dict[str, float]:
-    w, basis, few = sizes.block, sizes.basis, sizes.rows <= 2 * ROWS
+    w, n = sizes.block, sizes.rows
     if certify:
-        gram = (4.6 if few else 2.1 if formed_again(sizes, certify) else 4.1) + 3 * basis
-        # XLA unrolls a loop over two blocks
-        qr = max(w + 5.0, (3 if sizes.blocks == 2 else 2) * w + 3.1) + 3 * basis
+        gram = 4.5 + 620 / n if sizes.few else (2.2 if formed_again(sizes, certify) else 4.1) + 360 / n
+        qr = max(w + 5.0, sizes.copies * w + 3.1) + 730 / n
     else:
-        gram, qr = _formed_once(sizes), w + 2.1
-    return _with_own_blocks(sizes, gram, qr, 2 * sizes.all_blocks + 1.2, 2 if sizes.several else 1)
-
-
-def _formed_once(sizes: Sizes) -> float:
-    at_once = sizes.cheap_gram and sizes.rows <= 2 * ROWS
-    return (3.2 if at_once else 2.3) + sizes.basis
+        gram = 3.9 + 160 / n if sizes.few and sizes.cheap_gram else 2.3 + 120 / n
+        qr = w + 2.2 + 50 / n
+    dense = max(2 * sizes.all_blocks + 1.2, qr) + 0.4
+    return _with_own_blocks(sizes, gram, qr, dense, 2 if sizes.several else 1)
 
 
 def _with_own_blocks(sizes: Sizes, gram: float, qr: float, dense: float, times: int) -> dict[str, float]:
@@ -135,10 +142,13 @@ def of_singular_values(sizes: Sizes, place: str) -> int:
     """Return the bytes of ``singular_values``; arguments as for ``of_sigma_min``."""
     n, p, w = sizes.rows, sizes.columns, sizes.block
     if n > p:
-        return int(8 * p * (4 * n + 4.3 * p if place == "host" else 1.15 * n + 1.8 * p))
+        of_rows, of_columns = {"host": (4.0, 4.3), "cpu": (5.4, 1.8), "gpu": (2.1, 1.8)}[place]
+        return int(8 * p * (of_rows * n + of_columns * p))
     if place == "host":
         squares = 5 * w + 3 if sizes.several else max(4 * w + 1, 11.0)
+    elif place == "cpu":
+        squares = sizes.copies * w + 5.7 if sizes.several else 2 * w + 3.5
     else:
-        squares = w + (5.3 if place == "cpu" and sizes.several else 2.1)
-        squares += sizes.all_blocks if sizes.several and not sizes.cheap_gram else 0.0
-    return int(8 * n * n * squares)
+        squares = max(w + 4.3, sizes.copies * w + 2.4) + 1400 / n
+    own = sizes.all_blocks if place != "host" and sizes.several and not sizes.cheap_gram else 0.0
+    return int(8 * n * n * (squares + own))

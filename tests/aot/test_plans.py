@@ -8,7 +8,7 @@ from compiling import skip
 
 import narrow_jax as nj
 from benchmarks import aot
-from benchmarks._lowering import large, pairwise, shapes, values
+from benchmarks._lowering import large, values
 from benchmarks.compiled import H100_1
 from narrow_jax.spectra import METHODS, plans
 
@@ -33,22 +33,18 @@ def temporary(place, lower):
         return lower(jax.devices("cpu")).compile().memory_analysis().temp_size_in_bytes
 
 
-def of(sizes):
-    return plans.Sizes.of(jax.eval_shape(pairwise, *shapes(sizes)))
-
-
 @pytest.mark.parametrize("certify", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("place", "sizes"), ALL)
 def test_of_sigma_min(place, sizes, method, certify):
-    planned = plans.of_sigma_min(of(sizes), place, certify)[method]
+    planned = plans.of_sigma_min(aot.of(sizes), place, certify)[method]
     assert temporary(place, large(sizes, method, certify)) == pytest.approx(planned, rel=0.25)
 
 
 @pytest.mark.parametrize(("place", "sizes"), ALL)
 def test_of_singular_values(place, sizes):
     assert temporary(place, values(sizes)) == pytest.approx(
-        plans.of_singular_values(of(sizes), place), rel=0.25
+        plans.of_singular_values(aot.of(sizes), place), rel=0.25
     )
 
 
@@ -56,7 +52,7 @@ def test_of_singular_values(place, sizes):
 @pytest.mark.parametrize("certify", [False, True])
 @pytest.mark.parametrize("sizes", LARGER)
 def test_of_large_gram_matrices(sizes, certify):
-    planned = plans.of_sigma_min(of(sizes), "gpu", certify)["gram"]
+    planned = plans.of_sigma_min(aot.of(sizes), "gpu", certify)["gram"]
     assert temporary("gpu", large(sizes, certify=certify)) == pytest.approx(planned, rel=0.25)
 
 
