@@ -1,4 +1,4 @@
-"""What ``memory_budget`` is compared with is what NumPy allocates; what XLA counts is in tests/aot/test_memory_plans.py."""
+"""``memory_budget`` is compared with what NumPy allocates; what XLA counts is in tests/aot/test_memory_plans.py."""
 
 import tracemalloc
 
