@@ -95,7 +95,7 @@ def of_sigma_min(sizes: Sizes, place: str, certify: bool) -> dict[str, int]:
     n, p = sizes.rows, sizes.columns
     if n > p:
         return dict.fromkeys(
-            ("auto", "gram", "qr", "dense"), int(8 * n * p * (1.15 if place == "gpu" else 4.05))
+            ("auto", "gram", "qr", "dense"), int(8 * n * p * (1.7 if place == "gpu" else 4.05))
         )
     squares = {"host": _on_host, "cpu": _on_cpu, "gpu": _on_gpu}[place](sizes, certify)
     return {method: int(8 * n * n * size) for method, size in squares.items()}
