@@ -118,7 +118,7 @@ def condition_number(J: Any, memory_budget: int | None = None) -> Any:
     s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
     if _host.traced(J):
         return _ratio(s)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):  # numbers, also where something else is traced
+    with jax.ensure_compile_time_eval(), context.float64():  # numbers, also where something else is traced
         return np.float64(_ratio(s))
 
 
@@ -151,7 +151,7 @@ def effective_rank(J: Any, memory_budget: int | None = None) -> Any:
     s, zero = _found(J, memory_budget, "effective_rank")
     if _host.traced(J):
         return _entropic(s.values, zero)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with jax.ensure_compile_time_eval(), context.float64():
         return np.float64(_entropic(jnp.asarray(s.values), zero))
 
 

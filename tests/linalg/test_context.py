@@ -151,13 +151,15 @@ CERTIFICATES = {
     "kkt": lambda: nj.certificates.kkt(START, START, *DATA, radius=1.0),
     "gradient_bound": lambda: nj.certificates.gradient_bound(START, *DATA),
     "gradient_descent": lambda: nj.certificates.gradient_descent(START, *DATA),
+    "condition_number": lambda: nj.condition_number(nj.jacobian.explicit(DATA[0].T)),
+    "effective_rank": lambda: nj.effective_rank(nj.jacobian.explicit(DATA[0].T)),
     "lambda_star": lambda: nj.certificates.lambda_star(DATA[0], "softplus", "quadrature"),
 }
 
 
 @pytest.mark.parametrize("name", CERTIFICATES)
 @pytest.mark.parametrize(("platform", "at_host"), [("tpu", True), ("gpu", False)])
-def test_certificates_are_evaluated_where_float64_is_that_of_the_bounds(monkeypatch, name, platform, at_host):
+def test_numbers_are_evaluated_where_float64_is_that_of_the_bounds(monkeypatch, name, platform, at_host):
     entered = []
 
     @contextlib.contextmanager
