@@ -48,6 +48,7 @@ def experiment(
     quick: str,
     options: Mapping[str, dict[str, Any]] | None = None,
     paper: str | None = None,
+    resumable: bool = False,
 ) -> Callable[[Callable[[argparse.Namespace], Findings]], Callable[[], None]]:
     """Return a decorator that makes a function of the options, which returns ``Findings``, a command.
 
@@ -59,6 +60,7 @@ def experiment(
         quick: help of ``--quick``.
         options: the keywords of ``add_argument``, one a flag.
         paper: help of ``--paper``, which excludes ``--quick``.
+        resumable: it keeps its own record by ``cells``, which compares what a cell depends on: not how many there are.
     """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
@@ -77,7 +79,7 @@ def experiment(
         @functools.wraps(run)
         def main() -> None:
             args = parser.parse_args()
-            if not by_dataset:
+            if not (by_dataset or resumable):
                 claim(args)
             try:
                 found = run(args)

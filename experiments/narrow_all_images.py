@@ -130,6 +130,7 @@ def told(record: Record) -> str:
         "--labels": {"choices": ("signs", "classes"), "default": "signs", "help": "what is to be memorised"},
         "--raw-dir": {"type": path, "help": "folder with the original files of the data set"},
     },
+    resumable=True,
 )
 def main(args: argparse.Namespace) -> Findings:
     """Run the stages that are missing."""
