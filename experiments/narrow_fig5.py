@@ -13,7 +13,7 @@ Measured: ``--dataset restricted-imagenet --seeds 3`` on 920 training and 230 te
           standard deviation over seeds is 0.4 to 4.5 points. So in the middle the regime is above plain SGD by two
           deviations, at the ends there is no difference that three seeds could show. ε = 0.1 is too small for the
           narrowest net, ε = 10 is never reached. 18 minutes on two cores
-          (docs/narrow_fig5_restricted_imagenet.json, .png). Not recorded at the size ``gpu``.
+          (docs/figures/narrow_fig5_restricted_imagenet.*). Not recorded at the size ``gpu``.
 Writes:   DIR/summary.json (settings, machine, one record a width, method and seed) and DIR/figure.png.
 
 One optimizer for all: SGD with momentum 0.9, weight decay 5e-4, a step size that falls as a cosine. The regime is the
