@@ -7,7 +7,7 @@ AOT := build/aot
 ROUNDING := adversary enclosure exact_zero extreme_scales projections sigma_min values
 AS_SHIPPED := $(foreach name,$(ROUNDING),$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo test lint types tests aot bench clean
+.PHONY: demo test lint types tests docs aot bench clean
 
 demo: .venv/.demo
 	$(BIN)/python -m experiments.demo
@@ -24,6 +24,11 @@ types: .venv/.dev
 tests: .venv/.dev
 	XLA_FLAGS="$$($(BIN)/python tests/tools/hurry.py)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
 	$(BIN)/pytest -n 2 $(AS_SHIPPED)
+
+# the site, without a network: pages with code are executed, warnings are errors
+docs: .venv/.docs
+	JAX_PLATFORMS=cpu $(BIN)/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs
+	$(BIN)/python docs/check_site.py build/docs
 
 aot: $(AOT)/.installed
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PYTHONPATH=$(AOT) $(BIN)/pytest -n 2 --dist loadfile tests/aot

@@ -11,8 +11,8 @@ Result:   as expected (docs/figures/descent_bound.*). Share of the loss that a s
           1535, 7875, 150; for the last 288 by the sharper constants of Theorem 3.2 and 21,710 by the paper's.
 Writes:   runs/descent_bound/summary.json (one record a case) and figure.png.
 
-Reference: "When Expressivity Meets Trainability", section 6; docs/proofs/gradient_descent.md; "Global Convergence of Deep
-Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
+Reference: "When Expressivity Meets Trainability", section 6; docs/proofs/gradient_descent.md; "Global Convergence of
+Deep Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
 """
 
 from __future__ import annotations
