@@ -97,8 +97,8 @@ def docstring(app: Any, what: str, name: str, obj: object, options: Any, lines: 
 
 def skipped(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what only repeats the fields of a result, and what scikit-learn adds to its estimators."""
-    doc = str(getattr(obj, "__doc__", ""))
-    return True if doc.startswith(("Alias for field number", "Configure whether metadata should be")) else None
+    field = str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+    return True if field or (name.startswith("set_") and name.endswith("_request")) else None
 
 
 def setup(app: Any) -> None:
