@@ -1,4 +1,4 @@
-"""What must be true of the built site: every internal link leads somewhere, every public name has its entry, search works.
+"""What must be true of the built site: internal links lead somewhere, public names have their entries, search works.
 
 Command:  python docs/check_site.py build/docs   (``make docs`` runs it)
 """

@@ -98,7 +98,8 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: page.stem)
 def test_files_that_the_docs_name_are_there(page):
     named = re.findall(r"`([a-z]+/\w+)[`.]", page.read_text())
-    assert [name for name in named if not (PACKAGE / f"{name}.py").exists()] == []
+    known = (PACKAGE / "{}.py", ROOT / "{}.py", ROOT / "{}")
+    assert [name for name in named if not any(Path(str(path).format(name)).exists() for path in known)] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

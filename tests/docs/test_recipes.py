@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("docs/extend/*.md"))
-PLACE = re.compile(r"# (?:new file (?P<new>\S+)|(?P<file>\S+), (?P<where>[a-z ]+?)(?: the line `(?P<line>.+)`)?)")
+PLACE = re.compile(
+    r"# (?:new file (?P<new>\S+)|(?P<file>\S+), (?P<where>[a-z ]+?)(?: the line `(?P<line>.+)`)?)"
+)
 
 
 def blocks(page, language):
@@ -66,7 +68,13 @@ def test_a_recipe_works_as_it_is_written(page, copy):
 
 
 def test_there_is_a_recipe_for_each():
-    assert [page.stem for page in RECIPES] == ["activation", "certificate", "constraint", "data_set", "operator"]
+    assert [page.stem for page in RECIPES] == [
+        "activation",
+        "certificate",
+        "constraint",
+        "data_set",
+        "operator",
+    ]
 
 
 def test_a_line_that_is_not_there_is_noticed(copy):
