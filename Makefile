@@ -27,7 +27,7 @@ tests: .venv/.dev
 
 # the site, without a network: pages with code are executed, warnings are errors
 docs: .venv/.docs
-	JAX_PLATFORMS=cpu $(BIN)/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/docs
+	JAX_PLATFORMS=cpu $(BIN)/sphinx-build -q -W --keep-going -j 2 -b html -d build/doctrees docs build/docs
 	$(BIN)/python docs/check_site.py build/docs
 
 # source archive and wheel, installed without extras into an environment of their own, and tried there; needs a network

@@ -9,6 +9,7 @@ from typing import Any
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
+from sphinx.ext.autodoc import FunctionDocumenter
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # measured.py
@@ -26,6 +27,7 @@ html_theme_options = {
     "home_page_in_toc": True,
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the search is in the sidebar
     "article_header_end": ["toggle-secondary-sidebar.html"],
 }
 html_static_path = ["site.css"]
@@ -50,6 +52,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_execution_in_temp = True
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parent / "build" / "xla")  # what the pages compile, for the next build
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 os.environ["PYTHONPATH"] = os.pathsep.join((str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")))
 
@@ -57,6 +60,8 @@ autodoc_member_order = "groupwise"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 add_module_names = False
+toc_object_entries_show_parents = "hide"
+FunctionDocumenter.member_order = 5  # before classes, which are mostly their results
 python_maximum_signature_line_length = 90
 napoleon_custom_sections = [("Fields", "params_style")]
 napoleon_numpy_docstring = False
@@ -87,11 +92,14 @@ def plain(line: str) -> str:
 def item(line: str) -> str:
     """Return a line of the contents of a module, a name and what it is, as that of a list."""
     found = re.match(r"(``.+``)  +(.*)", line)
-    return f"* {found[1]}: {found[2]}" if found else re.sub(r"^ {3,}", "  ", line)
+    return f"* {found[1]}: {found[2]}" if found else re.sub(r"^ {5,}", "  ", line)
 
 
 def docstring(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Make reStructuredText of a docstring, and links of the pages that it names, as docs/proofs/theorem1.md."""
+    for index, following in enumerate(lines[2:]):  # an indented block after a colon and an empty line is code
+        if lines[index].endswith(":") and not lines[index + 1] and following.startswith("    "):
+            lines[index] += ":"
     lines[:] = [item(plain(line)) if what == "module" else plain(line) for line in lines]
 
 
