@@ -18,12 +18,11 @@ OPTIONAL = (
     "pandas",
     "matplotlib",
     "tensorflow_datasets",
-    "orbax",
     "safetensors",
     "jaxtyping",
     "torch",
 )
-MOST_BYTES = 2_000_000  # of the package itself; measured 1.1 MB
+MOST_BYTES = 2_000_000  # of the package itself; measured 1.3 MB
 
 
 def files():
@@ -33,11 +32,11 @@ def files():
         "this is no environment without extras"
     )
     assert "site-packages" in nj.__file__
-    listed = [Path(file.locate()) for file in metadata.files("narrow_jax")]
-    assert sum(path.stat().st_size for path in listed if path.suffix != ".pyc") < MOST_BYTES
+    listed = metadata.files("narrow_jax")
+    assert sum(path.locate().stat().st_size for path in listed if path.suffix != ".pyc") < MOST_BYTES
     assert {path.name for path in listed} >= {"py.typed", "LICENSE", "entry_points.txt"}
     assert not [path for path in listed if {"tests", "docs", "experiments", "benchmarks"} & set(path.parts)]
-    assert (told["Version"], told["License-Expression"]) == (metadata.version("narrow_jax"), "Apache-2.0")
+    assert told["License-Expression"] == "Apache-2.0"
     assert told["Summary"]
     assert "## Train, save, load, predict" in told.get_payload()
 
