@@ -52,9 +52,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_execution_in_temp = True
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parent / "build" / "xla")  # what the pages compile, for the next build
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parent / "build" / "xla")  # for the next build
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-os.environ["PYTHONPATH"] = os.pathsep.join((str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")))
 
 autodoc_member_order = "groupwise"
 autodoc_preserve_defaults = True

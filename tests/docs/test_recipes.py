@@ -42,7 +42,10 @@ def follow(block, folder):
 
 
 @pytest.fixture
-def copy(tmp_path):
+def copy(tmp_path, request):
+    programs = request.config.cache.mkdir("xla")  # what is compiled there is shared
+    (tmp_path / ".pytest_cache" / "d").mkdir(parents=True)
+    (tmp_path / ".pytest_cache" / "d" / "xla").symlink_to(programs.resolve())
     for name in ("narrow_jax", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
