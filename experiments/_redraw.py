@@ -21,6 +21,7 @@ from experiments import (
     deep_theorem1,
     depth_width_fig1,
     narrow_ablation,
+    narrow_all_images,
     narrow_fig4,
     narrow_fig5,
     narrow_images,
@@ -34,6 +35,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 FIGURES: dict[str, Callable[..., Figure]] = {
     "deep_theorem1": deep_theorem1.figure,
     "narrow_ablation": narrow_ablation.figure,
+    "narrow_all_images": narrow_all_images.figure,
     "narrow_fig4": narrow_fig4.figure,
     "narrow_random_labels": narrow_random_labels.figure,
     "narrow_theorem1": narrow_theorem1.figure,

@@ -7,7 +7,7 @@ for the text of the pages.
 from __future__ import annotations
 
 from measured.reading import ROOT, Row, accuracy, figure, percent, result, table, the, whole
-from measured.solvers import convergence, memorizing, stationary
+from measured.solvers import convergence, largest, memorizing, stationary
 from measured.spectra import reliability, spectra
 from measured.training import restricted_imagenet, training
 
@@ -31,7 +31,7 @@ def substitutions() -> dict[str, str]:
         r["result"].replace("×", " ×") for r in result("minibatch") if r["what"] == "against PyTorch eager"
     ]
     projection = [r["result"] for r in result("training") if r["what"] == "projection in an SGD step"]
-    memorized = max(result("memorize_images"), key=lambda r: r["samples"])
+    memorized, certified = largest()
     regime, ball, free = figure("demo")
     large, blocks = (
         the(result("spectra"), size="n=2000, d=3072, m=66", what=what)
@@ -53,7 +53,8 @@ def substitutions() -> dict[str, str]:
         "projection_large": projection[0],
         "projection_small": projection[1],
         "memorized_samples": whole(memorized["samples"]),
-        "memorized_seconds": f"{memorized['seconds_certified']:.0f}",
-        "memorized_gb": f"{memorized['peak_gb']:.1f}",
+        "memorized_width": str(memorized["width"]),
+        "memorized_minutes": f"{(memorized['seconds'] + certified['seconds']) / 60:.0f}",
+        "memorized_gb": f"{certified['peak_gb']:.0f}",
         **{f"table_{part.__name__}": table(part()) for part in PARTS},
     }
