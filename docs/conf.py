@@ -52,6 +52,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_execution_in_temp = True
+nb_merge_streams = True
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parent / "build" / "xla")  # for the next build
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 
