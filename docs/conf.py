@@ -9,6 +9,7 @@ from typing import Any
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
+from nbclient import NotebookClient
 from sphinx.ext.autodoc import FunctionDocumenter
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 240
 nb_execution_in_temp = True
-nb_merge_streams = True
+NotebookClient.coalesce_streams = True  # what a cell prints is one block
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parent / "build" / "xla")  # for the next build
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 
