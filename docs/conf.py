@@ -99,7 +99,7 @@ def item(line: str) -> str:
 def docstring(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Make reStructuredText of a docstring, and links of the pages that it names, as docs/proofs/theorem1.md."""
     for index, following in enumerate(lines[2:]):  # an indented block after a colon and an empty line is code
-        if lines[index].endswith(":") and not lines[index + 1] and following.startswith("    "):
+        if lines[index].endswith(":") and not lines[index + 1] and re.match(r" {4} *(?!>>>)\S", following):
             lines[index] += ":"
     lines[:] = [item(plain(line)) if what == "module" else plain(line) for line in lines]
 
