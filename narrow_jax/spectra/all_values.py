@@ -29,7 +29,7 @@ from narrow_jax.linalg import (
     xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, plans, smallest_value
+from narrow_jax.spectra import derivatives, plans, smallest_value, solving
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import SigmaMin, Status
 
@@ -176,7 +176,7 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
     if not _host.traced(J):
         J = context.at_host(J)
         if context.on_cpu(J):
-            return context.as_numpy(lambda: _true_scale(_run(HOST, smallest_value.evaluated(J)), J.encloses))
+            return context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
         return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()
@@ -283,7 +283,7 @@ def _run(algebra: Algebra, j: EvaluatedJacobian, proven: bool = True) -> _Found:
 @compiled(static_argnames="encloses")
 def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Computed]:
     values, error = (xp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
-    proven = xp.where(xp.isfinite(values), error + smallest_value.NORMAL, np.inf)
+    proven = xp.where(xp.isfinite(values), error + solving.NORMAL, np.inf)
     zero = (found.values[0] == 0) & xp.isfinite(found.error[0])  # else denormals may have been flushed
     return SingularValues(values, proven, encloses), zero
 
