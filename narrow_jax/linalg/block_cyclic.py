@@ -1,8 +1,8 @@
 """A symmetric matrix over several devices, and its Cholesky factor in its place, by block columns dealt out in turn.
 
-Device p of P holds the block columns p, p + P, p + 2P, … (1-D block-cyclic), all their rows. What is sent are sums over
-the devices: of a block column that only one has, of parts of a product. The matrix is filled up with 1 on the diagonal
-to a number of blocks that P divides.
+Device p of P holds the block columns p, p + P, p + 2P, … (1-D block-cyclic), all their rows, transposed: so their
+columns are contiguous, as libraries want them. What is sent are sums over the devices: of a block column that only one
+has, of parts of a product. The matrix is filled up with 1 on the diagonal to a number of blocks that P divides.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def block_columns(rows: int, block: int, devices: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an n × n matrix lies: an array of shape (block columns, rows, b), dealt out by its first axis.
+    """Where an n × n matrix lies: an array of shape (block columns, b, rows), dealt out by its first axis.
 
     Args:
         rows: n.
@@ -84,7 +84,7 @@ class Layout:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Return the shape of the array."""
-        return self.count, self.padded, self.block
+        return self.count, self.block, self.padded
 
     def sharding(self, spec: PartitionSpec) -> NamedSharding:
         """Return how an array lies on the devices."""
@@ -139,19 +139,19 @@ class Shifted:
             - jnp.where(diagonal, self.beta, jnp.zeros_like(self.beta))
         )
 
-    def column(self, layout: Layout, index: Array) -> Float[Array, "n b"]:
-        """Return a block column, filled up."""
+    def column(self, layout: Layout, index: Array) -> Float[Array, "b n"]:
+        """Return a block column, transposed, filled up."""
         n, b = layout.rows, layout.block
         start = jnp.minimum(index * np.int32(b), np.int32(n - b))
         number = index * np.int32(b) + jnp.arange(b, dtype=jnp.int32)
         part = self.rows(start, b)[jnp.clip(number - start, 0, b - 1)]
         part = jnp.pad(part, ((0, 0), (0, layout.padded - n)))
         beyond = number[:, None] == jnp.arange(layout.padded, dtype=jnp.int32)[None, :]
-        return jnp.where((number < n)[:, None], part, beyond.astype(part.dtype)).T
+        return jnp.where((number < n)[:, None], part, beyond.astype(part.dtype))
 
 
 @partial(jax.jit, static_argnames="layout")
-def formed(matrix: Shifted, *, layout: Layout) -> Float[Array, "k n b"]:
+def formed(matrix: Shifted, *, layout: Layout) -> Float[Array, "k b n"]:
     """Return the matrix: every device forms its own block columns."""
 
     def own(matrix: Shifted) -> Array:
@@ -163,8 +163,8 @@ def formed(matrix: Shifted, *, layout: Layout) -> Float[Array, "k n b"]:
 
 @partial(jax.jit, static_argnames="layout", donate_argnums=0)
 def factorised(
-    blocks: Float[Array, "k n b"], first: Array, last: Array, *, layout: Layout
-) -> Float[Array, "k n b"]:
+    blocks: Float[Array, "k b n"], first: Array, last: Array, *, layout: Layout
+) -> Float[Array, "k b n"]:
     """Return the blocks after the steps first … last − 1 of A = LLᵀ, right-looking; NaN where there is no factor."""
 
     def own(blocks: Array, first: Array, last: Array) -> Array:
@@ -178,23 +178,22 @@ def _step(layout: Layout, index: Array, blocks: Array) -> Array:
     b = layout.block
     mine, place = layout.place(index)
     column = _broadcast(mine, blocks[place])
-    top = jax.lax.dynamic_slice_in_dim(column, index * b, b)
-    corner = jax.lax.linalg.cholesky(top, symmetrize_input=False)
-    below = jax.lax.linalg.triangular_solve(corner, column, left_side=False, lower=True, transpose_a=True)
-    number = jnp.arange(layout.padded, dtype=jnp.int32)[:, None]
+    corner = jax.lax.linalg.cholesky(_corner(column, index).T, symmetrize_input=False)
+    below = jax.lax.linalg.triangular_solve(corner, column, left_side=True, lower=True)
+    number = jnp.arange(layout.padded, dtype=jnp.int32)[None, :]
     below = jnp.where(number >= (index + 1) * b, below, jnp.zeros_like(below))
-    column = jax.lax.dynamic_update_slice_in_dim(below, corner, index * b, axis=0)
+    column = jax.lax.dynamic_update_slice_in_dim(below, corner.T, index * b, axis=1)
     blocks = jax.lax.dynamic_update_index_in_dim(
         blocks, jnp.where(mine, column, blocks[place]), place, axis=0
     )
 
     def update(place: Array, blocks: Array) -> Array:
         other = layout.index(place)
-        across = jax.lax.dynamic_slice_in_dim(column, other * b, b).T
+        across = _corner(column, other).T
 
         def subtract(start: Array, rows: Array, blocks: Array) -> Array:
-            at = (place, start, jnp.zeros((), jnp.int32))
-            part = fl.matmul(rows, across)[None]
+            at = (place, jnp.zeros((), jnp.int32), start)
+            part = fl.matmul(across, rows)[None]
             return jax.lax.dynamic_update_slice(
                 blocks, jax.lax.dynamic_slice(blocks, at, part.shape) - part, at
             )
@@ -203,6 +202,12 @@ def _step(layout: Layout, index: Array, blocks: Array) -> Array:
 
     later = jnp.where(layout.index(place) > index, place, place + 1)
     return jax.lax.fori_loop(later, np.int32(layout.own), update, blocks)
+
+
+def _corner(column: Array, index: Array) -> Array:
+    """Return the square of a block column, transposed as it is, at the rows of block ``index``."""
+    b = len(column)
+    return jax.lax.dynamic_slice_in_dim(column, index * b, b, axis=1)
 
 
 def _by_strips(
@@ -214,24 +219,21 @@ def _by_strips(
     """
     b, n = layout.block, layout.padded
     height = min(STRIP, layout.count) * b
-    number = jnp.arange(height, dtype=jnp.int32)[:, None]
+    number = jnp.arange(height, dtype=jnp.int32)[None, :]
 
     def strip(index: Array, state: Array) -> Array:
         wanted = first * b + index * height
         start = jnp.minimum(wanted, n - height)
-        rows = jax.lax.dynamic_slice_in_dim(column, start, height)
+        rows = jax.lax.dynamic_slice_in_dim(column, start, height, axis=1)
         return body(start, jnp.where(start + number >= wanted, rows, jnp.zeros_like(rows)), state)
 
     return jax.lax.fori_loop(np.int32(0), -((first * b - n) // height), strip, state)
 
 
 @partial(jax.jit, static_argnames="layout")
-def solution(blocks: Float[Array, "k n b"], v: Float[Array, " n"], *, layout: Layout) -> Float[Array, " n"]:
+def solution(blocks: Float[Array, "k b n"], v: Float[Array, " n"], *, layout: Layout) -> Float[Array, " n"]:
     """Return (LLᵀ)⁻¹v."""
     b = layout.block
-
-    def corner(blocks: Array, index: Array, place: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(blocks[place], index * b, b)
 
     def own(blocks: Array, v: Array) -> Array:
         def forward(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -240,23 +242,23 @@ def solution(blocks: Float[Array, "k n b"], v: Float[Array, " n"], *, layout: La
             known = jax.lax.psum(jax.lax.dynamic_slice_in_dim(sums, index * b, b), AXIS)
             right = jax.lax.dynamic_slice_in_dim(v, index * b, b) - known
             found = jax.lax.linalg.triangular_solve(
-                corner(blocks, index, place), right[:, None], left_side=True, lower=True
+                _corner(blocks[place], index).T, right[:, None], left_side=True, lower=True
             )
-            part = _broadcast(mine, found)
+            part = _broadcast(mine, found)[:, 0]
             add = jax.lax.cond(
-                mine, lambda: fl.matmul(blocks[place], part)[:, 0], lambda: jnp.zeros_like(sums)
+                mine, lambda: fl.matmul(part[None], blocks[place])[0], lambda: jnp.zeros_like(sums)
             )
-            return sums + add, jax.lax.dynamic_update_slice_in_dim(y, part[:, 0], index * b, axis=0)
+            return sums + add, jax.lax.dynamic_update_slice_in_dim(y, part, index * b, axis=0)
 
         def backward(step: Array, x: Array) -> Array:
             index = np.int32(layout.count - 1) - step
             mine, place = layout.place(index)
 
             def found() -> Array:
-                known = fl.matmul(blocks[place].T, x[:, None])
+                known = fl.matmul(blocks[place], x[:, None])
                 right = jax.lax.dynamic_slice_in_dim(y, index * b, b)[:, None] - known
                 return jax.lax.linalg.triangular_solve(
-                    corner(blocks, index, place), right, left_side=True, lower=True, transpose_a=True
+                    _corner(blocks[place], index).T, right, left_side=True, lower=True, transpose_a=True
                 )
 
             part = jax.lax.cond(mine, found, lambda: jnp.zeros((b, 1), x.dtype))
@@ -271,15 +273,15 @@ def solution(blocks: Float[Array, "k n b"], v: Float[Array, " n"], *, layout: La
 
 
 @partial(jax.jit, static_argnames="layout")
-def diagonal(blocks: Float[Array, "k n b"], *, layout: Layout) -> Float[Array, " n"]:
+def diagonal(blocks: Float[Array, "k b n"], *, layout: Layout) -> Float[Array, " n"]:
     """Return the diagonal."""
     b = layout.block
 
     def own(blocks: Array) -> Array:
         def put(place: Array, found: Array) -> Array:
             index = layout.index(place)
-            corner = jax.lax.dynamic_slice_in_dim(blocks[place], index * b, b)
-            return jax.lax.dynamic_update_slice_in_dim(found, jnp.diagonal(corner), index * b, axis=0)
+            corner = jnp.diagonal(_corner(blocks[place], index))
+            return jax.lax.dynamic_update_slice_in_dim(found, corner, index * b, axis=0)
 
         none = jnp.zeros(layout.padded, blocks.dtype)
         return jax.lax.psum(jax.lax.fori_loop(np.int32(0), np.int32(layout.own), put, none), AXIS)
@@ -289,7 +291,7 @@ def diagonal(blocks: Float[Array, "k n b"], *, layout: Layout) -> Float[Array, "
 
 @partial(jax.jit, static_argnames="layout")
 def residual(
-    blocks: Float[Array, "k n b"], matrix: Shifted, *, layout: Layout
+    blocks: Float[Array, "k b n"], matrix: Shifted, *, layout: Layout
 ) -> tuple[Float[Array, " k"], Float[Array, " p"]]:
     """Return bounds of the norms of fl(A − LLᵀ), lower triangle, by block columns, and of L by devices."""
     b, n = layout.block, layout.padded
@@ -299,22 +301,22 @@ def residual(
             mine, place = layout.place(index)
 
             def add(place: Array, product: Array) -> Array:
-                across = jax.lax.dynamic_slice_in_dim(blocks[place], index * b, b).T
+                across = _corner(blocks[place], index).T
 
                 def put(start: Array, rows: Array, product: Array) -> Array:
-                    part = fl.matmul(rows, across)
-                    before = jax.lax.dynamic_slice_in_dim(product, start, len(part))
-                    return jax.lax.dynamic_update_slice_in_dim(product, before + part, start, axis=0)
+                    part = fl.matmul(across, rows)
+                    before = jax.lax.dynamic_slice_in_dim(product, start, part.shape[1], axis=1)
+                    return jax.lax.dynamic_update_slice_in_dim(product, before + part, start, axis=1)
 
                 return _by_strips(layout, blocks[place], index, put, product)
 
             until = jnp.where(layout.index(place) <= index, place + 1, place)
-            zero = jnp.zeros((n, b), blocks.dtype)
+            zero = jnp.zeros((b, n), blocks.dtype)
             product = jax.lax.psum(jax.lax.fori_loop(np.int32(0), until, add, zero), AXIS)
 
             def size() -> Array:
                 number = jnp.arange(n, dtype=jnp.int32)
-                lower = number[:, None] >= (index * b + number[:b])[None, :]
+                lower = number[None, :] >= (index * b + number[:b])[:, None]
                 difference = matrix.column(layout, index) - product
                 return fl.norm_up(jnp.where(lower, difference, jnp.zeros_like(difference)))
 
@@ -322,7 +324,8 @@ def residual(
 
         none = jnp.zeros(layout.count, blocks.dtype)
         norms = jax.lax.fori_loop(np.int32(0), np.int32(layout.count), left, none)
-        sizes = jnp.zeros(layout.mesh.size, blocks.dtype).at[jax.lax.axis_index(AXIS)].set(fl.norm_up(blocks))
+        size_here = fl.norm_up(jax.lax.map(fl.norm_up, blocks))
+        sizes = jnp.zeros(layout.mesh.size, blocks.dtype).at[jax.lax.axis_index(AXIS)].set(size_here)
         return jax.lax.psum(norms, AXIS), jax.lax.psum(sizes, AXIS)
 
     return layout.shared(own, blocks, matrix, dealt=1, result=(WHOLE, WHOLE))

@@ -85,7 +85,7 @@ class Spread:
     """A symmetric matrix or its factor over the devices; once factorised, what was before is gone."""
 
     layout: Layout
-    blocks: Float[Array, "k n b"]
+    blocks: Float[Array, "k b n"]
     of: Shifted
     """What it was formed from: what a factor is measured against."""
 
