@@ -301,10 +301,10 @@ def residual(
             mine, place = layout.place(index)
 
             def add(place: Array, product: Array) -> Array:
-                across = _corner(blocks[place], index).T
+                across = _corner(blocks[place], index)
 
                 def put(start: Array, rows: Array, product: Array) -> Array:
-                    part = fl.matmul(across, rows)
+                    part = fl.matmul(rows.T, across).T
                     before = jax.lax.dynamic_slice_in_dim(product, start, part.shape[1], axis=1)
                     return jax.lax.dynamic_update_slice_in_dim(product, before + part, start, axis=1)
 
