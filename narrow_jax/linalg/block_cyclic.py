@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from narrow_jax._typing import Array, Float
+from narrow_jax._typing import Array, Float, HostArray
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.operators import EvaluatedJacobian
 
@@ -123,9 +123,9 @@ class Shifted:
     """ĴĴᵀ + c uuᵀ − βI, by its rows: at most three roundings an entry for the update, one more on the diagonal."""
 
     j: EvaluatedJacobian
-    c: Float[Array, ""]
-    u: Float[Array, " n"]
-    beta: Float[Array, ""]
+    c: Float[HostArray, ""]
+    u: Float[HostArray, " n"]
+    beta: Float[HostArray, ""]
 
     def rows(self, start: Array, count: int) -> Float[Array, "c n"]:
         """Return so many rows, from a first one on."""

@@ -10,14 +10,16 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from scipy.linalg import blas
 
 from narrow_jax import _printing
 from narrow_jax._typing import Array, Float, HostArray
-from narrow_jax.linalg import block_cyclic, context, lanczos, on_tiles
+from narrow_jax.linalg import block_cyclic, context, lanczos, on_tiles, preconditioned
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Ritz, Rows, Scalar
 from narrow_jax.linalg.block_cyclic import Layout, Shifted
@@ -48,12 +50,17 @@ def require(devices: Any, dtype: str) -> list[jax.Device]:
         raise ValueError(
             f"devices are {given} ({', '.join(kinds) or 'none'}); expected one or more of one platform, each once"
         )
-    if dtype == "float64" and kinds[0] in context.WITHOUT_FLOAT64:
+    if dtype == "float64" and not has_float64(given):
         raise ValueError(
             f"devices of {kinds[0]} have no float64: pass dtype='float32' for an estimate, or leave devices out for a "
             "proof on the host"
         )
     return given
+
+
+def has_float64(devices: Sequence[jax.Device]) -> bool:
+    """Return whether these compute in float64."""
+    return devices[0].platform not in context.WITHOUT_FLOAT64
 
 
 def plan(rows: int, entries: int, devices: int, dtype: str) -> int:
@@ -99,7 +106,8 @@ class Spread:
 class Devices(Host):
     """The contract of ``Algebra`` as far as the Gram route needs it, for one operator.
 
-    A factor is valid until the next matrix is formed, in its place.
+    A factor is valid until the next matrix is formed, in its place. In float32 the factor is that of K̂ + sI: the
+    preconditioner of what is done with products of Ĵ in float64, as by tiles.
 
     Args:
         j: Ĵ, on the host.
@@ -137,7 +145,21 @@ class Devices(Host):
     def cholesky(self, a: Unformed | Spread, overwrite: bool = False) -> tuple[Spread, bool]:
         """Return L in the place of A, and whether that completed."""
         if isinstance(a, Unformed):
-            a = self.shifted(a, 0.0, np.zeros(a.rows), 0.0)
+            return self._factor(a)
+        return a, self._factorised(a)
+
+    def _factor(self, k: Unformed) -> tuple[Spread, bool]:
+        """Return L of K̂, in float32 of K̂ + sI with s as small as lets it complete, and whether that did."""
+        unit = 2.0**-24 * float(self.largest(k, 1e-4).first)
+        for shift in (0.0,) if self.dtype == "float64" else on_tiles.SHIFTS:
+            a = self.shifted(k, 0.0, np.zeros(k.rows), -shift * unit)
+            completed = self._factorised(a)
+            if completed:
+                break
+        return a, completed
+
+    def _factorised(self, a: Spread) -> bool:
+        """Put L in the place of A, and return whether that completed."""
         steps = np.linspace(0, self.layout.count, min(REPORTS, self.layout.count) + 1).astype(np.int32)
         with _printing.countdown("factorising", len(steps) - 1) as advance:
             for done, (first, last) in enumerate(itertools.pairwise(steps)):
@@ -145,7 +167,7 @@ class Devices(Host):
                 a.blocks = block_cyclic.factorised(a.blocks, first, last, layout=self.layout)
                 jax.block_until_ready(a.blocks)
         pivots = self.diagonal(a)
-        return a, bool(np.isfinite(pivots).all() and np.min(pivots) > INVERTIBLE)
+        return bool(np.isfinite(pivots).all() and np.min(pivots) > INVERTIBLE)
 
     def cholesky_defect(self, of_a: Rows, factor: Spread, trace: Scalar) -> float:
         """Return a bound of ‖A − LLᵀ‖₂ by computing it, from A formed again: ‖R‖_F² ≤ 2‖tril R‖_F²."""
@@ -163,12 +185,18 @@ class Devices(Host):
 
     def largest(self, a: Any, tolerance: float) -> Ritz:
         """Return the largest eigenpair of K̂ by Lanczos with products of Ĵ."""
-        return lanczos.host(
-            lambda v: np.asarray(on_tiles.product(self.j, v)), lanczos.start_vector(a.shape[0]), tolerance
-        )
+        return lanczos.host(self._apply, lanczos.start_vector(a.shape[0]), tolerance)
 
     def smallest(self, factor: Spread, tolerance: float) -> Ritz:
-        """Return the largest eigenpair of (LLᵀ)⁻¹, polished by one more inverse step."""
-        ritz = lanczos.host(lambda v: self.solve(factor, v), lanczos.start_vector(factor.shape[0]), tolerance)
-        vector = self.solve(factor, ritz.vector)
-        return ritz._replace(vector=vector / np.sqrt(np.sum(vector * vector)))
+        """Return the smallest eigenpair of K̂, as the largest of its inverse, polished by one more inverse step."""
+        solve, rows = partial(self.solve, factor), factor.shape[0]
+        if self.dtype == "float64":
+            ritz = lanczos.host(solve, lanczos.start_vector(rows), tolerance)
+            vector = solve(ritz.vector)
+        else:
+            ritz = preconditioned.smallest(self._apply, solve, rows, tolerance)
+            vector = ritz.vector - solve(self._apply(ritz.vector) - ritz.vector / ritz.first)
+        return ritz._replace(vector=vector / blas.dnrm2(vector))
+
+    def _apply(self, v: np.ndarray) -> np.ndarray:
+        return np.asarray(on_tiles.product(self.j, v))

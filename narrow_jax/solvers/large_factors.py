@@ -63,16 +63,17 @@ class TileFactors:
 
 @dataclass
 class DeviceFactors:
-    """Makes factors over devices, in float64, each in the place of the one before."""
+    """Makes factors over devices, each in the place of the one before."""
 
     devices: Sequence[jax.Device]
+    dtype: str = "float64"
     _algebra: Devices | None = field(default=None, init=False)
 
     def __call__(self, j: EvaluatedJacobian) -> LargeFactor:
         """Return the factor at Ĵ."""
         j = _on_host(j)
         if self._algebra is None:
-            self._algebra = Devices(j, Layout.of(j.shape[0], self.devices))
+            self._algebra = Devices(j, Layout.of(j.shape[0], self.devices), self.dtype)
         algebra = self._algebra
         algebra.j = j
         factor, completed = algebra.cholesky(j.gram(algebra).matrix)

@@ -114,7 +114,8 @@ def memorize(
             equations the factor is the lower triangle in float32, by tiles.
         memory_budget: bytes that the factor and the proof may take, by tiles, and in a file where that says so; None
             sets no limit.
-        devices: deal the factor and the proof out over these, as ``sigma_min`` does; products stay on the host.
+        devices: deal the factor and the proof out over these, as ``sigma_min`` does; products stay on the host, and so
+            does the proof where these have no float64.
         certify: prove that an exact solution is there.
         progress: show a progress bar; by default where the standard error is a terminal.
 
@@ -142,7 +143,7 @@ def memorize(
     _check_options(radius, tolerance, steps, method, dtype)
     _checks.memory_budget(memory_budget)
     if devices is not None:
-        devices = on_devices.require(devices, "float64")
+        devices = on_devices.require(devices, dtype)
     draw = Draw.of(key, width, widths, y.shape[1], weight_scale, activation, zeta, kappa)
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
@@ -153,8 +154,9 @@ def memorize(
     found = _solved(draw, samples, x, y, search)
     if not certify or found.status != "solved":
         return found
+    proving = devices if devices is None or on_devices.has_float64(devices) else None
     proof = certificates.memorization(
-        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget, devices
+        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget, proving
     )
     return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
 
@@ -175,7 +177,7 @@ class _Search(NamedTuple):
         """Return what approximates (JJᵀ)⁻¹: a factor where there is room for one, by tiles for many equations."""
         budget, method = self.memory_budget, self.method
         if self.devices is not None:
-            return DeviceFactors(self.devices)
+            return DeviceFactors(self.devices, self.dtype)
         if method == "auto":
             # the data need some, too
             room = context.machine_memory() // 2 if budget is None else budget
