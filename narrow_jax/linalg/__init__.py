@@ -1,6 +1,7 @@
 """Numbers and matrices: everything proven rests here, and nothing here knows a net."""
 
 from narrow_jax.linalg import arrays as arrays
+from narrow_jax.linalg import block_cyclic as block_cyclic
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos

@@ -63,9 +63,9 @@ def has_float64(devices: Sequence[jax.Device]) -> bool:
     return devices[0].platform not in context.WITHOUT_FLOAT64
 
 
-def plan(rows: int, entries: int, devices: int, dtype: str) -> int:
+def plan(rows: int, entries: int, devices: int, dtype: str, block: int | None = None) -> int:
     """Return the bytes that each device needs: its part of a square, some block columns, and the parts of Ĵ."""
-    block = block_cyclic.width(rows, devices)
+    block = block or block_cyclic.width(rows, devices)
     count = block_cyclic.block_columns(rows, block, devices)
     column = count * block * block
     return np.dtype(dtype).itemsize * (column * (count // devices + COLUMNS) + entries)
