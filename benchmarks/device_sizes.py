@@ -1,6 +1,7 @@
 """How large n can be over devices: memory of every program by compilation, and a prediction of the time.
 
-Command:  make aot, then JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PYTHONPATH=build/aot .venv/bin/python -m benchmarks.device_sizes
+Command:  make aot, then
+          JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PYTHONPATH=build/aot .venv/bin/python -m benchmarks.device_sizes
 Expected: 100,000 samples of CIFAR-10's size fit on 8 H100 in less than 25 GB each.
 Writes:   benchmarks/results/device_sizes.json, and the table of docs/accelerators.md
 """

@@ -41,7 +41,13 @@ other = {name: w + 0.1 * rng.normal(size=w.shape) for name, w in half.items()}
 deep = nj.jacobian.pairwise_mlp({"plus": half, "minus": other, "v": rng.normal(size=(6, 1))}, rng.normal(size=(23, 5)))
 one = net(33, 1)
 cases = {"1": (one, 1), "2": (one, 2), "4": (one, 4), "two outputs, 3": (net(11, 2), 3), "deep, 2": (deep, 2),
-         "stored, 2": (nj.jacobian.explicit(rng.normal(size=(9, 400))), 2)}
+         "one row, 3": (net(1, 1), 3), "stored, 2": (nj.jacobian.explicit(rng.normal(size=(9, 400))), 2)}
+on = jax.devices()
+apart = nj.jacobian.pairwise(
+    {"w": jax.device_put(np.float32(rng.normal(size=(8, 10))), on[0]),
+     "v": jax.device_put(np.ones((5, 1), np.float32), on[1])},
+    jax.device_put(np.float32(rng.normal(size=(13, 8))), on[2]))
+cases["apart, 2"] = apart, 2
 ends = {name: [said(nj.sigma_min(J, "gram")), said(nj.sigma_min(J, devices=jax.devices()[:count]))]
         for name, (J, count) in cases.items()}
 x, y = rng.normal(size=(20, 8)), np.sign(rng.normal(size=20))
@@ -117,7 +123,7 @@ def result(process):
 
 def test_any_number_of_devices_gives_the_verdict_of_the_host():
     ends, solved = result(started(COUNTS, 4))
-    assert len(ends) == 6
+    assert len(ends) == 8
     for name, (whole, spread) in ends.items():
         lower, value, upper, largest, status, method = whole
         assert (status, method) == ("certified", "gram") == tuple(spread[4:]), name
@@ -206,7 +212,7 @@ def test_bad_input(monkeypatch, unchecked):
         with pytest.raises(TypeError, match="expected devices of JAX"):
             nj.sigma_min(operator(), devices=wrong)
     for wrong in ([], [device, device]):
-        with pytest.raises(ValueError, match="each once"):
+        with pytest.raises(ValueError, match="of one platform, each once"):
             nj.sigma_min(operator(), devices=wrong)
     with pytest.raises(ValueError, match="expected 'auto' or 'gram'"):
         nj.sigma_min(operator(), "qr", devices=[device])
@@ -219,3 +225,7 @@ def test_bad_input(monkeypatch, unchecked):
     monkeypatch.setattr(on_devices.jax, "Device", Chip)
     with pytest.raises(ValueError, match="dtype='float32'"):
         nj.sigma_min(operator(), devices=[Chip()])
+    other = Chip()
+    other.platform = "gpu"
+    with pytest.raises(ValueError, match=r"gpu, tpu.*of one platform"):
+        nj.sigma_min(operator(), devices=[Chip(), other])
