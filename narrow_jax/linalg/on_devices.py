@@ -150,8 +150,9 @@ class Devices(Host):
 
     def _factor(self, k: Unformed) -> tuple[Spread, bool]:
         """Return L of K̂, in float32 of K̂ + sI with s as small as lets it complete, and whether that did."""
-        unit = 2.0**-24 * float(self.largest(k, 1e-4).first)
-        for shift in (0.0,) if self.dtype == "float64" else on_tiles.SHIFTS:
+        shifts = (0.0,) if self.dtype == "float64" else on_tiles.SHIFTS
+        unit = 2.0**-24 * float(self.largest(k, on_tiles.ROUGHLY).first) if shifts[0] else 0.0
+        for shift in shifts:
             a = self.shifted(k, 0.0, np.zeros(k.rows), -shift * unit)
             completed = self._factorised(a)
             if completed:

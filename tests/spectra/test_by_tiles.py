@@ -167,7 +167,7 @@ def test_a_budget_chooses_tiles_in_memory_and_in_a_file(monkeypatch, tmp_path):
         nj.sigma_min(J, "gram", memory_budget=spilled - 1)
 
 
-@pytest.mark.parametrize(("n", "tile"), [(1200, 100), (1200, 400), (1800, 200)])
+@pytest.mark.parametrize(("n", "tile"), [(1200, 100), (1200, 400), (1500, 150)])
 def test_the_plan_is_what_tiles_take(n, tile, by_tiles):
     J = net(n, 40, 40)
     by_tiles(tile)
