@@ -212,7 +212,9 @@ def spread(part: str, sizes: tuple[int, int, int], dtype: str = "float64", block
             layout = Layout.of(rows, list(found), block)
             everywhere, dealt = (layout.sharding(spec) for spec in (block_cyclic.WHOLE, block_cyclic.DEALT))
             j = jax.eval_shape(lambda *args: pairwise(*args).evaluate(dtype), *shapes(sizes, dtype=dtype))
-            number, vector = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (rows,)))
+            number, vector = (
+                jax.eval_shape(functools.partial(jnp.zeros, shape, dtype)) for shape in ((), (rows,))
+            )
             matrix = on(everywhere, block_cyclic.Shifted(j, number, vector, number))
             blocks = on(dealt, jax.ShapeDtypeStruct(layout.shape, dtype))
             step = on(everywhere, jax.ShapeDtypeStruct((), np.int32))

@@ -162,9 +162,10 @@ def in_default_precision(tree: T) -> T:
 def as_numpy(run: Callable[[], T]) -> T:
     """Return what runs under float64 on the host, its arrays as NumPy's, which outlive it as they are.
 
-    NumPy warns of what bounds expect, such as infinity where nothing is known: not here.
+    Numbers they are also where something else is traced around it. NumPy warns of what bounds expect, such as infinity
+    where nothing is known: not here.
     """
-    with jax.enable_x64(True), _host(), np.errstate(all="ignore"):
+    with jax.enable_x64(True), _host(), jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, run())
 
 

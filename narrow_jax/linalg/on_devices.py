@@ -122,14 +122,14 @@ class Devices(Host):
 
     def hadamard(self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]) -> tuple[Any, float, float]:
         """Return K̂, and bounds of the Frobenius norms of xxᵀ and ddᵀ."""
-        norms = (on_tiles.outer_norm(np.ascontiguousarray(factor)) for factor in (x, d))
-        return Unformed(self.layout.rows), *norms
+        x, d = np.ascontiguousarray(x), np.ascontiguousarray(d)
+        return Unformed(self.layout.rows), on_tiles.outer_norm(x), on_tiles.outer_norm(d)
 
     def total(self, term: Any, count: int) -> Any:
         """Return K̂: its terms are formed on the devices."""
         return Unformed(self.layout.rows)
 
-    def shifted(self, k: Unformed, c: Scalar, u: Float[HostArray, " n"], beta: Scalar) -> Spread:
+    def shifted(self, k: Any, c: Scalar, u: Float[HostArray, " n"], beta: Scalar) -> Any:
         """Return K + c uuᵀ − βI."""
         of = Shifted(self.j, *(np.asarray(value, float) for value in (c, u, beta)))
         of = self.layout.everywhere(context.floats(of, lambda leaf: np.asarray(leaf, self.dtype)))
@@ -138,11 +138,11 @@ class Devices(Host):
         self._formed = Spread(self.layout, block_cyclic.formed(of, layout=self.layout), of)
         return self._formed
 
-    def diagonal(self, a: Spread) -> np.ndarray:
+    def diagonal(self, a: Any) -> np.ndarray:
         """Return the diagonal."""
         return np.asarray(block_cyclic.diagonal(a.blocks, layout=self.layout), float)
 
-    def cholesky(self, a: Unformed | Spread, overwrite: bool = False) -> tuple[Spread, bool]:
+    def cholesky(self, a: Any, overwrite: bool = False) -> tuple[Any, bool]:
         """Return L in the place of A, and whether that completed."""
         if isinstance(a, Unformed):
             return self._factor(a)
@@ -170,7 +170,7 @@ class Devices(Host):
         pivots = self.diagonal(a)
         return bool(np.isfinite(pivots).all() and np.min(pivots) > INVERTIBLE)
 
-    def cholesky_defect(self, of_a: Rows, factor: Spread, trace: Scalar) -> float:
+    def cholesky_defect(self, of_a: Rows, factor: Any, trace: Scalar) -> float:
         """Return a bound of ‖A − LLᵀ‖₂ by computing it, from A formed again: ‖R‖_F² ≤ 2‖tril R‖_F²."""
         parts, sizes = block_cyclic.residual(factor.blocks, factor.of, layout=self.layout)
         found = fl.norm_up(np.asarray(parts)) * (math.sqrt(2) * (1 + fl.SLACK))
@@ -179,7 +179,7 @@ class Devices(Host):
         filled = self.layout.padded - self.layout.rows
         return float(found + rounding * fl.up(fl.norm_up(np.asarray(sizes)) ** 2 + trace + filled))
 
-    def solve(self, factor: Spread, v: Float[HostArray, " n"]) -> np.ndarray:
+    def solve(self, factor: Any, v: Float[HostArray, " n"]) -> np.ndarray:
         """Return (LLᵀ)⁻¹v."""
         right = self.layout.everywhere(np.asarray(v, self.dtype))
         return np.asarray(block_cyclic.solution(factor.blocks, right, layout=self.layout), float)
@@ -188,7 +188,7 @@ class Devices(Host):
         """Return the largest eigenpair of K̂ by Lanczos with products of Ĵ."""
         return lanczos.host(self._apply, lanczos.start_vector(a.shape[0]), tolerance)
 
-    def smallest(self, factor: Spread, tolerance: float) -> Ritz:
+    def smallest(self, factor: Any, tolerance: float) -> Ritz:
         """Return the smallest eigenpair of K̂, as the largest of its inverse, polished by one more inverse step."""
         solve, rows = partial(self.solve, factor), factor.shape[0]
         if self.dtype == "float64":
@@ -196,7 +196,8 @@ class Devices(Host):
             vector = solve(ritz.vector)
         else:
             ritz = preconditioned.smallest(self._apply, solve, rows, tolerance)
-            vector = ritz.vector - solve(self._apply(ritz.vector) - ritz.vector / ritz.first)
+            u = np.asarray(ritz.vector)
+            vector = u - solve(self._apply(u) - u / ritz.first)
         return ritz._replace(vector=vector / blas.dnrm2(vector))
 
     def _apply(self, v: np.ndarray) -> np.ndarray:

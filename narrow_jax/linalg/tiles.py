@@ -138,7 +138,9 @@ class Triangle:
         each tile: |A − LLᵀ| ≤ γ_k |L||L|ᵀ for the ``roundings`` k (docs/enclosure.md, step 3).
         """
         trsm, axpy = blas.get_blas_funcs(("trsm", "axpy"), dtype=self.numbers.dtype)
-        work = np.empty(min(self.tile, self.rows) ** 2, self.numbers.dtype)  # new room would cost a tenth of the time
+        work = np.empty(
+            min(self.tile, self.rows) ** 2, self.numbers.dtype
+        )  # new room would cost a tenth of the time
         effort = np.cumsum([2 * j + 1 for _, j in self.places()])
         with _printing.countdown("factorising", int(effort[-1])) as advance:
             for done, (i, j) in zip(itertools.chain([0], effort), self.places(), strict=False):

@@ -178,7 +178,8 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
         if context.on_cpu(J):
             return context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
-        return jax.tree.map(np.asarray, program(J)[:2])
+        with jax.ensure_compile_time_eval():
+            return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()
     single = _program(context.SINGLE, TPU, "float32", proven=False)
     s, zero, u, p = context.by_platform(_program(lasting), single, _program(lasting, proven=False))(J)
@@ -218,7 +219,10 @@ def _tied(J: Any, bounds: Array) -> Array:
 @_tied.defjvp
 def _tied_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     none = jnp.zeros_like(primals[1])
-    for leaf in jax.tree.leaves(tangents[0]):  # a tangent that is 0 and depends on that of J
+    moving = (
+        leaf for leaf in jax.tree.leaves(tangents[0]) if leaf.dtype != jax.dtypes.float0
+    )  # not integers
+    for leaf in moving:  # a tangent that is 0 and depends on that of J
         none += 0.0 * jnp.sum(leaf).astype(none.dtype)
     return _tied(*primals), none
 
