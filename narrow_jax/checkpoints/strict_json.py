@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,6 +50,30 @@ def dumps(value: object, indent: int | None = None) -> str:
         '{"loss": "nan"}'
     """
     return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON, or JSON without names.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no file {path}; expected JSON: check the name and the folder"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); expected JSON: restore the file, or make it again"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}; expected fields by name: restore the file, or make it again"
+        )
+    return found
 
 
 def as_json(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from narrow_jax import plots
-from narrow_jax.checkpoints import runs
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer
-from narrow_jax.cli.listing import read
 
 _PICTURES = (
     ("Loss", ("loss", "test_loss")),
@@ -57,8 +56,8 @@ def page(folder: Path) -> str:
         ValueError: a file of the run is damaged.
         ImportError: matplotlib is missing.
     """
-    config = read(folder / "config.json")
-    found = read(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    config = strict_json.read(folder / "config.json")
+    found = strict_json.read(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     proof = found.pop("certificate", None)
     parts = [_verdict(found, proof)]
     if (folder / "history.jsonl").is_file():

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         text = strict_json.dumps(summary, indent=2) + "\n"
         more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
-        write_run(folder, result.params, config.to_json(), result.model, more)
+        write_run(folder, config.to_json(), result.model, more)
     place = {"failure": failure or None, "folder": None if kept else str(folder)}
     record = {"config": config.to_json(), "summary": summary, **place}
     where = "not written: the run that was in the folder stays" if kept else f"written to {folder}"
@@ -72,7 +72,7 @@ def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
     saved = _checkpoints(args, folder)
     there = saved is not None and checkpoints.steps(saved)
     own = saved == folder / "checkpoints" or (
-        (folder / "params.npz").is_file() and runs.load(folder)[1] == config.to_json()
+        (folder / runs.CONFIG).is_file() and strict_json.read(folder / runs.CONFIG) == config.to_json()
     )
     if not (there and own):
         claim(folder, args.overwrite)

@@ -107,7 +107,7 @@ class TrainConfig:
         metadata={"help": "record σ_min of the Jacobian in the history", "action": "store_true"},
     )
     batch_size: int | None = _field(None, "samples an update (default: all)", parse=int)
-    seed: int = _field(0, "of the start, the random labels, the subset and the batches")
+    seed: int = _field(0, "of the start, the batches, random labels, the subset and the test split")
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from narrow_jax import _checks
 from narrow_jax._host import host_only
 from narrow_jax._typing import Samples
+from narrow_jax.checkpoints import runs
 from narrow_jax.data import arrays
 from narrow_jax.data.dataset import Dataset, Source, Split, regression_targets
 from narrow_jax.data.normalizers import Normalizer, Transformer, pixels, scale, standardize, whiten
@@ -164,13 +165,7 @@ def _of_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[np.n
         raise FileNotFoundError(
             f"there is no file {path}; expected arrays x and y: check the name and the folder"
         )
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); expected an npz file of plain arrays x and y"
-        ) from error
+    found = runs.read_npz(path)
     for name in ("x", target):
         if name not in found:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, labels
+from narrow_jax import _checks, checkpoints, labels
 from narrow_jax._host import host_only
 from narrow_jax._typing import Tree
 from narrow_jax.checkpoints import runs, safetensors, strict_json
@@ -21,9 +21,11 @@ from narrow_jax.data import Columns, Normalizer, Transformer
 from narrow_jax.models import architectures
 from narrow_jax.models.model import Model
 
-ARRAYS, ABOUT = "model.safetensors", "model.json"
+ARRAYS, ABOUT = runs.ARRAYS, "model.json"
 FORMAT = 1
-_TREES = ("params", "model_state", "normalizer", "target_map")
+OUTLINE = "outline"
+_WEIGHTS, _MAPS = ("params", "model_state"), ("normalizer", "target_map")
+_TREES = (*_WEIGHTS, *_MAPS)
 
 
 @host_only
@@ -63,9 +65,22 @@ def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
     return folder
 
 
-def files(model: Model) -> dict[str, Callable[[Path], Any]]:
-    """Return how to write each file of a model, for ``runs.replace``; all that can be wrong is looked at before."""
-    arrays = _arrays(model)
+def save_outline(folder: Path, model: Model) -> None:
+    """Write all of a model but its weights beside the checkpoints that have these, for ``load``."""
+    runs.replace(folder / OUTLINE, files(model, parts=_MAPS))
+
+
+def files(
+    model: Model, start: Tree = None, parts: Sequence[str] = _TREES
+) -> dict[str, Callable[[Path], Any]]:
+    """Return how to write each file of a model, for ``runs.replace``; all that can be wrong is looked at before.
+
+    Args:
+        model: the model.
+        start: params from which it was solved for, kept beside its own.
+        parts: which of its arrays are written.
+    """
+    arrays = _arrays({part: getattr(model, part) for part in parts} | {"start": start})
     safetensors.check(arrays)
     about = strict_json.as_json(_about(model))
 
@@ -79,10 +94,9 @@ def files(model: Model) -> dict[str, Callable[[Path], Any]]:
     return {ARRAYS: write_arrays, ABOUT: write_about}
 
 
-def _arrays(model: Model) -> dict[str, np.ndarray]:
+def _arrays(trees: Mapping[str, Tree]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    for part in _TREES:
-        tree = getattr(model, part)
+    for part, tree in trees.items():
         tree = tree.to_arrays() if isinstance(tree, Normalizer) else tree
         if tree is None or isinstance(tree, Transformer):
             continue
@@ -131,10 +145,11 @@ def load(
 ) -> Model:
     """Return the model that ``save`` or ``narrow-jax train`` wrote, after every byte of it has been verified.
 
-    It predicts the same numbers to the bit, on the same kind of machine. Arrays come as NumPy's.
+    It predicts the same numbers to the bit, on the same kind of machine. Arrays come as NumPy's. Of a run that has not
+    ended, or was killed, the weights are those of its newest checkpoint; data and optimizer are not needed.
 
     Args:
-        folder: the folder.
+        folder: that of the model, of a run, or of ``nj.callbacks.Checkpoint``.
         apply_fn: the function of a model that is not of this library's, as it was when it was saved.
         like: params in their structure, where this is not dictionaries: an ``nnx.State``, lists, tuples. With
             ``model_state`` a pair of both.
@@ -142,17 +157,14 @@ def load(
 
     Raises:
         FileNotFoundError: the folder has no model.
+        CheckpointError: (a ValueError) the newest checkpoint is damaged.
         ValueError: a file that was altered or is of a newer version, a function that does not fit the weights, or one
             that is needed, or not needed.
     """
     folder = Path(folder).expanduser()
-    about, arrays = _verified(folder)
+    about, trees = _stored(folder)
     net = _net(folder, about, apply_fn)
-    trees = {part: _tree(arrays, part) for part in _TREES}
-    maps = {
-        part: None if trees[part] is None else Normalizer.from_arrays(trees[part])
-        for part in ("normalizer", "target_map")
-    }
+    maps = {part: None if trees[part] is None else Normalizer.from_arrays(trees[part]) for part in _MAPS}
     params, state = _restructured(trees["params"], trees["model_state"] if about["has_state"] else None, like)
     inputs, columns, classes = about["inputs"], about["columns"], about["classes"]
     model = Model(
@@ -170,19 +182,37 @@ def load(
     return model
 
 
+def _stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is said of a model, and its arrays by part."""
+    if not (folder / ABOUT).is_file():
+        for saved in (folder, folder / "checkpoints"):
+            if checkpoints.steps(saved):
+                return _of_checkpoints(saved)
+    about, arrays = _verified(folder)
+    return about, {part: _tree(arrays, part) for part in _TREES}
+
+
+def _of_checkpoints(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the same with the weights of the newest checkpoint."""
+    if not (folder / OUTLINE / ABOUT).is_file():
+        raise FileNotFoundError(
+            f"{folder} has checkpoints and no {OUTLINE}/{ABOUT}; expected what nj.callbacks.Checkpoint writes: "
+            "nj.checkpoints.load_params gives the weights alone"
+        )
+    about, arrays = _verified(folder / OUTLINE)
+    weights = checkpoints.load_params(folder)
+    maps = {part: _tree(arrays, part) for part in _MAPS}
+    return about, maps | {part: getattr(weights, part) for part in _WEIGHTS}
+
+
 def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     missing = [name for name in (ABOUT, ARRAYS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} has no {' and no '.join(missing)}; expected a folder that nj.save or `narrow-jax train` wrote"
         )
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        sealed, version = about.pop("sha256"), about["format"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / ABOUT} is damaged ({error!r}); expected what nj.save wrote: save the model again"
-        ) from error
+    about = strict_json.read(folder / ABOUT)
+    sealed, version = about.pop("sha256", None), about.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ValueError(
             f"{folder / ABOUT} is of format {version}, written by narrow_jax {about.get('narrow_jax')}; expected "

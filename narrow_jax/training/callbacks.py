@@ -33,7 +33,7 @@ import numpy as np
 from narrow_jax import _checks, _printing, checkpoints
 from narrow_jax._typing import Params, Tree
 from narrow_jax.checkpoints import CheckpointError
-from narrow_jax.models import Model
+from narrow_jax.models import Model, save_outline
 from narrow_jax.training.interrupting import ctrl_c_held_back
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
@@ -122,7 +122,8 @@ class Record(Callback):
 class Checkpoint(Callback):
     """Checkpoints of a run, from which it goes on to end bit for bit as one that nobody stopped.
 
-    Ctrl-C finishes the chunk of steps that is running, saves, and raises KeyboardInterrupt.
+    Ctrl-C finishes the chunk of steps that is running, saves, and raises KeyboardInterrupt. ``nj.load(folder)`` is the
+    model with the weights of the newest checkpoint, at any time and without the data.
 
     Args:
         folder: where to (it needs the extra ``checkpoints``); made if it is not there.
@@ -160,6 +161,7 @@ class Checkpoint(Callback):
     def start(self, run: Run) -> Run:
         """Return the run from where it goes on."""
         self._steps, self._config = run.steps, {"config": self.config, **run.depends_on()}
+        self._model_of, self._outlined = run.model_of, False
         state, history = self._restored(run.state)
         checkpoints.prepare(self.folder)
         self._stack = ExitStack()
@@ -169,6 +171,9 @@ class Checkpoint(Callback):
 
     def record(self, told: Told) -> None:
         """Save; Ctrl-C ends the run after that."""
+        if not self._outlined:
+            save_outline(self.folder, self._model_of(told.state))
+            self._outlined = True
         checkpoints.save(self.folder, told.step, told.state, self._config, told.history, keep=self.keep)
         if self._interrupted.is_set():
             raise KeyboardInterrupt(

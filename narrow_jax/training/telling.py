@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from narrow_jax.models import Model
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
 
@@ -22,6 +23,7 @@ class Run(NamedTuple):
         chunk: records between two calls of ``record``, at most; 0 for a 25th of the run.
         resumes: whether the run was asked to go on from an earlier one.
         depends_on: returns what the run depends on, as JSON can hold it.
+        model_of: returns the model with the weights of a state.
     """
 
     state: State
@@ -31,6 +33,7 @@ class Run(NamedTuple):
     chunk: int
     resumes: bool
     depends_on: Callable[[], dict[str, Any]]
+    model_of: Callable[[State], Model]
 
     def looked_at(self, records: int) -> Run:
         """Return the run with chunks of so many records at most, two at least."""

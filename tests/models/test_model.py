@@ -319,7 +319,7 @@ DAMAGE = {
         ValueError,
         r"model.json was altered: its SHA-256",
     ),
-    "no JSON": (lambda f: (f / "model.json").write_text("{"), ValueError, r"model.json is damaged"),
+    "no JSON": (lambda f: (f / "model.json").write_text("{"), ValueError, r"model.json cannot be read"),
     "newer": (
         lambda f: rewritten(f, lambda about: about.update(format=2, narrow_jax="9.0")),
         ValueError,
