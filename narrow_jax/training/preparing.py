@@ -216,7 +216,7 @@ def _check_measures(monitors: object, metrics: object) -> None:
 def _check_names(metrics: Sequence[str], monitors: Sequence[Monitor]) -> None:
     """Require one entry of the history for each name."""
     scores = ["loss", *metrics]
-    recorded = ["step", "distance", "relative_distance", "ball_active", "cone_active"]
+    recorded = ["step", "distance", "relative_distance", "ball_active", "cone_active", "set_active"]
     recorded += [*scores, *(f"test_{name}" for name in scores)]
     recorded += sorted({"accuracy", "test_accuracy"} - set(recorded))
     names = Counter([*recorded, *(monitor.name for monitor in monitors)])

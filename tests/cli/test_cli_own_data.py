@@ -202,7 +202,7 @@ def test_a_seed_of_a_sweep_draws_the_data_of_the_run_alone(options, drawn, tmp_p
     command = ["train", "--dataset", "digits", *options, "--width", "60", "--steps", "10", "--radius", "1"]
     sweep = [*command, "--learning-rate", "1e-3", "1e-2", "--seed", "3", "4", "5", "6"]
     assert main([*sweep, "--out", str(tmp_path / "s"), "--json"]) == 0
-    assert len(compiled) <= 12  # shapes are looked at for each seed; a step and a record are traced once
+    assert len(compiled) <= 4 * 2 + 3  # each seed looks at shapes, of data and test; all share one program
     found = json.loads(capsys.readouterr().out)
     assert ", ".join(found["drawn_by_seed"]) == f"the start, {drawn}"
     for row in found["runs"][1::3]:
@@ -211,7 +211,7 @@ def test_a_seed_of_a_sweep_draws_the_data_of_the_run_alone(options, drawn, tmp_p
         assert main([*alone, "--out", str(folder)]) == 0
         summary = json.loads((folder / "summary.json").read_text())
         assert row["loss"] == pytest.approx(summary["loss"], rel=1e-4)
-        assert row.get("test_accuracy") == summary.get("test_accuracy")
+        assert row.get("test_accuracy") == pytest.approx(summary.get("test_accuracy"), abs=0.01)
 
 
 def test_report_is_one_file_without_requests(place, tmp_path):
