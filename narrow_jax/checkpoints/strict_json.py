@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,19 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(found).__name__}; expected fields by name: restore the file, or make it again"
         )
     return found
+
+
+def lines_of(records: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Yield each record of a history as numbers by name, "step" first; what is not finite is None.
+
+    Example:
+        >>> list(lines_of({"loss": np.array([1.0, np.nan]), "step": np.array([0, 5])}))
+        [{'step': 0, 'loss': 1.0}, {'step': 5, 'loss': None}]
+    """
+    names = sorted(records, key=lambda name: name != "step")
+    for values in zip(*(records[name].tolist() for name in names), strict=True):
+        finite = (value if math.isfinite(value) else None for value in values)
+        yield dict(zip(names, finite, strict=True))
 
 
 def as_json(config: Mapping[str, Any]) -> dict[str, Any]:

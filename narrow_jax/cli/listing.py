@@ -35,7 +35,8 @@ def _row(root: Path, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": str(folder.relative_to(root))}
     try:
         config, summary = strict_json.read(folder / "config.json"), folder / "summary.json"
-        found = strict_json.read(summary) if summary.is_file() else {"status": "running"}
+        ended = "saved" if (folder / "model.json").is_file() else "running"
+        found = strict_json.read(summary) if summary.is_file() else {"status": ended}
     except ValueError as error:
         return row | {"status": f"damaged: {error}"}
     data = config.get("data")

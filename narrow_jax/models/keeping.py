@@ -29,7 +29,14 @@ _TREES = (*_WEIGHTS, *_MAPS)
 
 
 @host_only
-def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
+def save(
+    folder: str | Path,
+    model: Model,
+    *,
+    history: Mapping[str, np.ndarray] | None = None,
+    config: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write a model; return its folder.
 
     ``model.safetensors`` has the arrays, in their own dtypes, ``model.json`` everything else and the checksums of both.
@@ -40,13 +47,15 @@ def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
     Args:
         folder: made if it is not there; ``~`` is the home folder.
         model: what to keep, such as ``result.model``.
+        history: ``result.history``, for the curves of ``narrow-jax report``.
+        config: what made the model, as JSON can hold it, for ``narrow-jax runs`` and ``report``.
         overwrite: replace a run or model in this folder.
 
     Raises:
         FileExistsError: the folder holds a run or model already.
         OSError: it cannot be written; what was there stays.
-        TypeError: no model, or an array of a dtype that the format does not have.
-        ValueError: two leaves of one name.
+        TypeError: no model, an array of a dtype that the format does not have, or a config that JSON cannot hold.
+        ValueError: two leaves of one name, or a history with more than one number a record.
 
     Example:
         >>> import tempfile
@@ -61,8 +70,20 @@ def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
     folder = Path(folder).expanduser()
     if not overwrite:
         runs.vacant(folder, "pass overwrite=True to replace it")
-    runs.replace(folder, files(model))
+    contents = files(model) | ({} if config is None else runs.config_file(config))
+    runs.replace(folder, contents | ({} if history is None else _history_file(history)))
     return folder
+
+
+def _history_file(history: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], Any]]:
+    for name, values in history.items():
+        if np.ndim(values) != 1:
+            raise ValueError(
+                f"history[{name!r}] has shape {np.shape(values)}; expected one number a record: of a sweep pass "
+                "result.at(…).history"
+            )
+    lines = "".join(json.dumps(line) + "\n" for line in strict_json.lines_of(history))
+    return {"history.jsonl": lambda path: path.write_text(lines)}
 
 
 def save_outline(folder: Path, model: Model) -> None:
@@ -97,9 +118,8 @@ def files(
 def _arrays(trees: Mapping[str, Tree]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for part, tree in trees.items():
+        tree = tree.before if isinstance(tree, Transformer) else tree  # the fitted object is the user's
         tree = tree.to_arrays() if isinstance(tree, Normalizer) else tree
-        if tree is None or isinstance(tree, Transformer):
-            continue
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             name = "/".join(filter(None, (part, labels.path_name(path))))
             if name in found:
@@ -153,7 +173,8 @@ def load(
         apply_fn: the function of a model that is not of this library's, as it was when it was saved.
         like: params in their structure, where this is not dictionaries: an ``nnx.State``, lists, tuples. With
             ``model_state`` a pair of both.
-        normalizer: the fitted object, where the map of the inputs is one of the user's.
+        normalizer: the fitted object, where the map of the inputs is one of the user's: ``model.normalizer.fitted``
+            of the model that was saved.
 
     Raises:
         FileNotFoundError: the folder has no model.
@@ -171,7 +192,7 @@ def load(
         net,
         params,
         {} if about["has_state"] and state is None else state,
-        _own_normalizer(folder, about, normalizer) or maps["normalizer"],
+        _normalizer(folder, about, normalizer, maps["normalizer"]),
         maps["target_map"],
         None if classes is None else tuple(classes),
         None if columns is None else _columns(columns),
@@ -281,18 +302,27 @@ def _filled(tree: Tree, like: Tree) -> Tree:
     return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in names])
 
 
-def _own_normalizer(folder: Path, about: Mapping[str, Any], normalizer: Any) -> Any:
-    if about["normalizer"] is None:
-        if normalizer is not None:
+def _normalizer(
+    folder: Path, about: Mapping[str, Any], given: Any, stored: Normalizer | None
+) -> Normalizer | Transformer | None:
+    """Return the map of the inputs: that of the files, or behind it the user's."""
+    if (name := about["normalizer"]) is None:
+        if given is not None:
             raise ValueError(f"the model in {folder} has its own normalizer in the files: leave it out")
-        return None
-    if normalizer is None:
+        return stored
+    if given is None:
         raise ValueError(
-            f"the model in {folder} has a normalizer of its maker's ({about['normalizer']}), which is not in the "
-            "files: "
-            "pass it again, nj.load(folder, normalizer=model.normalizer)"
+            f"the model in {folder} has a normalizer of its maker's ({name}), which is not in the files: pass the "
+            "fitted object again, nj.load(folder, normalizer=…)"
         )
-    return normalizer
+    fitted = given.fitted if isinstance(given, Transformer) else given
+    if type(fitted).__qualname__ != name or not callable(getattr(fitted, "transform", None)):
+        raise ValueError(
+            f"normalizer is a {type(fitted).__qualname__}; expected the {name} that was fitted in training, with its "
+            "method transform"
+        )
+    assert stored is not None
+    return Transformer(fitted, stored)
 
 
 def _columns(saved: Mapping[str, Any]) -> Columns:

@@ -32,12 +32,12 @@ import numpy as np
 
 from narrow_jax import _checks, _printing, checkpoints
 from narrow_jax._typing import Params, Tree
-from narrow_jax.checkpoints import CheckpointError
+from narrow_jax.checkpoints import CheckpointError, strict_json
 from narrow_jax.models import Model, save_outline
 from narrow_jax.training.interrupting import ctrl_c_held_back
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
-from narrow_jax.training.telling import Callback, CallbackError, Run, Told, lines_of
+from narrow_jax.training.telling import Callback, CallbackError, Run, Told
 
 __all__ = [
     "Best",
@@ -104,7 +104,7 @@ class Record(Callback):
                 f"record {self.path} holds another run's records already: choose another file, or remove it"
             )
         self._file: IO[str] = self.path.open("w")
-        self._write(lines_of(run.history))
+        self._write(strict_json.lines_of(run.history))
 
     def record(self, told: Told) -> None:
         """Write the records."""
@@ -320,7 +320,7 @@ class TensorBoard(Callback):
                 f"TensorBoard needs tensorboardX ({error}): pip install 'narrow_jax[tensorboard]'"
             ) from error
         self._writer = SummaryWriter(str(self.folder))
-        self._write(lines_of(run.history))
+        self._write(strict_json.lines_of(run.history))
 
     def record(self, told: Told) -> None:
         """Write the records."""

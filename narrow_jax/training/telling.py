@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from narrow_jax.checkpoints import strict_json
 from narrow_jax.models import Model
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
@@ -61,15 +60,7 @@ class Told(NamedTuple):
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield each record of this chunk as numbers by name, "step" first; what is not finite is None."""
-        return lines_of(self.records)
-
-
-def lines_of(records: History) -> Iterator[dict[str, Any]]:
-    """Yield each record as numbers by name, "step" first; what is not finite is None."""
-    names = sorted(records, key=lambda name: name != "step")
-    for values in zip(*(records[name].tolist() for name in names), strict=True):
-        plain = (value if np.isfinite(value) else None for value in values)  # JSON has no NaN
-        yield dict(zip(names, plain, strict=True))
+        return strict_json.lines_of(self.records)
 
 
 class Callback:

@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -52,26 +50,6 @@ def place(tmp_path_factory):
 def table(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_a_fresh_shell_goes_the_whole_way(tmp_path):
-    tables(tmp_path)
-
-    def shell(*words):
-        command = [sys.executable, "-m", "narrow_jax.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout
-
-    shell("train", "--data", "diabetes.csv", "--target", "target", "--task", "regression", *QUICK)
-    run = "runs/diabetes-pairwise-0"
-    assert "r2" in shell("evaluate", "--run", run, "--data", "new.csv")
-    shell("predict", "--run", run, "--data", "new.csv", "--out", "p.csv")
-    shell("report", "--run", run)
-    x = np.array([[float(cell) for cell in row.values()] for row in table(tmp_path / "new.csv")])[:, :-1]
-    predicted = [float(row["target"]) for row in table(tmp_path / "p.csv")]
-    assert predicted == nj.load(tmp_path / run).predict(x).tolist()
-    assert (tmp_path / run / "report.html").is_file()
-    assert "diabetes-pairwise-0" in shell("runs")
 
 
 def test_words_come_back_as_words(place, tmp_path, capsys):
