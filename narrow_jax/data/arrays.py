@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
-from narrow_jax._typing import HostArray
+from narrow_jax import _checks, labels
+from narrow_jax._typing import HostArray, Tree
 
 
 def pair(what: str, data: Any) -> tuple[Any, Any]:
@@ -38,6 +38,15 @@ def samples(what: str, value: Any) -> HostArray:
 def targets(what: str, value: Any) -> HostArray:
     """Return targets as an array in the dtype that JAX gives it."""
     return narrowed(what, as_targets(what, value))
+
+
+def each_target(take: Callable[[str, Any], HostArray], what: str, y: Any) -> Tree:
+    """Return a tree of targets with ``take(name, leaf)`` at each leaf; dictionaries and tuples are trees."""
+    if not (isinstance(y, Mapping | tuple) and jax.tree.leaves(y)):
+        return take(what, y)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: take(f"{what}[{labels.path_name(path)}]", leaf), y
+    )
 
 
 def as_targets(what: str, value: Any) -> HostArray:
