@@ -234,7 +234,11 @@ def positive(what: str, value: object) -> None:
     _number(what, value, lambda number: 0 < number < math.inf, "a finite number > 0")
 
 
-def count(what: str, value: Any, minimum: int = 1) -> int:
+INT32 = 2**31 - 1
+"""The largest number of steps, and of what arrays have as an axis: devices count in 32 bits."""
+
+
+def count(what: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """Return an integer ≥ ``minimum``, such as a number of steps, as Python's own: NumPy's too are none for JSON."""
     try:
         number = operator.index(value)
@@ -247,6 +251,8 @@ def count(what: str, value: Any, minimum: int = 1) -> int:
         )
     if number is None or isinstance(value, bool) or number < minimum:
         raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{what} is {value!r}; expected an integer from {minimum} to {maximum}")
     return number
 
 

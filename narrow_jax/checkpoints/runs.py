@@ -97,7 +97,7 @@ def replace(folder: Path, contents: Mapping[str, Callable[[Path], Any]]) -> None
     All are written under other names first: if one cannot be, nothing has changed.
     """
     drafts = {name: folder / f"{name}.draft" for name in contents}
-    with made(folder):
+    with made(folder), _writing(folder):
         try:
             for name, write in contents.items():
                 write(drafts[name])
@@ -117,11 +117,23 @@ def replace_file(path: Path, text: str) -> None:
         OSError: it cannot be written; what was there stays.
     """
     draft = path.with_name(f"{path.name}.draft")
+    with _writing(path):
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Say which place could not be written."""
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{place} cannot be written ({error}): choose another place, or make room; what was there stays"
+        ) from error
 
 
 def vacant(folder: Path, otherwise: str) -> None:

@@ -58,11 +58,9 @@ def evaluate(args: argparse.Namespace) -> Answer:
     found = model.predict(x)
     scores: dict[str, Any] = {"samples": len(found)}
     if np.issubdtype(np.asarray(found).dtype, np.floating) and model.classes is None:
-        y = np.asarray(y, float).reshape(found.shape)
-        scores |= {
-            "r2": model.score(x, y),
-            "root_mean_squared_error": float(np.sqrt(np.mean((y - found) ** 2))),
-        }
+        scores["r2"] = model.score(x, y)
+        missed = np.asarray(y, float).reshape(found.shape) - found
+        scores["root_mean_squared_error"] = float(np.sqrt(np.mean(missed**2)))
     else:
         scores["accuracy"] = model.score(x, y)
     lines = [f"  {name:24} {value:.6g}" for name, value in scores.items()]

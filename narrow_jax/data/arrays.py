@@ -23,10 +23,15 @@ def pair(what: str, data: Any) -> tuple[Any, Any]:
 
 
 def samples(what: str, value: Any) -> HostArray:
-    """Return samples as an array; tables and lists of numbers are converted."""
+    """Return samples as an array in the dtype that JAX gives it; tables and lists of numbers are converted."""
+    return narrowed(what, stored(what, value))
+
+
+def stored(what: str, value: Any) -> HostArray:
+    """Return samples as an array in their own dtype."""
     if isinstance(value, tuple):
         _checks.array(what, value)
-    array = narrowed(what, _checks.as_array(what, value))
+    array = _checks.as_array(what, value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(
             f"{what} has dtype {array.dtype}; expected real numbers: pass np.concatenate([x.real, x.imag], axis=-1) "

@@ -125,7 +125,7 @@ def from_file(
     if target is None:
         raise ValueError(
             f"target is None and {path} is a table; expected the column to be learned, one of "
-            f"{', '.join(table.columns[:6])}: pass target="
+            f"{', '.join(table.columns[:6])}: pass target= (shell: --target)"
         )
     _checks.choice(f"target of {path.name}", target, table.columns)
     columns = Columns.of(table, target)
@@ -218,7 +218,7 @@ def _dataset(
 ) -> Dataset:
     x, y = train
     if len(x) < 2:
-        raise ValueError(f"there is {len(x)} training row; expected two at least: add rows")
+        raise ValueError(f"training rows: {len(x)}; expected two at least: add rows")
     classes = _classes(y, task)
     splits = [(x, y)] if test is None else [(x, y), test]
     if classes is None:
@@ -310,7 +310,7 @@ def normalized(
 ) -> Dataset:
     """Return the data set of a source, its inputs under the map that is fitted to the training rows."""
     train, test = source.train, source.test
-    normalizer = fitted(normalize, pixels(math.prod(train.inputs.shape[1:]), source.levels), train.inputs)
+    normalizer = fitted(normalize, train.inputs, source.levels)
     mixed = isinstance(normalizer, Transformer) or normalize == "whiten" or normalizer.kept is not None
     if names is None and source.classes is not None:
         names = tuple(range(source.classes))
@@ -330,16 +330,22 @@ def normalized(
     )
 
 
-def fitted(normalize: Normalize, before: Normalizer, inputs: np.ndarray) -> Normalizer | Transformer:
-    """Return the map of that name, or of a copy of that object, fitted to the rows behind the map ``before``."""
+def fitted(normalize: Normalize, inputs: np.ndarray, levels: int | None) -> Normalizer | Transformer:
+    """Return the map of that name, or of a copy of that object, fitted to rows: of pixels behind that to [0, 1].
+
+    Other rows are taken as they are, in float64 too: a column may vary by less than float32 tells apart.
+    """
     check_normalize(normalize)
+    before = pixels(math.prod(inputs.shape[1:]), levels)
     if normalize is None:
         return before
+    rows = before.apply(inputs) if levels else inputs.reshape(len(inputs), -1)
+    kept = before if levels else None
     if isinstance(normalize, str):
-        return NORMALIZERS[normalize](before.apply(inputs))._replace(before=before)
+        return NORMALIZERS[normalize](rows)._replace(before=kept)
     own = copy.deepcopy(normalize)
-    own.fit(before.apply(inputs))
-    return Transformer(own, before)
+    own.fit(rows)
+    return Transformer(own, kept)
 
 
 def check_normalize(normalize: Normalize) -> None:

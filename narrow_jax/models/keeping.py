@@ -321,7 +321,6 @@ def _normalizer(
             f"normalizer is a {type(fitted).__qualname__}; expected the {name} that was fitted in training, with its "
             "method transform"
         )
-    assert stored is not None
     return Transformer(fitted, stored)
 
 

@@ -75,10 +75,11 @@ class Model:
         """
         if self.columns is not None and hasattr(x, "columns"):
             x = self.columns.encode(x)
-        rows = arrays.samples("x", x)
+        rows = arrays.stored("x", x)
         _checks.finite("x", rows)
-        if self.normalizer is not None:
-            rows = self.normalizer.apply(np.asarray(rows))
+        rows = (
+            arrays.narrowed("x", rows) if self.normalizer is None else self.normalizer.apply(np.asarray(rows))
+        )
         if self.inputs is None:
             return rows
         shape, dtype = self.inputs.shape, self.inputs.dtype
@@ -138,7 +139,7 @@ class Model:
             what = "no classes" if classes is None else "a loss of its own"
             raise ValueError(
                 f"the model has {what}, so its outputs are no probabilities; expected classes and a stock loss: use "
-                "outputs(x)"
+                "outputs(x) (shell: leave --probabilities out)"
             )
         if self.loss == "cross_entropy":
             return _softmax(outputs)
@@ -168,10 +169,17 @@ class Model:
             return float(np.mean(found == given))
         if self.loss == "cross_entropy":
             return float(np.mean(found == given))
+        if given.dtype.kind not in "biuf" or given.size != found.size:
+            raise ValueError(
+                f"y holds {given.dtype}{list(given.shape)}, such as {given.ravel()[:1].tolist()}; expected real "
+                f"targets {list(found.shape)}, as in training"
+            )
         given = given.reshape(found.shape).astype(float)
         spread = np.sum((given - given.mean(axis=0)) ** 2)
         if not spread:
-            raise ValueError("all targets are equal, and R² has no meaning; expected targets that vary")
+            raise ValueError(
+                f"all {len(given)} targets are equal, and R² has no meaning; expected targets that vary: pass more rows"
+            )
         return float(1 - np.sum((given - found) ** 2) / spread)
 
 

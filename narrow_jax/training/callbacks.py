@@ -91,6 +91,7 @@ class Record(Callback):
 
     Raises:
         FileExistsError: it holds records, which would be lost.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -103,7 +104,12 @@ class Record(Callback):
             raise FileExistsError(
                 f"record {self.path} holds another run's records already: choose another file, or remove it"
             )
-        self._file: IO[str] = self.path.open("w")
+        try:
+            self._file: IO[str] = self.path.open("w")
+        except OSError as error:
+            raise OSError(
+                f"record {self.path} cannot be written ({error}): choose another place, or make the folder"
+            ) from error
         self._write(strict_json.lines_of(run.history))
 
     def record(self, told: Told) -> None:

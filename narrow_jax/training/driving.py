@@ -21,8 +21,10 @@ Failures = list[tuple[str, BaseException]]
 
 def counts(steps: object, every: object) -> tuple[int, int]:
     """Return the number of steps and those between records, a hundredth by default."""
-    steps = _checks.count("steps", steps)
-    return steps, max(1, steps // 100) if every is None else _checks.count("every", every)
+    steps = _checks.count("steps", steps, maximum=_checks.INT32)
+    if every is None:
+        return steps, max(1, steps // 100)
+    return steps, _checks.count("every", every, maximum=_checks.INT32)
 
 
 def spans(steps: int, every: int, done: int = 0, chunk: int = 0) -> Iterator[Span]:
