@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from narrow_jax import labels
+from narrow_jax import _host, labels
 from narrow_jax._typing import HostArray, Params
 from narrow_jax.checkpoints import safetensors, strict_json
 from narrow_jax.checkpoints.checkpoint import steps
@@ -23,6 +23,7 @@ __all__ = [
     "ARRAYS",
     "CONFIG",
     "FILES",
+    "LIVE",
     "config_file",
     "load",
     "made",
@@ -44,6 +45,8 @@ def __dir__() -> list[str]:
 ARRAYS, CONFIG = "model.safetensors", "config.json"
 FILES = (ARRAYS, "model.json", CONFIG, "history.jsonl", "summary.json", "sweep.json")
 """What ``save``, ``nj.save`` and the command line write into the folder of a run."""
+LIVE = "history.part.jsonl"
+"""The history of a run of the command line that has not ended."""
 _DAMAGE = (zipfile.BadZipFile, EOFError, KeyError, OSError, RuntimeError, ValueError, zlib.error)
 """What zipfile, zlib and NumPy raise for bytes that are no npz file of plain arrays."""
 _EXPECTED = "expected an npz file of plain arrays: write it again with numpy.savez"
@@ -72,7 +75,7 @@ def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrit
         >>> params["w"].shape, config
         ((2, 4), {'width': 4})
     """
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     if not overwrite:
         vacant(folder, "pass overwrite=True to replace it")
     arrays = dict(_named(params, "params"))
@@ -87,7 +90,7 @@ def config_file(config: Mapping[str, Any]) -> dict[str, Callable[[Path], Any]]:
     Raises:
         TypeError: JSON cannot hold it.
     """
-    text = strict_json.dumps(config, indent=2) + "\n"
+    text = strict_json.dumps(strict_json.as_json(config), indent=2) + "\n"
     return {CONFIG: lambda path: path.write_text(text)}
 
 
@@ -158,8 +161,8 @@ def occupied(folder: Path) -> list[str]:
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make the folder; if what follows fails and has written nothing there, it goes again."""
-    new = not folder.exists()
+    """Make the folder; if what follows fails and has written nothing there, it goes again, with those above it."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -167,8 +170,10 @@ def made(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if new and not any(folder.iterdir()):
-            folder.rmdir()
+        for place in new:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
         raise
 
 
@@ -189,7 +194,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         FileNotFoundError, ValueError: as ``load``.
     """
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     missing = [name for name in (ARRAYS, CONFIG) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -244,7 +249,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         OSError: the file cannot be opened.
         ValueError: it is damaged, or no npz file of plain arrays.
     """
-    path = Path(path).expanduser()
+    path = _host.path("path", path)
     with open(path, "rb") as file:
         try:
             with NpzFile(file) as stored:

@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
 }
 
+_MOST = np.iinfo(np.int32).max
 _LAST_SEED = 2**32 - 1  # a key of JAX takes 32 bits of it: others would repeat
 
 
@@ -39,17 +40,17 @@ def check(config: TrainConfig) -> None:
     activations.get(config.activation)
     _checks.radius(config.radius)
     _checks.positive("learning rate", config.learning_rate)
-    _checks.count("steps", config.steps, maximum=_checks.INT32)
+    _checks.count("steps", config.steps, maximum=_MOST)
     _checks.count("seed", config.seed, minimum=0, maximum=_LAST_SEED)
     for name in ("samples", "batch_size", "every"):
         if (value := getattr(config, name)) is not None:
-            _checks.count(name, value, maximum=_checks.INT32)
+            _checks.count(name, value, maximum=_MOST)
     if config.widths is not None:
         _check_widths(config)
     else:
         if config.model != "standard":
             _checks.even_width(config.width)
-        _checks.count("width", config.width, maximum=_checks.INT32)
+        _checks.count("width", config.width, maximum=_MOST)
     _checks.zeta(config.zeta)
     _checks.kappa(config.kappa)
     _checks.positive("v_scale", config.v_scale)
@@ -71,7 +72,7 @@ def _check_widths(config: TrainConfig) -> None:
     if config.model == "standard":
         raise ValueError("widths are those of a deep pairwise net; expected --model pairwise, or --width")
     for layer, width in enumerate(config.widths or (), start=1):
-        _checks.count(f"the width of layer {layer}", width, maximum=_checks.INT32)
+        _checks.count(f"the width of layer {layer}", width, maximum=_MOST)
 
 
 def load_data(

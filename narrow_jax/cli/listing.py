@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from narrow_jax.checkpoints import strict_json
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer, table
 
 _SETTINGS = ("model", "width", "widths", "radius", "loss", "steps", "seed")
@@ -26,17 +26,19 @@ def run(args: argparse.Namespace) -> Answer:
         raise FileNotFoundError(
             f"there is no folder {root}; expected one with runs, as `narrow-jax train` writes them: pass --folder"
         )
-    rows = [_row(root, path.parent) for path in sorted(root.rglob("config.json"))]
+    folders = {path.parent for name in (runs.CONFIG, runs.LIVE) for path in root.rglob(name)}
+    rows = [_row(root, folder) for folder in sorted(folders)]
     lines = table(rows) if rows else [f"no run in {root}"]
     return Answer(True, {"folder": str(root), "runs": rows}, lines)
 
 
 def _row(root: Path, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": str(folder.relative_to(root))}
+    if not (folder / "config.json").is_file():
+        return row | {"status": "not ended"}
     try:
         config, summary = strict_json.read(folder / "config.json"), folder / "summary.json"
-        ended = "saved" if (folder / "model.json").is_file() else "running"
-        found = strict_json.read(summary) if summary.is_file() else {"status": ended}
+        found = strict_json.read(summary) if summary.is_file() else {"status": "saved"}
     except ValueError as error:
         return row | {"status": f"damaged: {error}"}
     data = config.get("data")

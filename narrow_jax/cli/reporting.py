@@ -103,11 +103,11 @@ def _text(value: object) -> str:
 def _history(path: Path) -> dict[str, np.ndarray]:
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        names = lines[0] if lines else {}
+        names = lines[0].keys() if lines else ()
         return {
             name: np.array([np.nan if line[name] is None else line[name] for line in lines]) for name in names
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); expected one JSON line a record") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax._host import host_only
 from narrow_jax._typing import Samples
 from narrow_jax.checkpoints import runs
@@ -114,12 +114,12 @@ def from_file(
         ValueError: as ``from_arrays``; no such column (close matches are named); what a table cannot be.
         ImportError: pandas is not installed: the extra ``data``.
     """
-    path = Path(path).expanduser()
+    path = _host.path("path", path)
     options: dict[str, Any] = {"test_fraction": test_fraction, "key": key, "normalize": normalize}
     options |= {"normalize_targets": normalize_targets, "task": task, "name": path.stem}
     if path.suffix.lower() == ".npz":
         x, y, stored = _of_npz(path, target or "y")
-        other = stored if test is None else _of_npz(Path(test).expanduser(), target or "y")[:2]
+        other = stored if test is None else _of_npz(_host.path("test", test), target or "y")[:2]
         return from_arrays(x, y, test=other, **options)
     table = read_table(path)
     if target is None:
@@ -132,7 +132,7 @@ def from_file(
     data = from_arrays(
         columns.encode(table),
         target_values(table, target),
-        test=None if test is None else _table_of(Path(test).expanduser(), columns),
+        test=None if test is None else _table_of(_host.path("test", test), columns),
         **options,
     )
     return data._replace(columns=columns)
@@ -180,6 +180,10 @@ def _samples(what: str, x: Samples, y: Samples) -> tuple[np.ndarray, np.ndarray]
     """Return inputs and targets as NumPy arrays that fit together; words stay words."""
     inputs = np.asarray(_checks.as_array(what, x))
     targets = np.asarray(y, dtype=object) if _holds_words(y) else np.asarray(_checks.as_array("y", y))
+    if targets.dtype.kind == "c":
+        raise TypeError(
+            f"y has dtype {targets.dtype}; expected real numbers: pass np.stack([y.real, y.imag], axis=1)"
+        )
     prefix = what.removesuffix("x")
     _checks.samples(inputs, targets, prefix)
     _checks.finite(what, inputs)
@@ -193,8 +197,15 @@ def _samples(what: str, x: Samples, y: Samples) -> tuple[np.ndarray, np.ndarray]
 
 
 def _holds_words(y: Samples) -> bool:
-    values = np.asarray(y)
-    return values.dtype.kind in "OUST" and all(isinstance(value, str) for value in values.ravel())
+    if getattr(getattr(y, "dtype", None), "kind", "O") not in "OUST":
+        return False
+    words = [isinstance(value, str) for value in np.asarray(y, dtype=object).ravel()]
+    if any(words) and not all(words):
+        raise TypeError(
+            f"y holds words and other values, {words.count(False)} of {len(words)}; expected classes of one kind: make "
+            "words of all, or numbers"
+        )
+    return all(words)
 
 
 def _split(

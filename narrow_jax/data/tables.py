@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax.data.extras import extra
 
 Table = Any
@@ -173,7 +173,7 @@ def read_table(path: str | Path) -> Table:
         ValueError: another suffix or encoding, no names, names that come twice, no rows, rows of unequal length.
         ImportError: pandas, or what it needs for the format, is not installed.
     """
-    path = Path(path).expanduser()
+    path = _host.path("path", path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{path} is of the kind {path.suffix!r}; expected one of {', '.join(SUFFIXES)}: save the table as CSV UTF-8"

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, checkpoints, labels
+from narrow_jax import _checks, _host, checkpoints, labels
 from narrow_jax._host import host_only
 from narrow_jax._typing import Tree
 from narrow_jax.checkpoints import runs, safetensors, strict_json
@@ -33,7 +33,7 @@ def save(
     folder: str | Path,
     model: Model,
     *,
-    history: Mapping[str, np.ndarray] | None = None,
+    history: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -67,7 +67,7 @@ def save(
     """
     if not isinstance(model, Model):
         raise TypeError(f"model is a {type(model).__name__}; expected an nj.Model: pass result.model")
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     if not overwrite:
         runs.vacant(folder, "pass overwrite=True to replace it")
     contents = files(model) | ({} if config is None else runs.config_file(config))
@@ -75,14 +75,20 @@ def save(
     return folder
 
 
-def _history_file(history: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], Any]]:
-    for name, values in history.items():
-        if np.ndim(values) != 1:
-            raise ValueError(
-                f"history[{name!r}] has shape {np.shape(values)}; expected one number a record: of a sweep pass "
-                "result.at(…).history"
-            )
-    lines = "".join(json.dumps(line) + "\n" for line in strict_json.lines_of(history))
+def _history_file(history: Mapping[str, Any]) -> dict[str, Callable[[Path], Any]]:
+    if not isinstance(history, Mapping):
+        raise TypeError(
+            f"history is a {type(history).__name__}; expected records by name: pass result.history"
+        )
+    records = {name: np.asarray(values) for name, values in history.items()}
+    shapes = {values.shape for values in records.values()}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        said = ", ".join(f"{name} {values.shape}" for name, values in list(records.items())[:3])
+        raise ValueError(
+            f"history has the shapes {said}; expected one number a record in each entry: of a sweep pass "
+            "result.at(…).history"
+        )
+    lines = "".join(json.dumps(line) + "\n" for line in strict_json.lines_of(records))
     return {"history.jsonl": lambda path: path.write_text(lines)}
 
 
@@ -182,7 +188,7 @@ def load(
         ValueError: a file that was altered or is of a newer version, a function that does not fit the weights, or one
             that is needed, or not needed.
     """
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     about, trees = _stored(folder)
     net = _net(folder, about, apply_fn)
     maps = {part: None if trees[part] is None else Normalizer.from_arrays(trees[part]) for part in _MAPS}

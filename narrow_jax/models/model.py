@@ -96,8 +96,9 @@ class Model:
         """Return the outputs of the net (n, k) for samples as in ``encode``.
 
         Raises:
-            ValueError, TypeError: as ``encode``.
+            ValueError, TypeError: as ``encode``; ``apply_fn`` is no function.
         """
+        _checks.function("apply_fn", self.apply_fn, "(params, x) ↦ outputs", "module.apply")
         double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(self.params))
         with jax.enable_x64(
             double or jax.dtypes.canonicalize_dtype(float) == np.float64
@@ -123,6 +124,12 @@ class Model:
         """Return the classes; those of cross-entropy are 0, 1, … where nothing else is said."""
         if self.classes is None and self.loss == "cross_entropy":
             return tuple(range(outputs.shape[1]))
+        many = 2 if outputs.shape[1] == 1 else outputs.shape[1]
+        if self.classes is not None and len(self.classes) != many:
+            raise ValueError(
+                f"the net has {outputs.shape[1]} outputs and the model {len(self.classes)} classes; expected an output "
+                "for each class, or one for two: pass the classes of this net"
+            )
         return self.classes
 
     def predict_proba(self, x: Samples) -> np.ndarray:
@@ -161,9 +168,12 @@ class Model:
         """
         found = self.predict(x)
         given = np.asarray(y)
-        if len(given) != len(found):
-            raise ValueError(f"x has {len(found)} samples and y {len(given)}; expected one target a sample")
+        if given.ndim == 0 or len(given) != len(found):
+            what = f"is {y!r:.40}" if given.ndim == 0 else str(len(given))
+            raise ValueError(f"x has {len(found)} samples and y {what}; expected one target a sample")
         if self.classes is not None:
+            if given.size != len(given):
+                raise ValueError(f"y has shape {given.shape}; expected one class a sample, ({len(found)},)")
             given = given.reshape(len(given))
             labels_of(given, self.classes)  # a class that the model does not have is no mere mistake
             return float(np.mean(found == given))

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _printing, checkpoints
+from narrow_jax import _checks, _host, _printing, checkpoints
 from narrow_jax._typing import Params, Tree
 from narrow_jax.checkpoints import CheckpointError, strict_json
 from narrow_jax.models import Model, save_outline
@@ -96,7 +96,7 @@ class Record(Callback):
 
     def __init__(self, path: str | Path) -> None:
         """Keep the path."""
-        self.path = Path(path).expanduser()
+        self.path = _host.path("path", path)
 
     def start(self, run: Run) -> None:
         """Open the file; of a run that goes on the earlier records come first."""
@@ -158,7 +158,7 @@ class Checkpoint(Callback):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """Check the options; nothing is made yet."""
-        self.folder = Path(folder).expanduser()
+        self.folder = _host.path("folder", folder)
         self.every = 0 if every is None else _checks.count("every", every)
         self.keep = _checks.count("keep", keep)
         self.resume = bool(resume) if isinstance(resume, bool | np.bool_) else _checks.count("resume", resume)
@@ -212,6 +212,10 @@ class _Watching(Callback):
     """One that looks at an entry of the history: the less the better, of an accuracy the more."""
 
     def __init__(self, entry: str, mode: str | None) -> None:
+        if not isinstance(entry, str):
+            raise TypeError(
+                f"entry is a {type(entry).__name__}; expected the name of an entry of the history, such as 'test_loss'"
+            )
         self.entry = entry
         self.mode = mode or ("max" if "accuracy" in entry else "min")
         _checks.choice("mode", self.mode, ("min", "max"))
@@ -248,8 +252,8 @@ class EarlyStopping(_Watching):
         """Check the options."""
         super().__init__(entry, mode)
         self.patience = _checks.count("patience", patience)
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta is {min_delta}; expected a finite number ≥ 0")
+        if not isinstance(min_delta, int | float | np.number) or not 0 <= min_delta < math.inf:
+            raise ValueError(f"min_delta is {min_delta!r}; expected a finite number ≥ 0")
         self.min_delta = min_delta
 
     def record(self, told: Told) -> bool:
@@ -311,11 +315,12 @@ class TensorBoard(Callback):
 
     Raises:
         ImportError: tensorboardX is not installed.
+        OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path) -> None:
         """Keep the folder."""
-        self.folder = Path(folder).expanduser()
+        self.folder = _host.path("folder", folder)
 
     def start(self, run: Run) -> None:
         """Open an event file; of a run that goes on the earlier records come first."""
@@ -325,7 +330,12 @@ class TensorBoard(Callback):
             raise ImportError(
                 f"TensorBoard needs tensorboardX ({error}): pip install 'narrow_jax[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(str(self.folder))
+        try:
+            self._writer = SummaryWriter(str(self.folder))
+        except OSError as error:
+            raise OSError(
+                f"TensorBoard cannot write to {self.folder} ({error}): choose another folder"
+            ) from error
         self._write(strict_json.lines_of(run.history))
 
     def record(self, told: Told) -> None:

@@ -207,6 +207,8 @@ def _check_measures(monitors: object, metrics: object) -> None:
             raise TypeError(
                 f"the name {name!r} of a monitor or metric is a {type(name).__name__}; expected a word"
             )
+    for name, metric in metrics.items():
+        _checks.function(f"the metric {name!r}", metric, "(outputs, y) ↦ number", "nj.losses.squared")
 
 
 def _check_names(metrics: Sequence[str], monitors: Sequence[Monitor]) -> None:

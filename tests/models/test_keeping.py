@@ -257,3 +257,38 @@ def test_the_key_of_dropout_is_kept_as_its_numbers(tmp_path):
     kept = nj.load(nj.save(tmp_path, model), model.apply_fn)
     np.testing.assert_array_equal(kept.model_state["key"], jax.random.key_data(key))
     np.testing.assert_array_equal(kept.predict(np.ones((2, 3))), [3, 3])
+
+
+ODD = {
+    "folder": ((3,), {}, TypeError, r"folder is a int \(3\); expected a path: pass a word or a pathlib.Path"),
+    "config": ((), {"config": {"f": print}}, TypeError, "config is to be saved as JSON"),
+    "config of a list": ((), {"config": [1]}, TypeError, "config is to be saved as JSON"),
+    "history": ((), {"history": "loss"}, TypeError, "history is a str; expected records by name"),
+    "lengths": (
+        (),
+        {"history": {"loss": np.ones(2), "step": np.ones(3)}},
+        ValueError,
+        r"history has the shapes loss \(2,\), step \(3,\); expected one number a record",
+    ),
+    "sweep": ((), {"history": {"loss": np.ones((2, 3))}}, ValueError, r"result.at\(…\).history"),
+}
+
+
+@pytest.mark.parametrize(("place", "options", "error", "message"), ODD.values(), ids=ODD.keys())
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_kept_leaves_nothing(folder, place, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        nj.save(*(place or (tmp_path / "new",)), nj.load(folder), **options)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(TypeError, match="folder is a int"):
+        nj.load(3)
+
+
+def test_history_and_config_are_kept_beside_the_model(folder, tmp_path):
+    history = {"step": np.array([0, 5]), "loss": np.array([2.0, np.nan])}
+    kept = nj.save(tmp_path / "new", nj.load(folder), history=history, config={"radius": np.inf})
+    lines = [json.loads(line) for line in (kept / "history.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 0, "loss": 2.0}, {"step": 5, "loss": None}]
+    params, config = nj.runs.load(kept)
+    assert config == {"radius": "inf"}
+    np.testing.assert_array_equal(params["w"], nj.load(kept).params["w"])

@@ -147,3 +147,26 @@ def test_numbers_of_targets_have_to_fit(folder):
 
 def test_repr_is_short(folder):
     assert repr(nj.load(folder)).startswith("Model(params={v: float32[6, 1], w: float32[3, 6]}, normalizer=")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_does_not_fit_is_one_sentence(folder):
+    x = np.zeros((2, 3))
+    model = nj.load(folder)
+    for y, message in (
+        (None, "x has 2 samples and y is None; expected one target a sample"),
+        (["high", "low"], r"y holds <U4\[2\], such as \['high'\]; expected real targets \[2\]"),
+        (np.zeros((2, 2)), r"y holds float64\[2, 2\], such as .*expected real targets \[2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.score(x, y)
+    words = nj.Model(nj.models.standard_apply, model.params, classes=("a", "b"))
+    with pytest.raises(ValueError, match=r"y has shape \(2, 2\); expected one class a sample, \(2,\)"):
+        words.score(x, [["a", "b"], ["a", "b"]])
+    many = nj.Model(nj.models.standard_apply, model.params, classes=("a", "b", "c"))
+    with pytest.raises(
+        ValueError, match="the net has 1 outputs and the model 3 classes; expected an output for"
+    ):
+        many.predict(x)
+    with pytest.raises(TypeError, match="apply_fn is the number 3; expected a function"):
+        nj.Model(3, model.params).predict(x)
