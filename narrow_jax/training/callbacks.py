@@ -37,7 +37,7 @@ from narrow_jax.models import Model, save_outline
 from narrow_jax.training.interrupting import ctrl_c_held_back
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
-from narrow_jax.training.telling import Callback, CallbackError, Run, Told
+from narrow_jax.training.telling import Callback, CallbackError, Progress, Run, Told
 
 __all__ = [
     "Best",
@@ -56,31 +56,6 @@ __all__ = [
 def __dir__() -> list[str]:
     """Return the public names, without the modules that this one imports."""
     return __all__
-
-
-class Progress(Callback):
-    """A progress bar on the standard error.
-
-    Args:
-        show: True, False, or None for "where the standard error is a terminal".
-    """
-
-    def __init__(self, show: bool | None = None) -> None:
-        """Keep the option."""
-        self.show = show
-
-    def start(self, run: Run) -> None:
-        """Draw the bar."""
-        self._stack = ExitStack()
-        self._advance = self._stack.enter_context(_printing.bar(run.steps, self.show))
-
-    def record(self, told: Told) -> None:
-        """Move it on; of many runs it has the mean loss."""
-        self._advance(told.step, float(np.mean(told.records["loss"][-1])))
-
-    def end(self, result: FitResult | None) -> None:
-        """Leave it."""
-        self._stack.close()
 
 
 class Record(Callback):

@@ -17,13 +17,12 @@ from narrow_jax.constraints import transformation
 from narrow_jax.data import Stream, arrays
 from narrow_jax.models import Model
 from narrow_jax.training import driving, loop, preparing
-from narrow_jax.training.callbacks import Progress
 from narrow_jax.training.loop import Inputs, Optimizer, Problem
 from narrow_jax.training.model import Start, kept_model, model, params_tree, taken_apart
 from narrow_jax.training.preparing import Count, Data, Options, Settings
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, Span, State, Values
-from narrow_jax.training.telling import Run
+from narrow_jax.training.telling import Progress, Run
 
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from narrow_jax import _printing
 from narrow_jax.checkpoints import strict_json
 from narrow_jax.models import Model
 from narrow_jax.training.result import FitResult
@@ -80,6 +84,31 @@ class Callback:
 
     def end(self, result: FitResult | None) -> None:
         """Finish; the result is None if the run ended in an error."""
+
+
+class Progress(Callback):
+    """A progress bar on the standard error.
+
+    Args:
+        show: True, False, or None for "where the standard error is a terminal".
+    """
+
+    def __init__(self, show: bool | None = None) -> None:
+        """Keep the option."""
+        self.show = show
+
+    def start(self, run: Run) -> None:
+        """Draw the bar."""
+        self._stack = ExitStack()
+        self._advance = self._stack.enter_context(_printing.bar(run.steps, self.show))
+
+    def record(self, told: Told) -> None:
+        """Move it on; of many runs it has the mean loss."""
+        self._advance(told.step, float(np.mean(told.records["loss"][-1])))
+
+    def end(self, result: FitResult | None) -> None:
+        """Leave it."""
+        self._stack.close()
 
 
 class CallbackError(RuntimeError):

@@ -225,9 +225,7 @@ class Odd(callbacks.Callback):
 @pytest.mark.usefixtures("unchecked")
 def test_what_a_callback_returns_is_looked_at():
     odd = Odd(start="go")
-    with pytest.raises(
-        TypeError, match=r"Odd.start returned a str; expected the run, changed by _replace"
-    ):
+    with pytest.raises(TypeError, match=r"Odd.start returned a str; expected the run, changed by _replace"):
         fit([odd])
     assert odd.ended
     for wrong in ("stop", {"stop": True}, 3):
