@@ -7,7 +7,7 @@ AOT := build/aot
 ROUNDING := adversary enclosure exact_zero extreme_scales projections sigma_min values
 AS_SHIPPED := $(foreach name,$(ROUNDING),$(wildcard tests/test_$(name).py tests/*/test_$(name).py))
 
-.PHONY: demo test lint types tests aot bench clean
+.PHONY: demo test lint types tests docs package aot bench clean
 
 demo: .venv/.demo
 	$(BIN)/python -m experiments.demo
@@ -24,6 +24,19 @@ types: .venv/.dev
 tests: .venv/.dev
 	XLA_FLAGS="$$($(BIN)/python tests/tools/hurry.py)" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(AS_SHIPPED:%=--ignore=%)
 	$(BIN)/pytest -n 2 $(AS_SHIPPED)
+
+# the site, without a network: pages with code are executed, warnings are errors
+docs: .venv/.docs
+	JAX_PLATFORMS=cpu $(BIN)/sphinx-build -q -W --keep-going -j 2 -b html -d build/doctrees docs build/docs
+	$(BIN)/python docs/check_site.py build/docs
+
+# source archive and wheel, installed without extras into an environment of their own, and tried there; needs a network
+package: .venv/.dev
+	rm -rf build/package
+	$(BIN)/python -m build --outdir build/package .
+	$(PYTHON) -m venv build/package/env
+	build/package/env/bin/python -m pip install --quiet --disable-pip-version-check build/package/*.whl
+	cd build/package && env/bin/python -W error ../../tests/tools/clean_install.py
 
 aot: $(AOT)/.installed
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PYTHONPATH=$(AOT) $(BIN)/pytest -n 2 --dist loadfile tests/aot

@@ -1,10 +1,10 @@
-"""Draw the figures of docs/ whose numbers are in a record beside them, in the style of ``nj.plots``.
+"""Draw the figures of docs/figures/ whose numbers are in a record beside them, in the style of ``nj.plots``.
 
 Command:  python -m experiments._redraw
 Expected: the figures as they are committed.
 Cost:     ten seconds.
-Writes:   docs/NAME.png for each docs/NAME.json below; demo, descent_bound and pyramidal_convergence draw curves that no
-          record holds: run them.
+Writes:   docs/figures/NAME.png for each NAME.json there; demo, descent_bound and pyramidal_convergence draw curves that
+          no record holds: run them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from experiments import (
     deep_theorem1,
     depth_width_fig1,
     narrow_ablation,
+    narrow_all_images,
     narrow_fig4,
     narrow_fig5,
     narrow_images,
@@ -30,10 +31,11 @@ from experiments import (
     pyramidal_lambda_star,
 )
 
-DOCS = Path(__file__).parents[1] / "docs"
+FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 FIGURES: dict[str, Callable[..., Figure]] = {
     "deep_theorem1": deep_theorem1.figure,
     "narrow_ablation": narrow_ablation.figure,
+    "narrow_all_images": narrow_all_images.figure,
     "narrow_fig4": narrow_fig4.figure,
     "narrow_random_labels": narrow_random_labels.figure,
     "narrow_theorem1": narrow_theorem1.figure,
@@ -50,8 +52,8 @@ WITH_SETTINGS: dict[str, tuple[Callable[..., Figure], type]] = {
 
 
 def drawn(name: str) -> Figure:
-    """Return the figure of a record in docs/."""
-    content = json.loads((DOCS / f"{name}.json").read_text())
+    """Return the figure of a record in docs/figures/."""
+    content = json.loads((FOLDER / f"{name}.json").read_text())
     records = content if isinstance(content, list) else content.get("records") or content["cells"]
     with nj.plots.style():
         if name in FIGURES:
@@ -69,8 +71,8 @@ def main() -> None:
     for name in (*FIGURES, *WITH_SETTINGS):
         figure = drawn(name)
         with nj.plots.style():
-            figure.savefig(DOCS / f"{name}.png")
-        print(f"written: docs/{name}.png")
+            figure.savefig(FOLDER / f"{name}.png")
+        print(f"written: docs/figures/{name}.png")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ Expected: ``memorize`` finds pairs of the fewest neurons that counts admit, or h
           those that are not proven are made wider. In few dimensions depth buys width: n labels in 3 dimensions take
           2n/3 neurons in one hidden layer, and of the order of √n in two or three. In many it costs neurons.
           Close to the smallest widths the Jacobian is nearly square, hence the condition numbers.
-Result:   as expected (docs/deep_theorem1.json, .png): 14 of 15 proven, in 2 or 3 steps. Neurons in 1, 2, 3 hidden
+Result:   as expected (docs/figures/deep_theorem1.*): 14 of 15 proven, in 2 or 3 steps. Neurons in 1, 2, 3 hidden
           layers: d = 3, n = 100: 68, 36, 42; n = 1000: 808, 188, 138 (not proven: rounding, times L of large weights);
           d = 20, n = 1000: 100, 96, 108; 1,797 digits: 66, 92, 120; 2,000 images of MNIST: 8, 16, 24.
 Writes:   runs/deep_theorem1/summary.json (one record a data set, n and depth) and figure.png.
 
-Reference: "When Expressivity Meets Trainability", Theorem 1; docs/deep.md, sections 1 and 4.
+Reference: "When Expressivity Meets Trainability", Theorem 1; docs/proofs/jacobian.md and theorem1.md.
 """
 
 from __future__ import annotations

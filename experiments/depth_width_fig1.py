@@ -7,7 +7,7 @@ Expected: J decreases with depth, with width and with training; the summary list
 Measured: ``--dataset synthetic``, 1 seed: J falls with width in every row but not always with depth: it rises in
           20 of 105 comparisons, 12 of them with depth at the start, 5 with depth after training, 3 with training
           (width 4, where a net of depth 5 dies and keeps ½‖Y‖²). Depth 5, width 20: 0.202 of ½‖Y‖² at the start,
-          0.072 after training. 2 min 47 s on two cores (docs/depth_width_synthetic.json, .png).
+          0.072 after training. 2 min 47 s on two cores (docs/figures/depth_width_synthetic.*).
 Writes:   DIR/summary.json (settings, one record a cell and seed, the exceptions) and DIR/figure.png.
 
 The images come from the original files (NARROW_JAX_RAW); ``svhn`` there is the subset of SVHN's test split.

@@ -5,14 +5,14 @@ Cost:     a minute on two cores; ``--quick`` a few seconds and one small pair.
 Expected: neither the bound of the loss nor that of the distance is ever exceeded, with 2n/d neurons as with many. The
           certified step of pairs with a large V is within a small factor of the best that a search finds; where Theorem
           3.2 holds as well, it promises less.
-Result:   as expected (docs/descent_bound.json, .png). Share of the loss that a step removes, proven / seen with the
+Result:   as expected (docs/figures/descent_bound.*). Share of the loss that a step removes, proven / seen with the
           best step: narrow pair 4.9e-3 / 2.7e-2, deep pair 6.0e-3 / 3.4e-2, digits 1.2e-3 / 1.6e-2, one wide layer
           6.0e-2 / 7.1e-2; the best step is 2, 2, 2 and 1 times the certified one. Steps to 1e-4 of the loss: 1876,
           1535, 7875, 150; for the last 288 by the sharper constants of Theorem 3.2 and 21,710 by the paper's.
 Writes:   runs/descent_bound/summary.json (one record a case) and figure.png.
 
-Reference: "When Expressivity Meets Trainability", section 6, and docs/deep.md, section 6; "Global Convergence of Deep
-Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
+Reference: "When Expressivity Meets Trainability", section 6; docs/proofs/gradient_descent.md; "Global Convergence of
+Deep Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
 """
 
 from __future__ import annotations

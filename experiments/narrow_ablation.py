@@ -7,7 +7,7 @@ Expected: without the ball every combination learns, by travelling. In a small b
           shortest Newton step over all scales of v stays longer than ε. Form (1) of Theorem 1 (mirrored start,
           standard head, free v) says that an exact net is there, and first-order training does not find it: its first
           step in v parts the pairs, and what f grows to then is beyond what w can undo within ε.
-Result:   as expected (docs/narrow_ablation.json, .png). n = 100, ε = 0.1, m = 40: mirrored and pairwise 5e-4, form (1)
+Result:   as expected (docs/figures/narrow_ablation.*). n = 100, ε = 0.1, m = 40: mirrored and pairwise 5e-4, form (1)
           6.8, plain starts 51 and 26; without the ball all below 1e-29. Shortest step of a plain start: 2 at least.
 Writes:   runs/narrow_ablation/summary.json (one record a combination, width and radius) and figure.png.
 

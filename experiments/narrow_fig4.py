@@ -7,7 +7,7 @@ Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinat
           the KKT points the pairwise net reaches loss 0 at every ε from m = 2n/d = 20 on, and the standard net only
           where ε lets it travel. "Regular training fails when the net is narrow" does not reproduce: at ε = 1000 the
           standard net does well.
-Result:   as expected (docs/narrow_fig4.json, .png). All 50 KKT points have a residual ≤ 9e-9. ε ≤ 1, pairwise net: KKT
+Result:   as expected (docs/figures/narrow_fig4.*). All 50 KKT points have a residual ≤ 9e-9. ε ≤ 1, pairwise net: KKT
           solver below 2e-15 from m = 20 on, and at ε = 1 from m = 12; PGD in the ball's coordinates 1e-3 … 4 at m = 20
           and below 1e-8 at m = 40; PGD above 10 everywhere. Standard net, ε ≤ 1: above 10 everywhere, except for the
           KKT solver at m = 40 and ε = 1, which ends at 3e-18. ε ≥ 10: both nets below 2e-14 from m = 12 on, except for

@@ -14,7 +14,7 @@ Measured: ``--dataset restricted-imagenet --seeds 3`` on 920 training and 230 te
           every number. With it the largest difference, 7.1 points at width 32, is one and a half of its deviations:
           these images are too few to tell the methods apart. ε = 0.1 is too small for the narrowest net, ε = 10 is
           never reached. 18 minutes on two cores
-          (docs/narrow_fig5_restricted_imagenet.json, .png). Not recorded at the size ``gpu``.
+          (docs/figures/narrow_fig5_restricted_imagenet.*). Not recorded at the size ``gpu``.
 Writes:   DIR/summary.json (settings, machine, one record a width, method and seed) and DIR/figure.png.
 
 One optimizer for all: SGD with momentum 0.9, weight decay 5e-4, a step size that falls as a cosine. The regime is the

@@ -8,7 +8,7 @@ Expected: the regime (pairwise net, ball, cone) comes close to the test accuracy
 Measured: ``--dataset cifar10``, ε = 1, mean test accuracy of 3 seeds, regime / SGD: 33.1 / 33.8 % at width 8,
           39.4 / 39.4 % at width 32, 40.0 / 41.2 % at width 128; training accuracy 36.3 / 39.9 %, 45.2 / 46.9 %,
           45.5 / 60.1 %. Every run under the regime ends on the ball. 5 min 43 s on two cores
-          (docs/narrow_images_cifar10.json, .png).
+          (docs/figures/narrow_images_cifar10.*).
 Writes:   DIR/summary.json (settings, machine, one record a cell) and DIR/figure.png.
 
 Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size that is chosen, for each cell, by the

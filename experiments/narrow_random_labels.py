@@ -6,7 +6,7 @@ Cost:     half a minute for digits on two cores, four minutes with MNIST and CIF
 Expected: Newton in the ball reaches a loss at rounding level, certified, in a few steps; PGD in the same ball and
           plain Adam on a standard net of the same width are orders of magnitude above it after the same time and
           more.
-Result:   as expected (docs/narrow_random_labels.json, .png). Loss and seconds of memorize / PGD in the same ball / Adam
+Result:   as expected (docs/figures/narrow_random_labels.*). Loss and seconds of memorize / PGD in the same ball / Adam
           on a standard net: digits 2e-18, 0.6 / 600, 2.0 / 5.8, 1.5; MNIST 3e-19, 2.6 / 830, 5.1 / 230, 5.1; CIFAR-10
           3e-25, 5.9 / 220, 29 / 600, 29.
 Writes:   runs/narrow_random_labels/summary.json (one record a data set and method) and figure.png.

@@ -5,7 +5,7 @@ Cost:     three minutes on two cores; ``--quick`` a few seconds and one small in
 Expected: from m = 2n/d on (the smallest even width with h·rank(x) ≥ n) every instance is solved within ε = 0.1 and
           certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows
           with m.
-Result:   as expected (docs/narrow_theorem1.json, .png): 24 of 24 instances proven, in 2 or 3 steps; ε₀ from 3e-5 … 2e-4
+Result:   as expected (docs/figures/narrow_theorem1.*): 24 of 24 instances proven, in 2 or 3 steps; ε₀ from 3e-5 … 2e-4
           at m = 2n/d to 4e-2 at three times that.
 Writes:   runs/narrow_theorem1/summary.json (one record an instance and width) and figure.png.
 

@@ -5,7 +5,7 @@ Cost:     a minute on two cores; ``--quick`` seconds, three radii.
 Expected: the paper states loss O(ε²) at KKT points. Below ε₀/(1 + κ/2) the loss is proven to be 0, and above it the
           solver ends at its floor too where m ≥ 2n/d: there is no slope to measure. Where m < 2n/d the loss of
           small balls is positive.
-Result:   as expected (docs/narrow_theorem2.json, .png). m = 16 and 24: zero at every ε, proven for all KKT points below
+Result:   as expected (docs/figures/narrow_theorem2.*). m = 16 and 24: zero at every ε, proven for all KKT points below
           ε = 6.7e-3 and 1.1e-2. m = 8 < 2n/d = 10: 3.2 at ε = 0.001, 1.9 at 0.1, zero from 0.3 on: no ε² law. Residuals
           at most 1e-8 but for m = 8 and ε ≤ 0.03 (4e-7 … 4e-6), where v grows without bound.
 Writes:   runs/narrow_theorem2/summary.json (one record a width and radius) and figure.png.

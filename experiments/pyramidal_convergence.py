@@ -9,7 +9,7 @@ Measured: all of that, in 10,000 steps. ηα₀ and ηα of the sharper constant
           Gaussian, N=20, L=3: 4.0e-8 and 1.6e-4; digits, N=20, L=2: 2.0e-5 and 1.4e-3; digits, N=20, L=3: 6.5e-8
           and 2.4e-4. The best step 2^i η of a search is 1, 2, 1 and 2 times the sharper one. For L=3 the paper's step
           leaves 90 % and 83 % of the float64 weights as they are.
-Writes:   runs/pyramidal_convergence/summary.json (one record a case) and figure.png; docs/ has a copy.
+Writes:   runs/pyramidal_convergence/summary.json (one record a case) and figure.png; docs/figures/ has a copy.
 
 Reference: "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Theorem 3.2.
 """

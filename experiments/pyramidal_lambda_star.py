@@ -8,7 +8,7 @@ Expected: for data uniform on the sphere of radius √d, λ_* falls with N at fi
 Measured: smallest λ_* of three draws at N = d² for d = 10, 20, 30: 0.0007, 0.0014, 0.0017 for activation (2) with
           γ = 0.5, β = 1; 0.0015, 0.0030, 0.0036 with γ = 0.1; 0.0040, 0.0072, 0.0084 for the ReLU. For d = 10 the
           bound of Lemma 3.4 is met up to N = 6 (r = 2) and N = 25 (r = 3); σ_min is 0 from N = 56 and N = 221.
-Writes:   runs/pyramidal_lambda_star/summary.json (one record a point) and figure.png; docs/ has a copy.
+Writes:   runs/pyramidal_lambda_star/summary.json (one record a point) and figure.png; docs/figures/ has a copy.
 
 Reference: "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", section 3.3.
 """

@@ -120,7 +120,7 @@ def mlp(
 
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", (1);
-        docs/deep.md, section 1.
+        docs/proofs/jacobian.md.
     """
     *hidden, v = (_weight(f"w{layer}", w) for layer, w in enumerate(mlp_layers(params), start=1))
     params = dict(sorted(params.items()))
@@ -161,7 +161,7 @@ def pairwise_mlp(params: Params, x: object, activation: Activations = "tanh") ->
         (6, 64)
 
     Reference:
-        docs/deep.md, section 1; with one hidden layer equation (6) of "When Expressivity Meets Trainability".
+        docs/proofs/jacobian.md; with one hidden layer equation (6) of "When Expressivity Meets Trainability".
     """
     plus, minus, v = halves(params)
     return MLPJacobian(

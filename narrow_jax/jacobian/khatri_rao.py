@@ -31,7 +31,7 @@ from narrow_jax.linalg import rounding as fl
 T = TypeVar("T")
 
 UNDERFLOW = 2.0**-100
-"""What flushed denormals cost an entry of the scaled matrix, at most (docs/enclosure.md)."""
+"""What flushed denormals cost an entry of the scaled matrix, at most (docs/proofs/enclosure.md)."""
 
 
 @jax.tree_util.register_dataclass

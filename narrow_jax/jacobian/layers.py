@@ -1,5 +1,5 @@
 """One pass through a net without biases, and back: what enters each layer, how the outputs depend on it, and how far
-both are from exact arithmetic, entry by entry (docs/enclosure.md, step 0)."""
+both are from exact arithmetic, entry by entry (docs/proofs/enclosure.md, step 0)."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def admissible_widths(x: object, depth: int, outputs: int = 1) -> tuple[int, ...
         (5, 5)
 
     Reference:
-        docs/deep.md, section 1.
+        docs/proofs/jacobian.md.
     """
     _checks.count("depth", depth)
     _, rank, samples = _needed(x, outputs)
@@ -156,7 +156,7 @@ def check_widths(x: object, widths: Sequence[int], outputs: int = 1, strict: boo
         >>> check_widths(np.eye(30, 3), (5, 5))
 
     Reference:
-        docs/deep.md, section 1.
+        docs/proofs/jacobian.md.
     """
     require_widths(widths)
     _, rank, samples = _needed(x, outputs)

@@ -1,7 +1,7 @@
 """exp(−t), log(1 + e) and cos(z) from additions and multiplications alone, with proven float64 error bounds.
 
 XLA states no error bound for its own; these have one that holds on every backend with IEEE arithmetic, with
-or without contraction to FMA (docs/enclosure.md, section "Elementary functions").
+or without contraction to FMA (docs/proofs/enclosure.md, section "Elementary functions").
 """
 
 from __future__ import annotations

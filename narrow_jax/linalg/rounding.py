@@ -1,6 +1,6 @@
 """Floating-point error bounds and products with a known error, all in float64.
 
-Notation of docs/enclosure.md: u = 2⁻⁵³, γ_k = ku/(1 − ku). Every bound is rounded outward by ``up`` or
+Notation of docs/proofs/enclosure.md: u = 2⁻⁵³, γ_k = ku/(1 − ku). Every bound is rounded outward by ``up`` or
 ``down``: an expression of non-negative numbers with +, ×, ÷ and √ of at most 30 operations deep differs from its
 exact value by a factor within 1 ± 31u, and SLACK = 32u.
 """

@@ -135,7 +135,7 @@ class Triangle:
         """Overwrite A by L, LLᵀ = A, left-looking, and return whether that completed.
 
         Products of tiles are rounded before they are subtracted, so that an entry meets those of one tile and one for
-        each tile: |A − LLᵀ| ≤ γ_k |L||L|ᵀ for the ``roundings`` k (docs/enclosure.md, step 3).
+        each tile: |A − LLᵀ| ≤ γ_k |L||L|ᵀ for the ``roundings`` k (docs/proofs/enclosure.md, step 3).
         """
         trsm, axpy = blas.get_blas_funcs(("trsm", "axpy"), dtype=self.numbers.dtype)
         work = np.empty(

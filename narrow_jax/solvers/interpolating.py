@@ -104,7 +104,7 @@ def interpolate(
         ('estimate', True)
 
     Reference:
-        docs/deep.md, section 4; Theorem 1 of "When Expressivity Meets Trainability" for any features.
+        docs/proofs/theorem1.md; Theorem 1 of "When Expressivity Meets Trainability" for any features.
     """
     _checks.radius(radius)
     if radius == 0:

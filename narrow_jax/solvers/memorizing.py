@@ -137,7 +137,7 @@ def memorize(
         ('solved', True, (3, 3))
 
     Reference:
-        "When Expressivity Meets Trainability", Theorem 1 (i) and (5); docs/deep.md, section 4.
+        "When Expressivity Meets Trainability", Theorem 1 (i) and (5); docs/proofs/theorem1.md.
     """
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)

@@ -98,7 +98,7 @@ def singular_values(J: Any, memory_budget: int | None = None) -> SingularValues:
         ([3.0, 2.0], 2)
 
     Reference:
-        Horn and Johnson, Matrix Analysis, theorem 4.5.9 (Ostrowski); docs/enclosure.md.
+        Horn and Johnson, Matrix Analysis, theorem 4.5.9 (Ostrowski); docs/proofs/enclosure.md.
     """
     return _found(J, memory_budget, "singular_values")[0]
 

@@ -1,8 +1,8 @@
 """Proven bounds of the smallest singular value from an approximate singular pair.
 
-docs/enclosure.md derives every line; the numbers of the steps are those there. Ĵ is the evaluated float64 matrix, J the
-exact Jacobian, ‖J − Ĵ‖₂ ≤ δ. Nothing here relies on the pair or on a factor being accurate: they only make
-the bounds good.
+docs/proofs/enclosure.md derives every line; the numbers of the steps are those there. Ĵ is the evaluated float64
+matrix, J the exact Jacobian, ‖J − Ĵ‖₂ ≤ δ. Nothing here relies on the pair or on a factor being accurate: they
+only make the bounds good.
 """
 
 from __future__ import annotations

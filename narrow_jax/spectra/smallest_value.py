@@ -82,7 +82,7 @@ def sigma_min(
         (True, 'certified', 'gram')
 
     Reference:
-        docs/enclosure.md.
+        docs/proofs/enclosure.md.
     """
     require_operator(J)
     _checks.choice("method", method, METHODS)

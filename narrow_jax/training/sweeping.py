@@ -41,7 +41,7 @@ def sweep(
     progress: bool | None = None,
     **options: Unpack[Options],
 ) -> FitResult:
-    """Train one run for every point of a grid, all in one ``vmap``ped, once compiled call.
+    """Train one run for every point of a grid, all in one call under ``vmap``, compiled once.
 
     Args:
         apply_fn: ``apply_fn(params, x) -> (n, k)``.

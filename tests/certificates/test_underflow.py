@@ -263,7 +263,7 @@ def test_numbers_that_overflow_are_named():
 
 
 def exact_envelope(begin, radii):
-    """The bounds of docs/pyramidal.md in 50 digits."""
+    """The bounds of docs/proofs/pyramidal.md in 50 digits."""
     norm = [mpf(n) + mpf(r) for n, r in zip(begin.norms, radii, strict=True)]
     features, moved, product = [mpf(begin.features[0])], [mpf(0)], mpf(begin.x_frobenius)
     for layer, feature in enumerate(begin.features[1:]):

@@ -1,4 +1,4 @@
-"""Each inequality of docs/enclosure.md by itself: it holds in 60 digits, and without its error term it does not.
+"""Each inequality of docs/proofs/enclosure.md by itself: it holds in 60 digits, and without its error term it does not.
 
 A bound is often far from tight, so that a whole interval may survive the loss of a term. Here every term stands in a
 situation made so that it is needed.

@@ -214,7 +214,7 @@ def gradient_descent(
         (True, True, (2,))
 
     Reference:
-        docs/deep.md, section 6. "When Expressivity Meets Trainability" leaves it open in its section 6.
+        docs/proofs/gradient_descent.md. "When Expressivity Meets Trainability" leaves it open in its section 6.
     """
     net, x, y = read(params, x, y, activation)
     _check(wrt, radius, learning_rate, zeta, kappa)

@@ -69,7 +69,7 @@ class GradientDescentBound(Monitor):
         None
 
     Reference:
-        docs/deep.md, section 6.
+        docs/proofs/gradient_descent.md.
     """
 
     def __new__(

@@ -1,7 +1,7 @@
 """Gradient descent within a ball: for which steps the path stays inside, and how fast the residual falls there.
 
-Only numbers: what of a start the proof uses (docs/deep.md, section 6). Every result is rounded to the safe side; the
-search among balls need not be.
+Only numbers: what of a start the proof uses (docs/proofs/gradient_descent.md). Every result is rounded to the safe
+side; the search among balls need not be.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def gradient_bound(
         (True, True)
 
     Reference:
-        docs/deep.md, section 6.
+        docs/proofs/gradient_descent.md.
     """
     net, x, y = read(params, x, y, activation)
     j, samples = _chosen(net, x, wrt), distinct_samples(x, y, net.vanishing)

@@ -1,5 +1,7 @@
-"""A Lipschitz constant of the Jacobian of any net without biases, in float64 with rounding included (docs/deep.md,
-section 3)."""
+"""A Lipschitz constant of the Jacobian of any net without biases, in float64 with rounding included.
+
+docs/proofs/lipschitz.md has the proof.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def lipschitz(net: Net, x: HostArray, radius: float, outer: bool = False, unit: 
         True
 
     Reference:
-        docs/deep.md, section 3.
+        docs/proofs/lipschitz.md.
     """
     _checks.radius(radius)
     x = _data(net, x)

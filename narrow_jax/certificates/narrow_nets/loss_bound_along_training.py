@@ -65,7 +65,7 @@ class LossBound(Monitor):
         True
 
     Reference:
-        docs/deep.md, section 5, "At any point".
+        docs/proofs/theorem2.md, "At any point".
     """
 
     def __new__(

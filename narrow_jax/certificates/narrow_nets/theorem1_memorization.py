@@ -98,7 +98,7 @@ def memorization(
 
     Reference:
         "When Expressivity Meets Trainability", Theorem 1; Kantorovich's theorem for surjective derivatives:
-        docs/deep.md, section 4.
+        docs/proofs/theorem1.md.
     """
     _checks.radius(radius)
     x, y = _checks.real_data(x, y)

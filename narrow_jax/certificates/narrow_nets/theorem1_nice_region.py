@@ -82,7 +82,7 @@ def nice_region(
         True
 
     Reference:
-        "When Expressivity Meets Trainability", Theorem 1 (ii); docs/deep.md, section 4.
+        "When Expressivity Meets Trainability", Theorem 1 (ii); docs/proofs/theorem1.md.
     """
     net = Net.of(center, activation, "center")
     x = np.asarray(_checks.real_matrix("x", x), float)

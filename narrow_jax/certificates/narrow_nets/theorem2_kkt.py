@@ -158,8 +158,8 @@ def kkt(
         (True, True, 3.0)
 
     Reference:
-        "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²); docs/deep.md,
-        section 5.
+        "When Expressivity Meets Trainability", problem (7) and Theorem 2, which states loss O(ε²);
+        docs/proofs/theorem2.md.
     """
     params, center = plain(params), plain(center)
     with context.float64():

@@ -1,4 +1,4 @@
-"""The loss that a point of problem (7) can have at most, by how far it is from a KKT point: docs/deep.md, section 5."""
+"""The loss that a point of problem (7) can have at most, by how far it is from a KKT point: docs/proofs/theorem2.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Theorem 3.2 of "Global Convergence of Deep Networks", sharper: from norms measured at the start.
 
-docs/pyramidal.md has the proof.
+docs/proofs/pyramidal.md has the proof.
 """
 
 from __future__ import annotations

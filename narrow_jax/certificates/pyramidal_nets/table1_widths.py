@@ -100,7 +100,7 @@ def width_requirements(
     Reference:
         "Global Convergence of Deep Networks with One Wide Layer Followed by Pyramidal Topology", Table 1;
         the power of N in row [16] is 4. "When Expressivity Meets Trainability", section 2, appendix C and Theorem 1;
-        docs/deep.md, section 1.
+        docs/proofs/jacobian.md.
     """
     _checks.count("samples", samples)
     _checks.count("layers", layers, minimum=2)

@@ -37,7 +37,7 @@ class PyramidalCertificate(NamedTuple):
         unmoved: the share of the weights with a gradient that the first step leaves as they are, because
             η|∇Φ| is below their rounding, in the dtype of ``params``.
         paper: α₀, Q₀, Q₁ and the bounds (7), (9) for the step size.
-        sharper: the same with constants that are proven from norms measured at the start (docs/pyramidal.md);
+        sharper: the same with constants that are proven from norms measured at the start (docs/proofs/pyramidal.md);
             it can hold where the paper's does not.
     """
 

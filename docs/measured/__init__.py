@@ -1,0 +1,60 @@
+"""What was measured, read from the records in benchmarks/results and docs/figures: no number of it is typed.
+
+``rows`` is the table of the page on benchmarks, five rows of which are in the README; ``substitutions`` names numbers
+for the text of the pages.
+"""
+
+from __future__ import annotations
+
+from measured.reading import ROOT, Row, accuracy, figure, percent, result, table, the, whole
+from measured.solvers import convergence, largest, memorizing, stationary
+from measured.spectra import reliability, spectra
+from measured.training import restricted_imagenet, training
+
+PARTS = (training, memorizing, convergence, stationary, spectra, reliability)
+
+
+def rows() -> list[Row]:
+    """Return the whole table."""
+    return [row for part in PARTS for row in part()]
+
+
+def substitutions() -> dict[str, str]:
+    """Return the numbers that the pages name."""
+    cells = figure("narrow_images_cifar10")
+    cifar = {
+        f"cifar_{method.lower()}_{width}": accuracy(the(cells, width=width, method=method))
+        for width in (8, 32, 128)
+        for method in ("regime", "SGD")
+    }
+    eager = [
+        r["result"].replace("×", " ×") for r in result("minibatch") if r["what"] == "against PyTorch eager"
+    ]
+    projection = [r["result"] for r in result("training") if r["what"] == "projection in an SGD step"]
+    memorized, certified = largest()
+    regime, ball, free = figure("demo")
+    large, blocks = (
+        the(result("spectra"), size="n=2000, d=3072, m=66", what=what)
+        for what in ("certified, process of its own", "QR by blocks, once")
+    )
+    return {
+        **cifar,
+        "demo_regime": percent(regime["accuracy"], 0),
+        "demo_ball": percent(ball["accuracy"], 0),
+        "demo_distance": f"{free['distance_over_radius']:.0f}",
+        "restricted_imagenet": table(restricted_imagenet()),
+        "blocks_seconds": f"{blocks['seconds']:.0f}",
+        "large_seconds": f"{large['seconds']:.1f}",
+        "large_gb": f"{large['peak_gb']:.2f}",
+        "faults": str(
+            sum(path.read_text().count("\n@case(") for path in (ROOT / "benchmarks").glob("_faults_*.py"))
+        ),
+        "torch_at_3072": eager[-1],
+        "projection_large": projection[0],
+        "projection_small": projection[1],
+        "memorized_samples": whole(memorized["samples"]),
+        "memorized_width": str(memorized["width"]),
+        "memorized_minutes": f"{(memorized['seconds'] + certified['seconds']) / 60:.0f}",
+        "memorized_gb": f"{certified['peak_gb']:.0f}",
+        **{f"table_{part.__name__}": table(part()) for part in PARTS},
+    }
