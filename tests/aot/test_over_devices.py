@@ -1,4 +1,4 @@
-"""A matrix over eight H100: memory as planned and as recorded, less with more devices, and sums are all that is sent."""
+"""A matrix over eight H100: memory as planned and recorded, less with more devices, and sums are all that is sent."""
 
 import json
 
