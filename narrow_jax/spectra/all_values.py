@@ -118,7 +118,7 @@ def condition_number(J: Any, memory_budget: int | None = None) -> Any:
     s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
     if _host.traced(J):
         return _ratio(s)
-    with jax.ensure_compile_time_eval(), context.float64():  # numbers, also where something else is traced
+    with context.concrete(), context.float64():
         return np.float64(_ratio(s))
 
 
@@ -151,7 +151,7 @@ def effective_rank(J: Any, memory_budget: int | None = None) -> Any:
     s, zero = _found(J, memory_budget, "effective_rank")
     if _host.traced(J):
         return _entropic(s.values, zero)
-    with jax.ensure_compile_time_eval(), context.float64():
+    with context.concrete(), context.float64():
         return np.float64(_entropic(jnp.asarray(s.values), zero))
 
 
@@ -178,7 +178,7 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
         if context.on_cpu(J):
             return context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
-        with jax.ensure_compile_time_eval():
+        with context.concrete():
             return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()
     single = _program(context.SINGLE, TPU, "float32", proven=False)

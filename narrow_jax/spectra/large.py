@@ -63,7 +63,7 @@ def by_devices(
         raise ValueError(
             f"method is {method!r} with devices; expected 'auto' or 'gram': QR goes over no devices"
         )
-    if _host.traced(J):
+    if _host.traced(J) or context.tracing():
         raise TypeError(
             "devices given inside of jit, grad or vmap; expected a call outside: leave devices out there"
         )

@@ -111,7 +111,7 @@ def sigma_min(
     certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
-    with context.place(J), jax.ensure_compile_time_eval():  # numbers, also where something else is traced
+    with context.place(J), context.concrete():
         return jax.tree.map(np.asarray, program(J)[0])
 
 

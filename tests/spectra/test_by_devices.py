@@ -218,6 +218,8 @@ def test_bad_input(monkeypatch, unchecked):
         nj.sigma_min(operator(), "qr", devices=[device])
     with pytest.raises(TypeError, match="inside of jit"):
         jax.jit(lambda J: nj.sigma_min(J, devices=[device]).value)(operator())
+    with pytest.raises(TypeError, match="inside of jit"):
+        jax.jit(lambda s: s * nj.sigma_min(operator(), devices=[device]).value)(1.0)
     with pytest.raises(nj.MemoryBudgetError, match="on each of 1 devices"):
         nj.sigma_min(operator(), devices=[device], memory_budget=100)
     with pytest.raises(TypeError, match="expected devices of JAX"):
