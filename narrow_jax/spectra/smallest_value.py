@@ -24,7 +24,7 @@ from narrow_jax.linalg import (
     isolated,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, large, plans, routes, solving
+from narrow_jax.spectra import derivatives, plans, routes, solving
 from narrow_jax.spectra.result import Method, SigmaMin, Status
 
 METHODS = ("auto", "gram", "qr", "dense")
@@ -90,10 +90,10 @@ def sigma_min(
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
     if devices is not None and wide:
-        return large.by_devices(J, devices, method, certify, dtype, memory_budget)
+        return solving.by_devices(J, devices, method, certify, dtype, memory_budget)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
-    if host and large.suits_tiles(J, method, certify, memory_budget):
-        return large.by_tiles(J, method, certify, memory_budget)
+    if host and solving.suits_tiles(J, method, certify, memory_budget):
+        return solving.by_tiles(J, method, certify, memory_budget)
     if memory_budget is not None:
         _checks.memory_budget(memory_budget)
         needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
