@@ -31,7 +31,7 @@ from experiments import (
     pyramidal_lambda_star,
 )
 
-FOLDER = Path(__file__).parents[1] / "docs" / "figures"
+DOCS = Path(__file__).parents[1] / "docs" / "figures"
 FIGURES: dict[str, Callable[..., Figure]] = {
     "deep_theorem1": deep_theorem1.figure,
     "narrow_ablation": narrow_ablation.figure,
@@ -53,7 +53,7 @@ WITH_SETTINGS: dict[str, tuple[Callable[..., Figure], type]] = {
 
 def drawn(name: str) -> Figure:
     """Return the figure of a record in docs/figures/."""
-    content = json.loads((FOLDER / f"{name}.json").read_text())
+    content = json.loads((DOCS / f"{name}.json").read_text())
     records = content if isinstance(content, list) else content.get("records") or content["cells"]
     with nj.plots.style():
         if name in FIGURES:
@@ -71,7 +71,7 @@ def main() -> None:
     for name in (*FIGURES, *WITH_SETTINGS):
         figure = drawn(name)
         with nj.plots.style():
-            figure.savefig(FOLDER / f"{name}.png")
+            figure.savefig(DOCS / f"{name}.png")
         print(f"written: docs/figures/{name}.png")
 
 

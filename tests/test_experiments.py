@@ -174,10 +174,10 @@ def test_kappa_of_the_paper_is_a_setting_of_the_ablation(pairwise):
 def test_every_figure_with_a_record_is_drawn_again_from_it():
     from experiments import _redraw as redraw
 
-    names = {path.stem for path in redraw.FOLDER.glob("*.json")}
-    names -= {"demo", "descent_bound", "pyramidal_convergence"}  # whose curves no record holds
+    names = {path.stem for path in redraw.DOCS.glob("*.json")}
+    names -= {"demo", "descent_bound", "pyramidal_convergence"}  # curves that no record holds
     assert {*redraw.FIGURES, *redraw.WITH_SETTINGS} == names
     for name in names:
         figure = redraw.drawn(name)
         assert all(axes.has_data() for axes in figure.axes)
-        assert (redraw.FOLDER / f"{name}.png").is_file()
+        assert (redraw.DOCS / f"{name}.png").is_file()
