@@ -104,9 +104,9 @@ def _() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         options = ["--samples", "20", "--steps", "2", "--width", "120", "--out", f"{folder}/run", "--json"]
         shell("train", *options)
-        before = Path(folder, "run/params.npz").read_bytes()
+        before = Path(folder, "run/model.safetensors").read_bytes()
         done = shell("train", *options, "--radius", "1")
-        kept = Path(folder, "run/params.npz").read_bytes() == before
+        kept = Path(folder, "run/model.safetensors").read_bytes() == before
         return f"{done.returncode}, {'kept' if kept else 'replaced'}"
 
 

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import narrow_jax as nj
 from narrow_jax.certificates import constrained
+from narrow_jax.linalg import Layout, block_cyclic
 from narrow_jax.solvers.descent import Descent
 from narrow_jax.solvers.newton import Factor, minimum_norm
 from narrow_jax.training import driving, loop, preparing, sweeping
@@ -198,6 +199,32 @@ def newton(dtype: str, part: str, sizes: tuple[int, int, int] = (N, D, M)) -> Lo
             if part == "factor":
                 return Factor.of.lower(on_first(j, found), dtype)
             return minimum_norm.lower(*on_first((j, factor, jnp.zeros(sizes[0], dtype)), found))
+
+    return lower
+
+
+def spread(part: str, sizes: tuple[int, int, int], dtype: str = "float64", block: int | None = None) -> Lower:
+    """Return how a part of the Gram route over devices is lowered: "formed", "factorised", "solution", "residual"."""
+
+    def lower(found: Sequence[Any]) -> Any:
+        rows = sizes[0]
+        with jax.enable_x64(dtype == "float64"):
+            layout = Layout.of(rows, list(found), block)
+            everywhere, dealt = (layout.sharding(spec) for spec in (block_cyclic.WHOLE, block_cyclic.DEALT))
+            j = jax.eval_shape(lambda *args: pairwise(*args).evaluate(dtype), *shapes(sizes, dtype=dtype))
+            number, vector = (
+                jax.eval_shape(functools.partial(jnp.zeros, shape, dtype)) for shape in ((), (rows,))
+            )
+            matrix = on(everywhere, block_cyclic.Shifted(j, number, vector, number))
+            blocks = on(dealt, jax.ShapeDtypeStruct(layout.shape, dtype))
+            step = on(everywhere, jax.ShapeDtypeStruct((), np.int32))
+            arguments = {
+                "formed": (matrix,),
+                "factorised": (blocks, step, step),
+                "solution": (blocks, on(everywhere, vector)),
+                "residual": (blocks, matrix),
+            }
+            return getattr(block_cyclic, part).lower(*arguments[part], layout=layout)
 
     return lower
 

@@ -1,7 +1,7 @@
 """Kills at random moments: `narrow-jax train --resume` ends with the numbers of a run that nobody stopped.
 
 Command:  python -m benchmarks.kill [--kills 10]
-Expected: every resumed run writes the same params.npz and history.jsonl, byte for byte.
+Expected: every resumed run writes the same model.safetensors and history.jsonl, byte for byte.
 Cost:     two processes a kill.
 Each trial starts the command with --resume in a new folder, kills it (SIGKILL) at a moment drawn uniformly over the
 time between its first checkpoint and its end, starts the same command again and lets it end.
@@ -31,7 +31,7 @@ COMMAND = [
     *("--loss", "cross_entropy", "--optimizer", "momentum", "--learning-rate", "0.05", "--radius", "1"),
     *("--width", "300", "--batch-size", "50", "--steps", str(STEPS), "--json"),
 ]
-RESULTS = ("params.npz", "history.jsonl")
+RESULTS = ("model.safetensors", "history.jsonl")
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

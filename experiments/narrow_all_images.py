@@ -88,22 +88,24 @@ class Run:
 
 
 def figure(records: list[Record]) -> Figure:
-    """Draw the loss by Newton's steps, and the time of each stage beside n³."""
+    """Draw the loss by Newton's steps, and the time of each stage with its power of n, beside n³."""
     fig = canvas(10, 4)
     losses, times = fig.subplots(1, 2)
-    done = [r for r in records if r["outcome"] != "skipped"]
+    done = sorted((r for r in records if r["outcome"] != "skipped"), key=lambda r: r["samples"])
     for r in done:
         if "loss" in r:
-            losses.semilogy(r["loss"], ".-", label=f"{r['samples']:,} images, {r['width']} hidden units")
+            losses.semilogy(r["loss"], ".-", label=f"{r['samples']:,}, {r['width']}")
     losses.set(xlabel="Newton step", ylabel="loss ½ Σ (y − f)²")
-    losses.legend()
+    losses.xaxis.get_major_locator().set_params(integer=True)
+    losses.legend(loc="lower left", title="images, hidden units")
     for stage in STAGES:
-        points = sorted((r["samples"], r["seconds"]) for r in done if r["stage"] == stage)
-        times.loglog(*zip(*points, strict=True), "o-", label=stage)
-    size, seconds = max((r["samples"], r["seconds"]) for r in done)
-    sizes = np.array(sorted({r["samples"] for r in done}))
-    times.loglog(sizes, seconds * (sizes / size) ** 3, ":", color="grey", label="n³")
+        sizes, seconds = np.array([(r["samples"], r["seconds"]) for r in done if r["stage"] == stage]).T
+        power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0] if len(sizes) > 1 else np.nan
+        times.loglog(sizes, seconds, "o-", label=f"{stage}: $n^{{{power:.1f}}}$" if power > 0 else stage)
+    times.loglog(sizes, seconds[-1] * (sizes / sizes[-1]) ** 3, ":", color="grey", label="$n^3$")
     times.set(xlabel="images n", ylabel="seconds")
+    times.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+    times.minorticks_off()
     times.legend()
     return fig
 

@@ -234,7 +234,7 @@ def positive(what: str, value: object) -> None:
     _number(what, value, lambda number: 0 < number < math.inf, "a finite number > 0")
 
 
-def count(what: str, value: Any, minimum: int = 1) -> int:
+def count(what: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
     """Return an integer ≥ ``minimum``, such as a number of steps, as Python's own: NumPy's too are none for JSON."""
     try:
         number = operator.index(value)
@@ -245,8 +245,9 @@ def count(what: str, value: Any, minimum: int = 1) -> int:
             f"{what} is traced; expected an integer ≥ {minimum} that is known before tracing: shapes and counts cannot "
             "be an axis of nj.sweep or an argument of jit; loop over them"
         )
-    if number is None or isinstance(value, bool) or number < minimum:
-        raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}")
+    if number is None or isinstance(value, bool) or not minimum <= number <= maximum:
+        most = "" if maximum == math.inf else f" and ≤ {maximum}"
+        raise ValueError(f"{what} is {value!r}; expected an integer ≥ {minimum}{most}")
     return number
 
 

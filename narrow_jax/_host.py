@@ -1,9 +1,11 @@
-"""Functions that run on the host: they look at values, so they cannot be traced."""
+"""The host's side: functions that look at values, so that they cannot be traced, and paths."""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -37,3 +39,16 @@ def host_only(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return on_host
+
+
+def path(what: str, value: object) -> Path:
+    """Return a path of the user's; ``~`` is the home folder.
+
+    Raises:
+        TypeError: no word and no path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(
+            f"{what} is a {type(value).__name__} ({value!r:.40}); expected a path: pass a word or a pathlib.Path"
+        )
+    return Path(value).expanduser()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax.spectra import SigmaMin, SingularValues
 
 __all__ = ["STYLE", "history", "loss_bound", "sigma_min", "spectrum", "style", "sweep"]
@@ -227,7 +227,7 @@ def check(path: str | Path) -> Path:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:
         raise ImportError("matplotlib is missing: pip install 'narrow_jax[plots]'") from error
-    path = Path(path).expanduser()
+    path = _host.path("path", path)
     _checks.choice(
         "format of figures", path.suffix.removeprefix("."), FigureCanvasBase.get_supported_filetypes()
     )

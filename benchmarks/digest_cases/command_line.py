@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.digest_cases.files import listed
 from benchmarks.digest_cases.given import enter_all, folder
 from narrow_jax import cli, runs
+from narrow_jax.checkpoints import safetensors
 
 SMALL = ("--dataset", "synthetic", "--samples", "30")
 TRAIN = ("train", *SMALL, "--width", "8", "--optimizer", "sgd", "--learning-rate", "1e-3", "--steps", "20")
@@ -88,9 +89,8 @@ def contents(place: Path) -> dict[str, Any]:
         name = str(path.relative_to(place))
         if "checkpoints" in name:
             continue
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found[name] = dict(arrays)
+        if path.suffix == ".safetensors":
+            found[name] = safetensors.read(path)
         elif path.suffix == ".json":
             found[name] = {
                 key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"

@@ -119,7 +119,7 @@ def checkpoints() -> Any:
 
 @case("runs/saved and loaded")
 def folders() -> Any:
-    """Folders of runs, nested params, a dtype that npz does not know, and what is refused."""
+    """Folders of runs, nested params, a dtype that NumPy does not know, and what is refused."""
     params = {"a": {"w": np.eye(2), "half": jnp.ones(3, jnp.bfloat16)}, "v": np.arange(3)}
     with folder() as place:
         saved = runs.save(place / "run", params, {"width": 4, "radius": np.inf})
@@ -127,7 +127,7 @@ def folders() -> Any:
             "folder": str(saved),
             "files": listed(place),
             "loaded": runs.load(saved),
-            "arrays": runs.read_npz(saved / "params.npz"),
+            "read": runs.read(saved),
             "text": (saved / "config.json").read_text(),
         }
         for name, refused in {

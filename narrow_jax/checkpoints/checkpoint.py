@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from narrow_jax import _host
 from narrow_jax.checkpoints import strict_json
 from narrow_jax.checkpoints.leaves import Leaf, as_bits
 from narrow_jax.checkpoints.manifest import Manifest
@@ -27,7 +28,7 @@ class CheckpointError(ValueError):
 
 def steps(folder: str | Path) -> list[int]:
     """Return the steps of the checkpoints in a folder, damaged ones included, in ascending order."""
-    names = (path.name.removeprefix("step-") for path in Path(folder).expanduser().glob("step-*"))
+    names = (path.name.removeprefix("step-") for path in _host.path("folder", folder).glob("step-*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 

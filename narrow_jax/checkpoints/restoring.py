@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from narrow_jax import labels
+from narrow_jax import _host, labels
 from narrow_jax._printing import brief
 from narrow_jax._typing import Params, Tree
 from narrow_jax.checkpoints import leaves, strict_json
@@ -77,7 +77,7 @@ def restore(
         UserWarning: the versions or the machine are others than those that saved, so that a run that goes on
             may not repeat the uninterrupted one bit for bit.
     """
-    checkpoint = Checkpoint.chosen(Path(folder).expanduser(), step)
+    checkpoint = Checkpoint.chosen(_host.path("folder", folder), step)
     manifest = checkpoint.verified()
     saved = strict_json.plain(manifest.config)
     if differ := differences(saved, strict_json.as_json(config)):
@@ -128,7 +128,7 @@ def load_params(folder: str | Path, step: Step | None = None) -> Weights:
         >>> load_params(folder).params["w"].tolist(), load_params(folder).config
         ([0.0, 1.0, 2.0], {'width': 4})
     """
-    checkpoint = Checkpoint.chosen(Path(folder).expanduser(), step)
+    checkpoint = Checkpoint.chosen(_host.path("folder", folder), step)
     manifest = checkpoint.verified()
     wanted = {
         leaf.name: array

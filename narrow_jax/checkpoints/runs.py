@@ -1,8 +1,7 @@
-"""Folders of runs: ``params.npz`` (plain arrays, never pickled) and ``config.json``."""
+"""Folders of runs: ``model.safetensors``, arrays by their names, and ``config.json``; and npz files of plain arrays."""
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,24 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from narrow_jax import labels
+from narrow_jax import _host, labels
 from narrow_jax._typing import HostArray, Params
-from narrow_jax.checkpoints import strict_json
-from narrow_jax.checkpoints.leaves import is_registered
+from narrow_jax.checkpoints import safetensors, strict_json
+from narrow_jax.checkpoints.checkpoint import steps
 
 __all__ = [
+    "ARRAYS",
+    "CONFIG",
     "FILES",
-    "files",
+    "LIVE",
+    "config_file",
     "load",
     "made",
     "occupied",
+    "read",
     "read_npz",
-    "read_tree",
     "replace",
     "replace_file",
     "save",
     "vacant",
-    "write_npz",
 ]
 
 
@@ -41,9 +42,11 @@ def __dir__() -> list[str]:
     return __all__
 
 
-_PARAMS, _CONFIG = "params.npz", "config.json"
-FILES = (_PARAMS, _CONFIG, "model.safetensors", "model.json", "history.jsonl", "summary.json", "sweep.json")
+ARRAYS, CONFIG = "model.safetensors", "config.json"
+FILES = (ARRAYS, "model.json", CONFIG, "history.jsonl", "summary.json", "sweep.json")
 """What ``save``, ``nj.save`` and the command line write into the folder of a run."""
+LIVE = "history.part.jsonl"
+"""The history of a run of the command line that has not ended."""
 _DAMAGE = (zipfile.BadZipFile, EOFError, KeyError, OSError, RuntimeError, ValueError, zlib.error)
 """What zipfile, zlib and NumPy raise for bytes that are no npz file of plain arrays."""
 _EXPECTED = "expected an npz file of plain arrays: write it again with numpy.savez"
@@ -53,8 +56,6 @@ def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrit
     """Write params (a dictionary of arrays, nested or not) and the config that made them; return the folder.
 
     All is written under other names first: what was there before is replaced by whole files or not at all.
-    A dtype that npz files do not know, such as bfloat16, is kept in the name of its array (``w:bfloat16``), beside
-    its bits as integers; ``load`` gives it back.
 
     Args:
         folder: made if it is not there; ``~`` is the home folder.
@@ -64,7 +65,8 @@ def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrit
 
     Raises:
         FileExistsError: the folder holds a run already.
-        TypeError, ValueError: something else than arrays in dictionaries, or a config that JSON cannot hold.
+        TypeError, ValueError: something else than arrays in dictionaries, a dtype that the format does not have, or a
+            config that JSON cannot hold.
 
     Example:
         >>> import tempfile
@@ -73,21 +75,23 @@ def save(folder: str | Path, params: Params, config: dict[str, Any], *, overwrit
         >>> params["w"].shape, config
         ((2, 4), {'width': 4})
     """
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     if not overwrite:
         vacant(folder, "pass overwrite=True to replace it")
-    replace(folder, files(params, config))
+    arrays = dict(_named(params, "params"))
+    safetensors.check(arrays)
+    replace(folder, {ARRAYS: lambda path: safetensors.write(path, arrays)} | config_file(config))
     return folder
 
 
-def files(params: Params, config: Mapping[str, Any]) -> dict[str, Callable[[Path], Any]]:
-    """Return how to write each file of a run, for ``replace``.
+def config_file(config: Mapping[str, Any]) -> dict[str, Callable[[Path], Any]]:
+    """Return how to write the config of a run, for ``replace``.
 
     Raises:
-        TypeError: a config that JSON cannot hold.
+        TypeError: JSON cannot hold it.
     """
-    text = strict_json.dumps(config, indent=2) + "\n"
-    return {_PARAMS: lambda path: write_npz(path, params), _CONFIG: lambda path: path.write_text(text)}
+    text = strict_json.dumps(strict_json.as_json(config), indent=2) + "\n"
+    return {CONFIG: lambda path: path.write_text(text)}
 
 
 def replace(folder: Path, contents: Mapping[str, Callable[[Path], Any]]) -> None:
@@ -96,7 +100,7 @@ def replace(folder: Path, contents: Mapping[str, Callable[[Path], Any]]) -> None
     All are written under other names first: if one cannot be, nothing has changed.
     """
     drafts = {name: folder / f"{name}.draft" for name in contents}
-    with made(folder):
+    with made(folder), _writing(folder):
         try:
             for name, write in contents.items():
                 write(drafts[name])
@@ -116,11 +120,23 @@ def replace_file(path: Path, text: str) -> None:
         OSError: it cannot be written; what was there stays.
     """
     draft = path.with_name(f"{path.name}.draft")
+    with _writing(path):
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Say which place could not be written."""
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{place} cannot be written ({error}): choose another place, or make room; what was there stays"
+        ) from error
 
 
 def vacant(folder: Path, otherwise: str) -> None:
@@ -139,17 +155,14 @@ def vacant(folder: Path, otherwise: str) -> None:
 
 def occupied(folder: Path) -> list[str]:
     """Return which parts of a run are in a folder."""
-    return [name for name in (*FILES, "checkpoints") if _holds(folder / name)]
-
-
-def _holds(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+    saved = ["checkpoints"] if steps(folder / "checkpoints") else []
+    return [name for name in FILES if (folder / name).exists()] + saved
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make the folder; if what follows fails and has written nothing there, it goes again."""
-    new = not folder.exists()
+    """Make the folder; if what follows fails and has written nothing there, it goes again, with those above it."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,8 +170,10 @@ def made(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if new and not any(folder.iterdir()):
-            folder.rmdir()
+        for place in new:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
         raise
 
 
@@ -166,92 +181,65 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the params and the config of a run.
 
     Raises:
-        FileNotFoundError: the folder is not one that ``save`` wrote.
+        FileNotFoundError: the folder is not one of a run.
         ValueError: a file in it is damaged.
     """
-    folder = Path(folder).expanduser()
-    missing = [name for name in (_PARAMS, _CONFIG) if not (folder / name).is_file()]
+    trees, config = read(folder)
+    return trees["params"], config
+
+
+def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all arrays of a run, in dictionaries by what they are ("params", "start", …), and its config.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``load``.
+    """
+    folder = _host.path("folder", folder)
+    missing = [name for name in (ARRAYS, CONFIG) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} has no {' and no '.join(missing)}; expected one written by `narrow-jax train` or `memorize`"
         )
-    return read_tree(folder / _PARAMS), _read_config(folder / _CONFIG)
-
-
-def write_npz(path: Path, tree: Params) -> None:
-    """Write arrays in dictionaries, nested or not, by their names, as ``numpy.savez`` would; nothing is pickled.
-
-    Raises:
-        TypeError, ValueError: something else than arrays in dictionaries, or names that the file cannot tell apart.
-    """
-    arrays = dict(_named(tree, ""))
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+    arrays = safetensors.read(folder / ARRAYS)
+    try:
+        trees = labels.nested(arrays)
+    except ValueError as error:
+        raise ValueError(f"{folder / ARRAYS} cannot be read ({error}): make the run again") from error
+    if not isinstance(trees.get("params"), dict):
+        raise ValueError(
+            f"{folder / ARRAYS} holds no params by name but {', '.join(trees) or 'nothing'}; expected those of a run"
+        )
+    return trees, strict_json.read(folder / CONFIG)
 
 
 def _named(tree: Params, inside: str) -> Iterator[tuple[str, np.ndarray]]:
-    if not isinstance(tree, Mapping) or (inside and not tree):
+    """Yield the arrays in dictionaries by their names, of which ``read`` makes the dictionaries again."""
+    where = inside.removeprefix("params").lstrip("/")
+    if not isinstance(tree, Mapping) or (where and not tree):
         kind = "an empty" if isinstance(tree, Mapping) else "of type"
         raise TypeError(
-            f"params {inside or 'as a whole'} are {kind} {type(tree).__name__}; expected "
+            f"params {where or 'as a whole'} are {kind} {type(tree).__name__}; expected "
             "arrays in dictionaries, such as {'w': …, 'head': {'v': …}}: leave empty nodes out and name the entries of "
             "lists, tuples and other trees"
         )
     for name in tree:
-        if not isinstance(name, str) or not name or set(name) & set("/\0") or name.endswith(".npy"):
-            raise ValueError(
-                f"params have the name {name!r}; expected a word without a slash that does not end in .npy: rename it"
-            )
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f"params have the name {name!r}; expected a word without a slash: rename it")
     for name, node in sorted(tree.items()):
-        path = f"{inside}/{name}" if inside else name
+        path = f"{inside}/{name}"
         if isinstance(node, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
-            yield _stored(path, node)
+            yield path, _stored(path, node)
         else:
             yield from _named(node, path)
 
 
-def _stored(name: str, leaf: HostArray | np.generic | complex) -> tuple[str, np.ndarray]:
-    """Return name and array as the file has them: where the dtype is not NumPy's own, its bits and it in the name."""
+def _stored(name: str, leaf: HostArray | np.generic | complex) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         raise TypeError(
-            f"params {name!r} is a random key ({leaf.dtype}); expected numbers: save jax.random.key_data(key), and "
+            f"{name!r} is a random key ({leaf.dtype}); expected numbers: save jax.random.key_data(key), and "
             "call jax.random.wrap_key_data on what is loaded"
         )
-    array = np.asarray(leaf)
-    if array.dtype.hasobject:
-        raise TypeError(f"params {name!r} is an array of objects; expected numbers: give it a dtype")
-    if _registered(name) is not None:
-        raise ValueError(f"params have the name {name!r}, which reads as an array of that dtype: rename it")
-    if not is_registered(array.dtype):
-        return name, array
-    return f"{name}:{array.dtype.name}", array.view(f"u{array.dtype.itemsize}")
-
-
-def _registered(name: str) -> np.dtype | None:
-    """Return the dtype at the end of a name, if it is one that was registered with NumPy, as bfloat16 is."""
-    _, colon, word = name.rpartition(":")
-    if not (colon and word.isidentifier() and len(word) > 1):
-        return None
-    try:
-        dtype = np.dtype(word)
-    except TypeError:
-        return None
-    return dtype if is_registered(dtype) else None
-
-
-def read_tree(path: str | Path) -> dict[str, Any]:
-    """Return the arrays of an npz file in dictionaries, as ``write_npz`` was given them.
-
-    Raises:
-        OSError, ValueError: as ``read_npz``; a name that is of an array and of a dictionary.
-    """
-    arrays = read_npz(path)
-    try:
-        return labels.nested(arrays)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): write it again") from error
+    return np.asarray(leaf)
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
@@ -261,7 +249,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         OSError: the file cannot be opened.
         ValueError: it is damaged, or no npz file of plain arrays.
     """
-    path = Path(path).expanduser()
+    path = _host.path("path", path)
     with open(path, "rb") as file:
         try:
             with NpzFile(file) as stored:
@@ -274,23 +262,6 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         if array.dtype.kind == "V" and array.dtype.names is None:
             raise ValueError(
                 f"{path} holds {name} as bytes without a dtype ({array.dtype}), as numpy.savez writes bfloat16; "
-                "expected numbers: write it again with narrow_jax.runs.save"
+                "expected numbers: write it again as float32"
             )
-    return dict(_loaded(name, array) for name, array in found.items())
-
-
-def _loaded(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    dtype = _registered(name)
-    if dtype is None or array.dtype != np.dtype(f"u{dtype.itemsize}"):
-        return name, array
-    return name.removesuffix(f":{dtype.name}"), array.view(dtype)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); expected JSON: make the run again") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}; expected the fields of a config by name")
-    return config
+    return found

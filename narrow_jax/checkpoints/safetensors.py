@@ -1,7 +1,8 @@
 """Files of arrays in the format safetensors: a header in JSON, then bytes; nothing that runs, every dtype of JAX.
 
 Eight bytes hold the length of the header, little-endian; the header names dtype, shape and place of each array. Files
-are those of the package safetensors, which is not needed.
+are those of the package safetensors, which is not needed. What is written here carries its SHA-256 in the metadata of
+the header, and is compared with it when it is read.
 
 Reference:
     https://github.com/huggingface/safetensors, "Format".
@@ -9,9 +10,10 @@ Reference:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +73,26 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             "shape": list(array.shape),
             "data_offsets": [begin, end],
         }
-    text = json.dumps(header).encode()
+    data = [_little(array).tobytes() for _, array in sorted(arrays.items())]
+    text = json.dumps({"__metadata__": {"sha256": _digest(header, data)}} | header).encode()
     text += b" " * (-len(text) % _ALIGNED)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(_LENGTH, "little") + text)
-        for _, array in sorted(arrays.items()):
-            little = array.dtype.newbyteorder("<") if array.dtype.isbuiltin == 1 else array.dtype
-            file.write(np.ascontiguousarray(array, little).tobytes())
+        file.writelines(data)
+
+
+def _little(array: np.ndarray) -> np.ndarray:
+    """Return the array in the order of bytes that the format has."""
+    return np.ascontiguousarray(
+        array, array.dtype.newbyteorder("<") if array.dtype.isbuiltin == 1 else array.dtype
+    )
+
+
+def _digest(header: Mapping[str, Any], data: Iterable[Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for part in data:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -101,8 +116,10 @@ def _parsed(content: bytes) -> dict[str, np.ndarray]:
     if len(content) < _LENGTH or length > min(_MOST_HEADER, len(content) - _LENGTH):
         raise ValueError(f"a header of {length} bytes in {len(content)}")
     header = json.loads(content[_LENGTH : _LENGTH + length])
-    header.pop("__metadata__", None)
+    said = header.pop("__metadata__", {}).get("sha256")
     data, end, arrays = memoryview(content)[_LENGTH + length :], 0, {}
+    if said is not None and _digest(header, [data]) != said:
+        raise ValueError("its SHA-256 is not the one in its header")
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(map(int, entry["shape"]))
         begin, stop = entry["data_offsets"]

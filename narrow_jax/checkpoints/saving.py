@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax._typing import Tree
 from narrow_jax.checkpoints import leaves, strict_json
 from narrow_jax.checkpoints.checkpoint import (
@@ -63,7 +63,7 @@ def save(
         [0.0, 1.0, 2.0]
     """
     _checks.count("step", step, minimum=0)
-    step, folder = int(step), Path(folder).expanduser()
+    step, folder = int(step), _host.path("folder", folder)
     draft, config = Checkpoint(folder, step, name="draft"), strict_json.as_json(config)
     leaves.check_numbers([*leaves.named(state), *(history or {}).items()])
     arrays, entries = leaves.on_host(leaves.named(state))
@@ -92,7 +92,7 @@ def prepare(folder: str | Path) -> None:
         ImportError: Orbax is not installed.
     """
     orbax()
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

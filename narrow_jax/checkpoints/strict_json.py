@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,6 +50,43 @@ def dumps(value: object, indent: int | None = None) -> str:
         '{"loss": "nan"}'
     """
     return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON, or JSON without names.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no file {path}; expected JSON: check the name and the folder"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); expected JSON: restore the file, or make it again"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}; expected fields by name: restore the file, or make it again"
+        )
+    return found
+
+
+def lines_of(records: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Yield each record of a history as numbers by name, "step" first; what is not finite is None.
+
+    Example:
+        >>> list(lines_of({"loss": np.array([1.0, np.nan]), "step": np.array([0, 5])}))
+        [{'step': 0, 'loss': 1.0}, {'step': 5, 'loss': None}]
+    """
+    names = sorted(records, key=lambda name: name != "step")
+    for values in zip(*(records[name].tolist() for name in names), strict=True):
+        finite = (value if math.isfinite(value) else None for value in values)
+        yield dict(zip(names, finite, strict=True))
 
 
 def as_json(config: Mapping[str, Any]) -> dict[str, Any]:

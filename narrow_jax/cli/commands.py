@@ -18,16 +18,21 @@ DRAWN = TrainConfig(samples=200)
 
 STARTS = ("search", "identity", "gaussian", "lecun")
 
-RUN = option("--run", "folder of `memorize` or `train`", dest="folder", type=path, required=True)
+RUN = option(
+    "--run",
+    "folder of `memorize` or `train`; of a run that has not ended, its newest checkpoint",
+    dest="folder",
+    type=path,
+    required=True,
+)
 
 COMMANDS = (
     Command(
         "train",
         help="train a narrow net under the constraints",
         description="Train a net, of one hidden layer or a deep pair: hidden weights in a ball around their start, "
-        "output weights in a cone. Writes params.npz, config.json, the model as nj.load reads it (model.safetensors, "
-        "model.json), history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it "
-        "diverged.",
+        "output weights in a cone. Writes the model as nj.load reads it (model.safetensors, model.json), config.json, "
+        "history.jsonl (history.part.jsonl while it runs) and summary.json. Exit status 1 if it diverged.",
         example="train --dataset digits --labels random --normalize whiten --width 120 --radius 0.1; narrow-jax train "
         "--data table.csv --target price --radius 0.1 1 10 --seed 0 1 2",
         options=[
@@ -66,7 +71,8 @@ COMMANDS = (
         "predict",
         help="predict by the net of a run, from a table or arrays",
         description="Predict the target of each row of a file by the net of a run. Rows are given as those of training "
-        "were stored; of a table the columns are found by their names.",
+        "were stored; of a table the columns are found by their names. The folder may be one of nj.save too. Of a run "
+        "that was killed the weights are those of its newest checkpoint; its data are not needed.",
         example="predict --run runs/table-pairwise-0 --data new.csv --out predicted.csv",
         options=[
             RUN,
@@ -147,8 +153,9 @@ COMMANDS = (
         "memorize",
         help="find a narrow net with zero loss, and prove that it is there",
         description="Find a pairwise net, of one hidden layer or several, that fits every label exactly, inside a "
-        "ball around a mirrored start, by Newton's method. Writes params.npz (with the start), config.json and "
-        "the model as nj.load reads it. Exit status 1 if it is not proven.",
+        "ball around a mirrored start, by Newton's method. Writes the model as nj.load reads it "
+        "(model.safetensors, with the start, and model.json), config.json and summary.json. Exit status 1 if it is not "
+        "proven.",
         example="memorize --dataset digits --labels random --normalize scale --width 80 --radius 0.1",
         options=[
             *options_of(MEMORIZE),

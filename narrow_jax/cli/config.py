@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import optax
 from narrow_jax import _checks, activations, checkpoints, constraints, initializers, jacobian, models
 from narrow_jax import data as datasets
 from narrow_jax._typing import ApplyFn, Params
-from narrow_jax.checkpoints import runs
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.train_config import OWN, SWEPT, TrainConfig
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
@@ -25,6 +25,9 @@ OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "sgd": optax.sgd,
     "momentum": lambda learning_rate: optax.sgd(learning_rate, momentum=0.9),
 }
+
+_MOST = np.iinfo(np.int32).max
+_LAST_SEED = 2**32 - 1  # a key of JAX takes 32 bits of it: others would repeat
 
 
 def check(config: TrainConfig) -> None:
@@ -37,17 +40,17 @@ def check(config: TrainConfig) -> None:
     activations.get(config.activation)
     _checks.radius(config.radius)
     _checks.positive("learning rate", config.learning_rate)
-    _checks.count("steps", config.steps)
-    _checks.count("seed", config.seed, minimum=0)
+    _checks.count("steps", config.steps, maximum=_MOST)
+    _checks.count("seed", config.seed, minimum=0, maximum=_LAST_SEED)
     for name in ("samples", "batch_size", "every"):
         if (value := getattr(config, name)) is not None:
-            _checks.count(name, value)
+            _checks.count(name, value, maximum=_MOST)
     if config.widths is not None:
         _check_widths(config)
-    elif config.model == "standard":
-        _checks.count("width", config.width)
     else:
-        _checks.even_width(config.width)
+        if config.model != "standard":
+            _checks.even_width(config.width)
+        _checks.count("width", config.width, maximum=_MOST)
     _checks.zeta(config.zeta)
     _checks.kappa(config.kappa)
     _checks.positive("v_scale", config.v_scale)
@@ -69,7 +72,7 @@ def _check_widths(config: TrainConfig) -> None:
     if config.model == "standard":
         raise ValueError("widths are those of a deep pairwise net; expected --model pairwise, or --width")
     for layer, width in enumerate(config.widths or (), start=1):
-        _checks.count(f"the width of layer {layer}", width)
+        _checks.count(f"the width of layer {layer}", width, maximum=_MOST)
 
 
 def load_data(
@@ -129,42 +132,60 @@ class Built(NamedTuple):
     tx: optax.GradientTransformation
 
 
-def build(
-    config: TrainConfig,
-    data: datasets.Dataset,
-    strict: bool = False,
-    point: Mapping[str, Any] | None = None,
-) -> Built:
-    """Return the model, its Jacobian operator, the start and the optimizer of a run.
-
-    Those of a ``point`` of a sweep have its radius, learning rate and seed, which may be traced; widths and data were
-    compared before.
-    """
-    outputs: Any = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
-    sizes = {"inputs": data.x.shape[1], "outputs": outputs}
-    cone: dict[str, Any] = {"zeta": config.zeta, "kappa": config.kappa}
-    at = {name: getattr(config, name) for name in SWEPT} | dict(point or {})
-    key = jax.random.key(at["seed"])
+def build(config: TrainConfig, data: datasets.Dataset, strict: bool = False) -> Built:
+    """Return the model, its Jacobian operator, the start and the optimizer of a run."""
+    start = Start.of(config, data)
     operator: Any
     if config.widths is not None:
-        if point is None:
-            jacobian.check_widths(data.x, config.widths, outputs, strict=strict)
-        params: Params = initializers.mirrored_mlp(key, **sizes, widths=config.widths, **cone)
+        jacobian.check_widths(data.x, config.widths, start.outputs, strict=strict)
         operator = jacobian.pairwise_mlp
     elif config.model == "standard":
-        params = initializers.lecun(key, **sizes, width=config.width)
-        operator, cone = jacobian.standard, {"zeta": None}
+        operator = jacobian.standard
     else:
-        if point is None:
-            jacobian.check_width(data.x, config.width, outputs, strict=strict)
-        params = initializers.mirrored_lecun(key, **sizes, width=config.width, **cone)
+        jacobian.check_width(data.x, config.width, start.outputs, strict=strict)
         operator = jacobian.pairwise
-    if point is None:
-        _check_scale(config, params["v"])
-    params["v"] = config.v_scale * params["v"]
-    tx = constraints.regime(_optimizer(config, at["learning_rate"]), at["radius"], **cone)
+    _check_scale(config, start.drawn(config.seed)["v"])
+    params, tx = start()
     activation = activations.get(config.activation)
     return Built(apply_fn_of(config), partial(operator, activation=activation), params, tx)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where runs of a config begin, with so many inputs and outputs; equal for equal ones, for the cache of jit."""
+
+    config: TrainConfig
+    inputs: int
+    outputs: Any
+
+    @classmethod
+    def of(cls, config: TrainConfig, data: datasets.Dataset) -> Start:
+        """Return the start for a data set."""
+        outputs = data.classes if config.loss == "cross_entropy" else data.y.shape[1]
+        return cls(config, data.x.shape[1], outputs)
+
+    def __call__(self, **point: Any) -> tuple[Params, optax.GradientTransformation]:
+        """Return params and optimizer, at a point of a sweep its own, which may be traced."""
+        at = {name: getattr(self.config, name) for name in SWEPT} | point
+        params = self.drawn(at["seed"])
+        params["v"] = self.config.v_scale * params["v"]
+        return params, constraints.regime(
+            _optimizer(self.config, at["learning_rate"]), at["radius"], **self._cone()
+        )
+
+    def drawn(self, seed: Any) -> Params:
+        """Return the params before their output weights are scaled."""
+        config, key = self.config, jax.random.key(seed)
+        sizes = {"inputs": self.inputs, "outputs": self.outputs}
+        if config.widths is not None:
+            return initializers.mirrored_mlp(key, **sizes, widths=config.widths, **self._cone())
+        if config.model == "standard":
+            return initializers.lecun(key, **sizes, width=config.width)
+        return initializers.mirrored_lecun(key, **sizes, width=config.width, **self._cone())
+
+    def _cone(self) -> dict[str, Any]:
+        standard = self.config.widths is None and self.config.model == "standard"
+        return {"zeta": None} if standard else {"zeta": self.config.zeta, "kappa": self.config.kappa}
 
 
 def _check_scale(config: TrainConfig, v: Any) -> None:
@@ -210,13 +231,13 @@ def claim(folder: Path, replace: bool) -> None:
 
 def write_run(
     folder: Path,
-    params: Params,
     config: Mapping[str, Any],
     model: models.Model,
-    more: Mapping[str, Callable[[Path], object]] | None = None,
+    more: Mapping[str, Callable[[Path], object]],
+    start: Params | None = None,
 ) -> None:
-    """Write params, config and model of a run, and what else it has, in place of what was there."""
-    runs.replace(folder, runs.files(params, config) | models.files(model) | dict(more or {}))
+    """Write model, config and start of a run, and what else it has, in place of what was there."""
+    runs.replace(folder, models.files(model, start) | runs.config_file(config) | dict(more))
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -225,13 +246,7 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         FileNotFoundError, ValueError: no such file, no JSON, unknown fields, or words that are none of a field's.
     """
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); expected JSON") from error
-    if not isinstance(saved, dict):
-        raise ValueError(f"{path} holds a {type(saved).__name__}; expected the fields of a config by name")
-    return TrainConfig.from_json(saved)
+    return TrainConfig.from_json(strict_json.read(path))
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
@@ -243,18 +258,11 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], Params | None]:
         FileNotFoundError, ValueError: as ``runs.load``, ``checkpoints.load_params`` and ``TrainConfig.from_json``.
     """
     places = [place for place in (folder, folder / "checkpoints") if checkpoints.steps(place)]
-    if places and not (folder / "params.npz").is_file():
+    if places and not (folder / runs.CONFIG).is_file():
         weights = checkpoints.load_params(places[0])
         return _config_of(places[0], weights.config), weights.params, None
-    params, saved = runs.load(folder)
-    start = params.pop("center", None)
-    config = TrainConfig.from_json(saved)
-    if config.normalize == "standardize" and not (folder / "model.json").is_file():
-        raise ValueError(
-            f"{folder} is of version 0.1, in which 'standardize' was one mean and deviation for all columns: write "
-            "'scale' in its config.json"
-        )
-    return config, params, start
+    trees, saved = runs.read(folder)
+    return TrainConfig.from_json(saved), trees["params"], trees.get("start")
 
 
 def _config_of(folder: Path, saved: Mapping[str, Any]) -> TrainConfig:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer, table
 
 _SETTINGS = ("model", "width", "widths", "radius", "loss", "steps", "seed")
@@ -26,36 +26,22 @@ def run(args: argparse.Namespace) -> Answer:
         raise FileNotFoundError(
             f"there is no folder {root}; expected one with runs, as `narrow-jax train` writes them: pass --folder"
         )
-    rows = [_row(root, path.parent) for path in sorted(root.rglob("config.json"))]
+    folders = {path.parent for name in (runs.CONFIG, runs.LIVE) for path in root.rglob(name)}
+    rows = [_row(root, folder) for folder in sorted(folders)]
     lines = table(rows) if rows else [f"no run in {root}"]
     return Answer(True, {"folder": str(root), "runs": rows}, lines)
 
 
 def _row(root: Path, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": str(folder.relative_to(root))}
+    if not (folder / "config.json").is_file():
+        return row | {"status": "not ended"}
     try:
-        config = read(folder / "config.json")
-        found = (
-            read(folder / "summary.json") if (folder / "summary.json").is_file() else {"status": "running"}
-        )
+        config, summary = strict_json.read(folder / "config.json"), folder / "summary.json"
+        found = strict_json.read(summary) if summary.is_file() else {"status": "saved"}
     except ValueError as error:
         return row | {"status": f"damaged: {error}"}
     data = config.get("data")
     row["data"] = Path(data).stem if data else config.get("dataset")
     row |= {name: config[name] for name in _SETTINGS if config.get(name) is not None}
     return row | {title: found[name] for name, title in _FOUND.items() if name in found}
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return a dictionary of a JSON file.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds a {type(found).__name__}")
-    return found

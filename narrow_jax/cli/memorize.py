@@ -53,12 +53,11 @@ def run(args: argparse.Namespace) -> Answer:
     else:
         radius = math.inf if math.isnan(found.radius_used) else found.radius_used
         config = replace(config, radius=radius, **_net(found))
-        arrays = {**found.params, "center": found.center}
         results = {"scale": found.scale} | _weight_scale(found)
         model = trained(apply_fn_of(config), found.params, data)
         text = strict_json.dumps(_record(found, folder, seconds), indent=2) + "\n"
         more = {"summary.json": lambda path: path.write_text(text)}
-        write_run(folder, arrays, config.to_json() | results, model, more)
+        write_run(folder, config.to_json() | results, model, more, start=found.center)
     written = None if kept else folder
     return Answer(proven, _record(found, written, seconds), _lines(found, written, seconds))
 

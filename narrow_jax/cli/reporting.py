@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from narrow_jax import plots
-from narrow_jax.checkpoints import runs
+from narrow_jax.checkpoints import runs, strict_json
 from narrow_jax.cli.command import Answer
-from narrow_jax.cli.listing import read
 
 _PICTURES = (
     ("Loss", ("loss", "test_loss")),
     ("Accuracy", ("accuracy", "test_accuracy")),
     ("Distance from the start, in radii of the ball", ("relative_distance",)),
 )
+_OF_THE_MODEL = ("architecture", "loss", "inputs", "classes", "narrow_jax")
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
@@ -43,9 +43,12 @@ def run(args: argparse.Namespace) -> Answer:
         raise FileExistsError(
             f"{place} is there already: choose another file, or replace it with --overwrite"
         )
-    if not place.parent.is_dir() or not (args.folder / "config.json").is_file():
-        where = args.folder if not (args.folder / "config.json").is_file() else place.parent
-        raise FileNotFoundError(f"{where} is not the folder of a run; expected one of `train` or `memorize`")
+    if not any((args.folder / name).is_file() for name in ("config.json", "model.json")):
+        raise FileNotFoundError(
+            f"{args.folder} is not the folder of a run; expected one of `train`, `memorize` or nj.save that has ended"
+        )
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {place.parent} for {place.name}: make it")
     runs.replace_file(place, page(args.folder))
     return Answer(True, {"report": str(place)}, [f"written to {place}"])
 
@@ -57,22 +60,26 @@ def page(folder: Path) -> str:
         ValueError: a file of the run is damaged.
         ImportError: matplotlib is missing.
     """
-    config = read(folder / "config.json")
-    found = read(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    config, model, found = (
+        strict_json.read(folder / name) if (folder / name).is_file() else {}
+        for name in ("config.json", "model.json", "summary.json")
+    )
     proof = found.pop("certificate", None)
-    parts = [_verdict(found, proof)]
+    parts = [_verdict(found, proof, ended=bool(model))]
     if (folder / "history.jsonl").is_file():
         parts.append(_pictures(_history(folder / "history.jsonl")))
-    parts += [_section("Found", found), _section("Certificate", proof or {}), _section("Settings", config)]
+    net = {name: model[name] for name in _OF_THE_MODEL if model.get(name) is not None}
+    parts += [_section("Found", found), _section("Certificate", proof or {})]
+    parts += [_section("Settings", config), _section("Model", net)]
     return _PAGE.format(title=html.escape(f"Run {folder.resolve().name}"), body="\n".join(parts))
 
 
-def _verdict(found: Mapping[str, Any], proof: Mapping[str, Any] | None) -> str:
+def _verdict(found: Mapping[str, Any], proof: Mapping[str, Any] | None, ended: bool) -> str:
     if proof is not None:
         kind, text = ("yes", "proven") if proof.get("holds") else ("no", "not proven")
         return f'<p class="{kind}">{text}: {html.escape(str(proof.get("reason", "")))}</p>'
     if not found:
-        return "<p>The run has not ended yet.</p>"
+        return "" if ended else "<p>The run has not ended yet.</p>"
     diverged = found.get("diverged")
     return f'<p class="{"no" if diverged else "yes"}">{"diverged" if diverged else "trained to the end"}</p>'
 
@@ -96,11 +103,11 @@ def _text(value: object) -> str:
 def _history(path: Path) -> dict[str, np.ndarray]:
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        names = lines[0] if lines else {}
+        names = lines[0].keys() if lines else ()
         return {
             name: np.array([np.nan if line[name] is None else line[name] for line in lines]) for name in names
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}); expected one JSON line a record") from error
 
 

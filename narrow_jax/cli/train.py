@@ -19,7 +19,6 @@ from narrow_jax.cli.train_config import FIELDS, SWEPT, TrainConfig
 from narrow_jax.data import Dataset
 from narrow_jax.training import callbacks
 
-_LIVE = "history.part.jsonl"
 _ROSE = 10  # a loss that ends so many times above its first value was not learned
 
 
@@ -41,18 +40,21 @@ def run(args: argparse.Namespace) -> Answer:
         _checks.batch_size(config.batch_size, len(data.x))
     started = time.perf_counter()
     with runs.made(folder):
-        (folder / _LIVE).unlink(missing_ok=True)  # of a run that was killed
+        (folder / runs.LIVE).unlink(missing_ok=True)  # of a run that was killed
         result = _fit(args, config, built, data, folder)
     summary = _summary(config, result, time.perf_counter() - started)
     summary |= _test_score(built, result, data, config)
     failure = _failure(result)
     kept = bool(failure and set(runs.occupied(folder)) - {"checkpoints"})
     if kept:  # one that failed does not replace another
-        (folder / _LIVE).unlink()
+        (folder / runs.LIVE).unlink()
     else:
         text = strict_json.dumps(summary, indent=2) + "\n"
-        more = {"summary.json": lambda path: path.write_text(text), "history.jsonl": (folder / _LIVE).replace}
-        write_run(folder, result.params, config.to_json(), result.model, more)
+        more = {
+            "summary.json": lambda path: path.write_text(text),
+            "history.jsonl": (folder / runs.LIVE).replace,
+        }
+        write_run(folder, config.to_json(), result.model, more)
     place = {"failure": failure or None, "folder": None if kept else str(folder)}
     record = {"config": config.to_json(), "summary": summary, **place}
     where = "not written: the run that was in the folder stays" if kept else f"written to {folder}"
@@ -72,7 +74,7 @@ def _claim(args: argparse.Namespace, config: TrainConfig, folder: Path) -> None:
     saved = _checkpoints(args, folder)
     there = saved is not None and checkpoints.steps(saved)
     own = saved == folder / "checkpoints" or (
-        (folder / "params.npz").is_file() and runs.load(folder)[1] == config.to_json()
+        (folder / runs.CONFIG).is_file() and strict_json.read(folder / runs.CONFIG) == config.to_json()
     )
     if not (there and own):
         claim(folder, args.overwrite)
@@ -101,7 +103,7 @@ def _fit(
 
 
 def _callbacks(args: argparse.Namespace, config: TrainConfig, folder: Path) -> list[callbacks.Callback]:
-    watchers = [callbacks.Record(folder / _LIVE), callbacks.Progress(False if args.json else None)]
+    watchers = [callbacks.Record(folder / runs.LIVE), callbacks.Progress(False if args.json else None)]
     if (saved := _checkpoints(args, folder)) is None:
         return watchers
     keeping = callbacks.Checkpoint(saved, args.save_every, resume=args.resume, config=config.to_json())

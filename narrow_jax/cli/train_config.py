@@ -107,7 +107,7 @@ class TrainConfig:
         metadata={"help": "record σ_min of the Jacobian in the history", "action": "store_true"},
     )
     batch_size: int | None = _field(None, "samples an update (default: all)", parse=int)
-    seed: int = _field(0, "of the start, the random labels, the subset and the batches")
+    seed: int = _field(0, "of the start, the batches, random labels, the subset and the test split")
 
     @property
     def name(self) -> str:
@@ -158,6 +158,8 @@ class TrainConfig:
                 f"the config has the unknown fields {', '.join(unknown)}; expected only {', '.join(FIELDS)}: "
                 "remove them, or use the version that wrote it"
             )
+        for name, value in values.items():
+            _check_kind(name, value)
         for name, words in FIELDS.items():
             if words.get("choices") and values.get(name) is not None:
                 _checks.choice(name, values[name], words["choices"])
@@ -207,6 +209,23 @@ def options_of(
             words |= {"nargs": "+", "help": f"{words['help']}; several values make a sweep"}
         options.append(Option("--" + name.replace("_", "-"), {**words, "default": None}, _GROUPS[name]))
     return options
+
+
+def _check_kind(name: str, value: object) -> None:
+    """Require of a field of JSON a value of its kind; numbers are looked at where they are used."""
+    words = FIELDS[name]
+    if value is None and getattr(TrainConfig, name) is None:
+        return
+    if words.get("nargs"):
+        kind, fits = "a list of integers", isinstance(value, list | tuple)
+    elif "action" in words:
+        kind, fits = "true or false", isinstance(value, bool)
+    elif words["type"] in (int, float):
+        kind, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        kind, fits = "a word", isinstance(value, str)
+    if not fits:
+        raise ValueError(f"{name} is {value!r:.60} in the config; expected {kind}")
 
 
 def refused(args: argparse.Namespace) -> str:

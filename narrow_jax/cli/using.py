@@ -14,7 +14,7 @@ import numpy as np
 from narrow_jax import data as datasets
 from narrow_jax.checkpoints import runs
 from narrow_jax.cli.command import Answer
-from narrow_jax.cli.config import load_data, read_config
+from narrow_jax.cli.config import load_data, read_run
 from narrow_jax.models import Model, load
 
 
@@ -58,11 +58,9 @@ def evaluate(args: argparse.Namespace) -> Answer:
     found = model.predict(x)
     scores: dict[str, Any] = {"samples": len(found)}
     if np.issubdtype(np.asarray(found).dtype, np.floating) and model.classes is None:
-        y = np.asarray(y, float).reshape(found.shape)
-        scores |= {
-            "r2": model.score(x, y),
-            "root_mean_squared_error": float(np.sqrt(np.mean((y - found) ** 2))),
-        }
+        scores["r2"] = model.score(x, y)
+        missed = np.asarray(y, float).reshape(found.shape) - found
+        scores["root_mean_squared_error"] = float(np.sqrt(np.mean(missed**2)))
     else:
         scores["accuracy"] = model.score(x, y)
     lines = [f"  {name:24} {value:.6g}" for name, value in scores.items()]
@@ -104,7 +102,10 @@ def _csv(columns: dict[str, np.ndarray]) -> str:
 
 def _test_split(args: argparse.Namespace, model: Model) -> tuple[Model, np.ndarray, np.ndarray]:
     """Return the test split as the net sees it, its targets, and the model without the maps that it is under."""
-    config = read_config(args.folder / "config.json")
+    try:
+        config, _, _ = read_run(args.folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, whose test split is meant; or pass --data") from error
     data = load_data(config, args.raw_dir, args.data_dir)
     if data.x_test is None or data.y_test is None or config.labels == "random":
         raise ValueError(

@@ -11,10 +11,23 @@ v are those of the params given to ``init``.
 
 Radii of their own for each layer are regimes inside each other, the inner ones without a cone:
 
-    inner = regime(optax.adam(1e-2), radius=0.1, zeta=None, labels=by_path(w="layer1"))
-    tx = regime(inner, radius=1.0, zeta=1e-3, labels=by_path(w="layer2", v="head/v"))
+    >>> params = {"layer1": jnp.ones((3, 4)), "layer2": jnp.ones((4, 2)), "head": {"v": jnp.ones((2, 1))}}
+    >>> inner = regime(optax.adam(1e-2), radius=0.1, zeta=None, labels=by_path(w="layer1"))
+    >>> tx = regime(inner, radius=1.0, zeta=1e-3, labels=by_path(w="layer2", v="head/v"))
+    >>> sorted(report(tx.init(params)))
+    ['ball_active', 'cone_active', 'distance', 'relative_distance']
 
-``within`` keeps leaves in any other set, given by its projection.
+``within`` keeps leaves in any other set: a projection of optax, or a ``Set`` of your own with what the history is to
+say of it. It is a third set beside ball and cone, last in the chain:
+
+    >>> unit = optax.projections.projection_l2_ball
+    >>> tx = optax.chain(regime(optax.adam(1e-2), 0.1, labels=by_path(w="layer1", v="head")), within(unit, "layer2"))
+    >>> sorted(report(tx.init(params)))
+    ['ball_active', 'cone_active', 'distance', 'relative_distance', 'set_active']
+
+Any optimizer of optax works inside, such as muon, which makes the update of each matrix orthogonal:
+
+    >>> tx = regime(optax.contrib.muon(0.02), radius=0.1, labels=by_path(w=["layer1", "layer2"], v="head"))
 
 Reference: "When Expressivity Meets Trainability", problem (7).
 """
@@ -32,7 +45,7 @@ from narrow_jax.constraints.coordinates import BallCoordinatesState, ball_coordi
 from narrow_jax.constraints.iterates import eval_params, keep_inside
 from narrow_jax.constraints.projecting import ProjectState, project
 from narrow_jax.constraints.reading import report
-from narrow_jax.constraints.user_sets import SetState, within
+from narrow_jax.constraints.user_sets import Set, SetState, within
 from narrow_jax.constraints.wrapping import Transformation as Transformation
 from narrow_jax.constraints.wrapping import accepted as accepted
 from narrow_jax.constraints.wrapping import transformation as transformation
@@ -44,6 +57,7 @@ __all__ = [
     "Limits",
     "ProjectState",
     "Radius",
+    "Set",
     "SetState",
     "ball_coordinates",
     "by_name",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks
-from narrow_jax._typing import HostArray
+from narrow_jax import _checks, labels
+from narrow_jax._typing import HostArray, Tree
 
 
 def pair(what: str, data: Any) -> tuple[Any, Any]:
@@ -23,10 +23,15 @@ def pair(what: str, data: Any) -> tuple[Any, Any]:
 
 
 def samples(what: str, value: Any) -> HostArray:
-    """Return samples as an array; tables and lists of numbers are converted."""
+    """Return samples as an array in the dtype that JAX gives it; tables and lists of numbers are converted."""
+    return narrowed(what, stored(what, value))
+
+
+def stored(what: str, value: Any) -> HostArray:
+    """Return samples as an array in their own dtype."""
     if isinstance(value, tuple):
         _checks.array(what, value)
-    array = narrowed(what, _checks.as_array(what, value))
+    array = _checks.as_array(what, value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise TypeError(
             f"{what} has dtype {array.dtype}; expected real numbers: pass np.concatenate([x.real, x.imag], axis=-1) "
@@ -38,6 +43,15 @@ def samples(what: str, value: Any) -> HostArray:
 def targets(what: str, value: Any) -> HostArray:
     """Return targets as an array in the dtype that JAX gives it."""
     return narrowed(what, as_targets(what, value))
+
+
+def each_target(take: Callable[[str, Any], HostArray], what: str, y: Any) -> Tree:
+    """Return a tree of targets with ``take(name, leaf)`` at each leaf; dictionaries and tuples are trees."""
+    if not (isinstance(y, Mapping | tuple) and jax.tree.leaves(y)):
+        return take(what, y)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: take(f"{what}[{labels.path_name(path)}]", leaf), y
+    )
 
 
 def as_targets(what: str, value: Any) -> HostArray:

@@ -19,7 +19,8 @@ def digits() -> Source:
 
 def synthetic(rows: int, inputs: int, rng: np.random.Generator) -> Source:
     """Return x ~ N(0, I) and, independent of it, y ~ N(0, 1)."""
-    train = Split(rng.standard_normal((rows, inputs)), None, rng.standard_normal((rows, 1)))
+    x = rng.standard_normal((rows, inputs)).astype(np.float32)
+    train = Split(x, None, rng.standard_normal((rows, 1)))
     return Source(train, test=None, classes=None, levels=None, image_shape=None)
 
 
@@ -35,4 +36,6 @@ def teacher(rows: int, inputs: int, rng: np.random.Generator) -> Source:
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths), start=1):
         z = features @ (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_out))
         features = z if layer == len(widths) - 1 else np.tanh(z)
-    return Source(Split(x, None, features), test=None, classes=None, levels=None, image_shape=None)
+    return Source(
+        Split(x.astype(np.float32), None, features), test=None, classes=None, levels=None, image_shape=None
+    )

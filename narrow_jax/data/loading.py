@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax.data import embedded, prepared, records
 from narrow_jax.data.dataset import Dataset, Source, Split
 from narrow_jax.data.own import Normalize, check_normalize, normalized
@@ -143,11 +142,11 @@ def _check_sizes(name: str, samples: int | None, inputs: int | None, test_fracti
 
 def _from_files(name: str, raw_dir: _Folder, data_dir: _Folder, download: bool) -> Source:
     raw = raw_dir or os.environ.get("NARROW_JAX_RAW") or None
-    raw = None if raw is None else Path(raw).expanduser()
+    raw = None if raw is None else _host.path("raw_dir", raw)
     if name in records.SUBSETS:
         return records.subset(name, raw)
     home = data_dir or os.environ.get("NARROW_JAX_DATA") or "~/.cache/narrow_jax"
-    return prepared.read(name, raw, Path(home).expanduser(), download)
+    return prepared.read(name, raw, _host.path("data_dir", home), download)
 
 
 def _rng(seed: int, stream: int) -> np.random.Generator:

@@ -84,9 +84,19 @@ class Normalizer(NamedTuple):
                 f"x has shape {x.shape}; expected (n, {columns}), the columns that the normalizer was fitted to"
             )
         if isinstance(rows, np.ndarray):
-            return np.concatenate([self._host_rows(block) for block in _row_blocks(rows)])
+            return self._in_float32(rows)
         _checks.floating_dtype(rows.dtype)
         return self._device_rows(rows)
+
+    def _in_float32(self, x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            mapped = np.concatenate([self._host_rows(block) for block in _row_blocks(x)])
+        if np.isinf(mapped).any() and np.isfinite(x).all():
+            raise ValueError(
+                f"x has entries from {x.min():.3g} to {x.max():.3g}, which the map takes beyond float32; expected "
+                "smaller ones: scale them, or pass normalize='standardize' in training"
+            )
+        return mapped
 
     def _columns(self) -> int:
         return self.mean.shape[0] if self.before is None else self.before._columns()
@@ -173,7 +183,7 @@ class Transformer(NamedTuple):
     """A map of the user's: any fitted object with ``transform``, such as scikit-learn's, after the map ``before``."""
 
     fitted: Any
-    before: Normalizer
+    before: Normalizer | None
 
     def __repr__(self) -> str:
         """Return one line."""
@@ -185,7 +195,9 @@ class Transformer(NamedTuple):
         Raises:
             ValueError, TypeError: as ``Normalizer.apply``, or what the object makes is no matrix of finite numbers.
         """
-        rows = self.fitted.transform(self.before.apply(np.asarray(x)))
+        given = np.asarray(x)
+        given = given.reshape(len(given), -1) if self.before is None else self.before.apply(given)
+        rows = self.fitted.transform(given)
         rows = rows.toarray() if hasattr(rows, "toarray") else rows
         mapped = _numbers(f"what {type(self.fitted).__name__}.transform returns", rows)
         if mapped.ndim != 2 or len(mapped) != len(x):

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax._host import host_only
 from narrow_jax._typing import Samples
+from narrow_jax.checkpoints import runs
 from narrow_jax.data import arrays
 from narrow_jax.data.dataset import Dataset, Source, Split, regression_targets
 from narrow_jax.data.normalizers import Normalizer, Transformer, pixels, scale, standardize, whiten
@@ -113,25 +114,25 @@ def from_file(
         ValueError: as ``from_arrays``; no such column (close matches are named); what a table cannot be.
         ImportError: pandas is not installed: the extra ``data``.
     """
-    path = Path(path).expanduser()
+    path = _host.path("path", path)
     options: dict[str, Any] = {"test_fraction": test_fraction, "key": key, "normalize": normalize}
     options |= {"normalize_targets": normalize_targets, "task": task, "name": path.stem}
     if path.suffix.lower() == ".npz":
         x, y, stored = _of_npz(path, target or "y")
-        other = stored if test is None else _of_npz(Path(test).expanduser(), target or "y")[:2]
+        other = stored if test is None else _of_npz(_host.path("test", test), target or "y")[:2]
         return from_arrays(x, y, test=other, **options)
     table = read_table(path)
     if target is None:
         raise ValueError(
             f"target is None and {path} is a table; expected the column to be learned, one of "
-            f"{', '.join(table.columns[:6])}: pass target="
+            f"{', '.join(table.columns[:6])}: pass target= (shell: --target)"
         )
     _checks.choice(f"target of {path.name}", target, table.columns)
     columns = Columns.of(table, target)
     data = from_arrays(
         columns.encode(table),
         target_values(table, target),
-        test=None if test is None else _table_of(Path(test).expanduser(), columns),
+        test=None if test is None else _table_of(_host.path("test", test), columns),
         **options,
     )
     return data._replace(columns=columns)
@@ -164,13 +165,7 @@ def _of_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[np.n
         raise FileNotFoundError(
             f"there is no file {path}; expected arrays x and y: check the name and the folder"
         )
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); expected an npz file of plain arrays x and y"
-        ) from error
+    found = runs.read_npz(path)
     for name in ("x", target):
         if name not in found:
             raise ValueError(
@@ -185,6 +180,10 @@ def _samples(what: str, x: Samples, y: Samples) -> tuple[np.ndarray, np.ndarray]
     """Return inputs and targets as NumPy arrays that fit together; words stay words."""
     inputs = np.asarray(_checks.as_array(what, x))
     targets = np.asarray(y, dtype=object) if _holds_words(y) else np.asarray(_checks.as_array("y", y))
+    if targets.dtype.kind == "c":
+        raise TypeError(
+            f"y has dtype {targets.dtype}; expected real numbers: pass np.stack([y.real, y.imag], axis=1)"
+        )
     prefix = what.removesuffix("x")
     _checks.samples(inputs, targets, prefix)
     _checks.finite(what, inputs)
@@ -198,8 +197,15 @@ def _samples(what: str, x: Samples, y: Samples) -> tuple[np.ndarray, np.ndarray]
 
 
 def _holds_words(y: Samples) -> bool:
-    values = np.asarray(y)
-    return values.dtype.kind in "OUST" and all(isinstance(value, str) for value in values.ravel())
+    if getattr(getattr(y, "dtype", None), "kind", "O") not in "OUST":
+        return False
+    words = [isinstance(value, str) for value in np.asarray(y, dtype=object).ravel()]
+    if any(words) and not all(words):
+        raise TypeError(
+            f"y holds words and other values, {words.count(False)} of {len(words)}; expected classes of one kind: make "
+            "words of all, or numbers"
+        )
+    return all(words)
 
 
 def _split(
@@ -223,7 +229,7 @@ def _dataset(
 ) -> Dataset:
     x, y = train
     if len(x) < 2:
-        raise ValueError(f"there is {len(x)} training row; expected two at least: add rows")
+        raise ValueError(f"training rows: {len(x)}; expected two at least: add rows")
     classes = _classes(y, task)
     splits = [(x, y)] if test is None else [(x, y), test]
     if classes is None:
@@ -315,7 +321,7 @@ def normalized(
 ) -> Dataset:
     """Return the data set of a source, its inputs under the map that is fitted to the training rows."""
     train, test = source.train, source.test
-    normalizer = fitted(normalize, pixels(math.prod(train.inputs.shape[1:]), source.levels), train.inputs)
+    normalizer = fitted(normalize, train.inputs, source.levels)
     mixed = isinstance(normalizer, Transformer) or normalize == "whiten" or normalizer.kept is not None
     if names is None and source.classes is not None:
         names = tuple(range(source.classes))
@@ -335,16 +341,22 @@ def normalized(
     )
 
 
-def fitted(normalize: Normalize, before: Normalizer, inputs: np.ndarray) -> Normalizer | Transformer:
-    """Return the map of that name, or of a copy of that object, fitted to the rows behind the map ``before``."""
+def fitted(normalize: Normalize, inputs: np.ndarray, levels: int | None) -> Normalizer | Transformer:
+    """Return the map of that name, or of a copy of that object, fitted to rows: of pixels behind that to [0, 1].
+
+    Other rows are taken as they are, in float64 too: a column may vary by less than float32 tells apart.
+    """
     check_normalize(normalize)
+    before = pixels(math.prod(inputs.shape[1:]), levels)
     if normalize is None:
         return before
+    rows = before.apply(inputs) if levels else inputs.reshape(len(inputs), -1)
+    kept = before if levels else None
     if isinstance(normalize, str):
-        return NORMALIZERS[normalize](before.apply(inputs))._replace(before=before)
+        return NORMALIZERS[normalize](rows)._replace(before=kept)
     own = copy.deepcopy(normalize)
-    own.fit(before.apply(inputs))
-    return Transformer(own, before)
+    own.fit(rows)
+    return Transformer(own, kept)
 
 
 def check_normalize(normalize: Normalize) -> None:

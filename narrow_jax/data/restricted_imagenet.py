@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax._typing import Int, UInt8
 from narrow_jax.data.extras import extra
 from narrow_jax.data.prepared import save_array
@@ -133,7 +133,7 @@ def from_folder(folder: str | Path, *, size: int = 224, skip_undecodable: bool =
         ImportError: the extra ``data`` is not installed.
     """
     _checks.count("size", size)
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there; expected a folder with one folder of images a class")
     classes = _imagenet_classes()
@@ -175,7 +175,7 @@ def from_records(
         ImportError: the extra ``data`` is not installed.
     """
     _checks.count("size", size)
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     if not (folder / "dataset_info.json").is_file():
         raise FileNotFoundError(
             f"{folder} has no dataset_info.json; expected a version of imagenet2012 as tensorflow-datasets "

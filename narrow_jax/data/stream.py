@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, checkpoints
-from narrow_jax._typing import Array, Int, Key
+from narrow_jax._typing import Array, Int, Key, Tree
 from narrow_jax.data import arrays
 from narrow_jax.data.extras import extra
 
-Batch = tuple[np.ndarray, np.ndarray]
+Batch = tuple[np.ndarray, Tree]
 _LAST_STEP = 2**31 - 1
 
 
@@ -38,7 +38,8 @@ class Stream:
 
     Args:
         x: the samples by their number: ``len(x)`` and ``x[i]``.
-        y: labels (n,) or targets (n, k), in memory.
+        y: labels (n,) or targets (n, k), in memory; for a loss of your own any tree of arrays with n rows, such as
+            ``{"target": …, "mask": …}``.
         sample: number of rows, evenly spread, on which ``fit`` measures the training loss and accuracy and its
             monitors; they stay on the device.
         ahead: number of batches read ahead, each by a thread of its own.
@@ -67,14 +68,18 @@ class Stream:
                 "map or a source with both, such as grain.MapDataset.source(list(x))"
             )
         x = np.asarray(x) if isinstance(x, jax.Array) else x
-        y = arrays.as_targets("y", y)
-        if np.ndim(y) == 0 or len(x) != len(y) or not len(x):
-            raise ValueError(
-                f"x has {len(x)} samples and y has shape {np.shape(y)}; expected one row of y a sample, and one "
-                "at least"
-            )
-        _checks.finite("y", y)
-        self.x, self.y, self.ahead = x, np.asarray(y), ahead
+
+        def taken(name: str, leaf: Any) -> np.ndarray:
+            array = np.asarray(arrays.as_targets(name, leaf))
+            if array.ndim == 0 or len(x) != len(array) or not len(x):
+                raise ValueError(
+                    f"x has {len(x)} samples and {name} has shape {array.shape}; expected one row of y a sample, and "
+                    "one at least"
+                )
+            _checks.finite(name, array)
+            return array
+
+        self.x, self.y, self.ahead = x, arrays.each_target(taken, "y", y), ahead
         self.rows = np.unique(np.arange(min(sample, len(x))) * len(x) // min(sample, len(x)))
 
     def __len__(self) -> int:
@@ -83,7 +88,11 @@ class Stream:
 
     def sample(self) -> Batch:
         """Read the rows on which training is measured."""
-        return _read(self.x, self.rows), self.y[self.rows]
+        return _read(self.x, self.rows), self.targets(self.rows)
+
+    def targets(self, rows: np.ndarray) -> Tree:
+        """Return these rows of the targets."""
+        return jax.tree.map(lambda leaf: leaf[rows], self.y)
 
     def fingerprint(self) -> str:
         """Return what tells the samples from others without reading them from their files.
@@ -134,7 +143,7 @@ class _Batches:
     def __getitem__(self, step: int) -> Batch:
         epoch, position = divmod(step, self._steps_per_epoch)
         rows = self._order(epoch)[position * self._size :][: self._size]
-        return _read(self._stream.x, rows), self._stream.y[rows]
+        return _read(self._stream.x, rows), self._stream.targets(rows)
 
 
 def epoch_order(key: Key[Array, ""], epoch: Array | int, samples: int) -> Int[Array, " n"]:

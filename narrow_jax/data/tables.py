@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from narrow_jax import _checks
+from narrow_jax import _checks, _host
 from narrow_jax.data.extras import extra
 
 Table = Any
@@ -173,8 +173,11 @@ def read_table(path: str | Path) -> Table:
         ValueError: another suffix or encoding, no names, names that come twice, no rows, rows of unequal length.
         ImportError: pandas, or what it needs for the format, is not installed.
     """
-    path = Path(path).expanduser()
-    _checks.choice("kind of table", path.suffix.lower(), SUFFIXES)
+    path = _host.path("path", path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{path} is of the kind {path.suffix!r}; expected one of {', '.join(SUFFIXES)}: save the table as CSV UTF-8"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; expected a table: check the name and the folder")
     pandas = extra("pandas", "reading tables")
@@ -196,6 +199,8 @@ def read_table(path: str | Path) -> Table:
 def _read(path: Path, reader: Any) -> Table:
     try:
         return reader(path)
+    except UnicodeDecodeError as error:
+        raise _no_utf8(path, error) from error
     except (ValueError, OSError, OverflowError) as error:  # of pandas and pyarrow
         raise ValueError(
             f"{path} cannot be read ({' '.join(str(error).split())}); expected a whole table"
@@ -218,16 +223,21 @@ def _check_header(path: Path, separator: str) -> None:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = next(csv.reader(_limited(file), delimiter=separator), [])
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text: save it as CSV UTF-8, "
-            "or "
-            f"run iconv -f LATIN1 -t UTF-8 {path.name}"
-        ) from error
+        raise _no_utf8(path, error) from error
     except csv.Error as error:
         raise ValueError(
             f"{path} cannot be read ({error}); expected text with a line of names first"
         ) from error
     _check_names(path, names, separator)
+
+
+def _no_utf8(path: Path, error: UnicodeDecodeError) -> ValueError:
+    with path.open("rb") as file:
+        encoding = "UTF-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
+    return ValueError(
+        f"{path} is not UTF-8 ({error.reason} at byte {error.start}); expected UTF-8 text: save it as CSV UTF-8, or "
+        f"run iconv -f {encoding} -t UTF-8 {path.name}"
+    )
 
 
 def _limited(file: Any) -> Any:

@@ -272,7 +272,7 @@ def _measured(
 
 def _refuse_coupling(plan: _Plan, given: _Data) -> None:
     """Raise if a row is not what its sample alone gives."""
-    with _wide():
+    with _wide(), context.concrete():
         found = _compared(_cast(context.at_host(given), "float64"), plan)
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
     for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):

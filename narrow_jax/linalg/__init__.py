@@ -1,9 +1,11 @@
 """Numbers and matrices: everything proven rests here, and nothing here knows a net."""
 
 from narrow_jax.linalg import arrays as arrays
+from narrow_jax.linalg import block_cyclic as block_cyclic
 from narrow_jax.linalg import context as context
 from narrow_jax.linalg import elementary as elementary
 from narrow_jax.linalg import lanczos as lanczos
+from narrow_jax.linalg import on_devices as on_devices
 from narrow_jax.linalg import on_tiles as on_tiles
 from narrow_jax.linalg import outward as outward
 from narrow_jax.linalg import rounding as rounding
@@ -16,6 +18,7 @@ from narrow_jax.linalg.arrays import Scalar as Scalar
 from narrow_jax.linalg.arrays import Truth as Truth
 from narrow_jax.linalg.arrays import compiled as compiled
 from narrow_jax.linalg.arrays import xp as xp
+from narrow_jax.linalg.block_cyclic import Layout as Layout
 from narrow_jax.linalg.context import isolated as isolated
 from narrow_jax.linalg.extreme_values import Extremes as Extremes
 from narrow_jax.linalg.extreme_values import eigenvalue_bound as eigenvalue_bound
@@ -26,6 +29,7 @@ from narrow_jax.linalg.on_device import DEVICE as DEVICE
 from narrow_jax.linalg.on_device import ROWS as ROWS
 from narrow_jax.linalg.on_device import TPU as TPU
 from narrow_jax.linalg.on_device import Device as Device
+from narrow_jax.linalg.on_devices import Devices as Devices
 from narrow_jax.linalg.on_host import HOST as HOST
 from narrow_jax.linalg.on_host import householder as householder
 from narrow_jax.linalg.on_tiles import Tiles as Tiles

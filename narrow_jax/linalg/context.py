@@ -159,12 +159,23 @@ def in_default_precision(tree: T) -> T:
         return jax.tree.map(lambda leaf: _narrowed(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
 
 
+def tracing() -> bool:
+    """Return whether JAX traces something around this call."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def concrete() -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which numbers are numbers, also where something else is traced around them."""
+    return jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext()
+
+
 def as_numpy(run: Callable[[], T]) -> T:
     """Return what runs under float64 on the host, its arrays as NumPy's, which outlive it as they are.
 
-    NumPy warns of what bounds expect, such as infinity where nothing is known: not here.
+    Numbers they are also where something else is traced around it. NumPy warns of what bounds expect, such as infinity
+    where nothing is known: not here.
     """
-    with jax.enable_x64(True), _host(), np.errstate(all="ignore"):
+    with jax.enable_x64(True), _host(), concrete(), np.errstate(all="ignore"):
         return jax.tree.map(np.asarray, run())
 
 

@@ -32,6 +32,9 @@ WHOLE = 2**13
 SHIFTS = (0.25, 2.0, 16.0, 128.0)
 """Times 2⁻²⁴·λ_max: what is added to the diagonal in float32, until there is a factor."""
 
+ROUGHLY = 0.1
+"""How exact a largest eigenvalue has to be for such a shift."""
+
 STEPS = 200
 """Steps of conjugate gradients at most: float32 leaves some tens."""
 
@@ -111,6 +114,7 @@ class Tiles(Host):
     tile: int
     room: Callable[[int, str], np.ndarray] = tiles.memory
     _numbers: np.ndarray | None = field(default=None, init=False)
+    _top: float | None = field(default=None, init=False)
 
     def hadamard(self, x: Float[HostArray, "n a"], d: Float[HostArray, "r b"]) -> tuple[Any, float, float]:
         """Return (xxᵀ ⊗ 11ᵀ) ∘ (ddᵀ) by tiles, and bounds of the Frobenius norms of xxᵀ and ddᵀ."""
@@ -160,7 +164,7 @@ class Tiles(Host):
 
     def preconditioner(self, k: Formed) -> tuple[Preconditioner, bool]:
         """Return the factor of K̂ + sI in float32, s as small as lets it complete, and whether one did."""
-        largest = float(self.largest(k, 1e-4).first)
+        largest = float(self.largest(k, ROUGHLY).first) if self._top is None else self._top
         triangle = self._triangle(k.rows, "float32")
         for factor in SHIFTS:
             triangle.fill(partial(_raised, k.form, np.float32(factor * 2.0**-24 * largest)))
@@ -187,7 +191,9 @@ class Tiles(Host):
 
     def largest(self, a: Any, tolerance: float) -> Ritz:
         """Return the largest eigenpair of K̂ by Lanczos."""
-        return lanczos.host(self._apply, lanczos.start_vector(a.shape[0]), tolerance)
+        ritz = lanczos.host(self._apply, lanczos.start_vector(a.shape[0]), tolerance)
+        self._top = float(ritz.first)
+        return ritz
 
     def _apply(self, v: np.ndarray) -> np.ndarray:
         return np.asarray(product(self.j, v))

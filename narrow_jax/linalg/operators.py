@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax._typing import Array, Computed, Float, Int
+from narrow_jax.linalg import arrays
 from narrow_jax.linalg import rounding as fl
 from narrow_jax.linalg.algebra import Products, Square
 from narrow_jax.linalg.arrays import accumulate, compiled, each, module, xp
@@ -78,8 +79,14 @@ class EvaluatedJacobian(ABC):
         """Return the Gram matrix with its bounds."""
 
     def gram_rows(self, start: Any, count: int) -> Float[Computed, "c r"]:
-        """Return so many rows of K̂, from a first one on, where it is cheap: as far from ĴĴᵀ as its bounds say."""
-        raise NotImplementedError(type(self).__name__)
+        """Return so many rows of K̂, from a first one on: as far from ĴĴᵀ as its bounds say."""
+
+        def add(i: Any, total: Computed) -> Computed:
+            block = self.block(i)
+            return total + fl.matmul(arrays.rows(block, start, count), block.T)
+
+        zero = jnp.zeros((count, self.shape[0]), jax.eval_shape(lambda: self.block(0)).dtype)
+        return accumulate(self.block_count, add, zero)
 
     @abstractmethod
     def distance(self) -> Float[Computed, ""]:

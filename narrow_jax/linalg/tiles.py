@@ -137,13 +137,20 @@ class Triangle:
         Products of tiles are rounded before they are subtracted, so that an entry meets those of one tile and one for
         each tile: |A − LLᵀ| ≤ γ_k |L||L|ᵀ for the ``roundings`` k (docs/proofs/enclosure.md, step 3).
         """
-        trsm = blas.get_blas_funcs("trsm", dtype=self.numbers.dtype)
-        work = np.cumsum([2 * j + 1 for _, j in self.places()])
-        with _printing.countdown("factorising", int(work[-1])) as advance:
-            for done, (i, j) in zip(itertools.chain([0], work), self.places(), strict=False):
+        trsm, axpy = blas.get_blas_funcs(("trsm", "axpy"), dtype=self.numbers.dtype)
+        work = np.empty(
+            min(self.tile, self.rows) ** 2, self.numbers.dtype
+        )  # new room would cost a tenth of the time
+        effort = np.cumsum([2 * j + 1 for _, j in self.places()])
+        with _printing.countdown("factorising", int(effort[-1])) as advance:
+            for done, (i, j) in zip(itertools.chain([0], effort), self.places(), strict=False):
                 advance(int(done))
+                here = self[i, j]
+                product = work[: here.size].reshape(here.shape, order="F")
                 for k in range(j):
-                    self[i, j][...] -= outer(self[i, k], self[j, k])
+                    left = self[i, k]
+                    outer(left, left if i == j else self[j, k], product)
+                    axpy(product.ravel(order="F"), here.ravel(order="F"), a=-1.0)
                 if i == j:
                     if not _factorised(self[j, j]):
                         return False
@@ -183,14 +190,19 @@ class Triangle:
         return y
 
 
-def outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return abᵀ, in Fortran's order, each entry's error at most γ_k (|a||b|ᵀ); of a = b the lower triangle alone."""
+def outer(a: np.ndarray, b: np.ndarray, room: np.ndarray | None = None) -> np.ndarray:
+    """Return abᵀ, in Fortran's order, each entry's error at most γ_k (|a||b|ᵀ); of a = b the lower triangle alone.
+
+    ``room`` is where it is put, in Fortran's order.
+    """
+    into = {} if room is None else {"c": room, "overwrite_c": 1}
     if a is b:
         (syrk,) = blas.get_blas_funcs(("syrk",), (a,))
-        return syrk(1.0, a, lower=1) if a.flags.f_contiguous else syrk(1.0, a.T, trans=1, lower=1)
+        left, by_rows = _laid(a)
+        return syrk(1.0, left, trans=by_rows, lower=1, **into)
     (gemm,) = blas.get_blas_funcs(("gemm",), (a, b))
     (left, by_rows), (right, by_columns) = _laid(a), _laid(b)
-    return gemm(1.0, left, right, trans_a=by_rows, trans_b=not by_columns)
+    return gemm(1.0, left, right, trans_a=by_rows, trans_b=not by_columns, **into)
 
 
 def _laid(a: np.ndarray) -> tuple[np.ndarray, bool]:

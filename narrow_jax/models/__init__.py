@@ -4,6 +4,7 @@ from narrow_jax.models import precision as precision
 from narrow_jax.models.keeping import files as files
 from narrow_jax.models.keeping import load as load
 from narrow_jax.models.keeping import save as save
+from narrow_jax.models.keeping import save_outline as save_outline
 from narrow_jax.models.mirroring import (
     PairwiseHead,
     is_mirrored,

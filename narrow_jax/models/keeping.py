@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, labels
+from narrow_jax import _checks, _host, checkpoints, labels
 from narrow_jax._host import host_only
 from narrow_jax._typing import Tree
 from narrow_jax.checkpoints import runs, safetensors, strict_json
@@ -21,13 +21,22 @@ from narrow_jax.data import Columns, Normalizer, Transformer
 from narrow_jax.models import architectures
 from narrow_jax.models.model import Model
 
-ARRAYS, ABOUT = "model.safetensors", "model.json"
+ARRAYS, ABOUT = runs.ARRAYS, "model.json"
 FORMAT = 1
-_TREES = ("params", "model_state", "normalizer", "target_map")
+OUTLINE = "outline"
+_WEIGHTS, _MAPS = ("params", "model_state"), ("normalizer", "target_map")
+_TREES = (*_WEIGHTS, *_MAPS)
 
 
 @host_only
-def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
+def save(
+    folder: str | Path,
+    model: Model,
+    *,
+    history: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write a model; return its folder.
 
     ``model.safetensors`` has the arrays, in their own dtypes, ``model.json`` everything else and the checksums of both.
@@ -38,13 +47,15 @@ def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
     Args:
         folder: made if it is not there; ``~`` is the home folder.
         model: what to keep, such as ``result.model``.
+        history: ``result.history``, for the curves of ``narrow-jax report``.
+        config: what made the model, as JSON can hold it, for ``narrow-jax runs`` and ``report``.
         overwrite: replace a run or model in this folder.
 
     Raises:
         FileExistsError: the folder holds a run or model already.
         OSError: it cannot be written; what was there stays.
-        TypeError: no model, or an array of a dtype that the format does not have.
-        ValueError: two leaves of one name.
+        TypeError: no model, an array of a dtype that the format does not have, or a config that JSON cannot hold.
+        ValueError: two leaves of one name, or a history with more than one number a record.
 
     Example:
         >>> import tempfile
@@ -56,16 +67,47 @@ def save(folder: str | Path, model: Model, *, overwrite: bool = False) -> Path:
     """
     if not isinstance(model, Model):
         raise TypeError(f"model is a {type(model).__name__}; expected an nj.Model: pass result.model")
-    folder = Path(folder).expanduser()
+    folder = _host.path("folder", folder)
     if not overwrite:
         runs.vacant(folder, "pass overwrite=True to replace it")
-    runs.replace(folder, files(model))
+    contents = files(model) | ({} if config is None else runs.config_file(config))
+    runs.replace(folder, contents | ({} if history is None else _history_file(history)))
     return folder
 
 
-def files(model: Model) -> dict[str, Callable[[Path], Any]]:
-    """Return how to write each file of a model, for ``runs.replace``; all that can be wrong is looked at before."""
-    arrays = _arrays(model)
+def _history_file(history: Mapping[str, Any]) -> dict[str, Callable[[Path], Any]]:
+    if not isinstance(history, Mapping):
+        raise TypeError(
+            f"history is a {type(history).__name__}; expected records by name: pass result.history"
+        )
+    records = {name: np.asarray(values) for name, values in history.items()}
+    shapes = {values.shape for values in records.values()}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        said = ", ".join(f"{name} {values.shape}" for name, values in list(records.items())[:3])
+        raise ValueError(
+            f"history has the shapes {said}; expected one number a record in each entry: of a sweep pass "
+            "result.at(…).history"
+        )
+    lines = "".join(json.dumps(line) + "\n" for line in strict_json.lines_of(records))
+    return {"history.jsonl": lambda path: path.write_text(lines)}
+
+
+def save_outline(folder: Path, model: Model) -> None:
+    """Write all of a model but its weights beside the checkpoints that have these, for ``load``."""
+    runs.replace(folder / OUTLINE, files(model, parts=_MAPS))
+
+
+def files(
+    model: Model, start: Tree = None, parts: Sequence[str] = _TREES
+) -> dict[str, Callable[[Path], Any]]:
+    """Return how to write each file of a model, for ``runs.replace``; all that can be wrong is looked at before.
+
+    Args:
+        model: the model.
+        start: params from which it was solved for, kept beside its own.
+        parts: which of its arrays are written.
+    """
+    arrays = _arrays({part: getattr(model, part) for part in parts} | {"start": start})
     safetensors.check(arrays)
     about = strict_json.as_json(_about(model))
 
@@ -79,13 +121,11 @@ def files(model: Model) -> dict[str, Callable[[Path], Any]]:
     return {ARRAYS: write_arrays, ABOUT: write_about}
 
 
-def _arrays(model: Model) -> dict[str, np.ndarray]:
+def _arrays(trees: Mapping[str, Tree]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
-    for part in _TREES:
-        tree = getattr(model, part)
+    for part, tree in trees.items():
+        tree = tree.before if isinstance(tree, Transformer) else tree  # the fitted object is the user's
         tree = tree.to_arrays() if isinstance(tree, Normalizer) else tree
-        if tree is None or isinstance(tree, Transformer):
-            continue
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             name = "/".join(filter(None, (part, labels.path_name(path))))
             if name in found:
@@ -131,35 +171,34 @@ def load(
 ) -> Model:
     """Return the model that ``save`` or ``narrow-jax train`` wrote, after every byte of it has been verified.
 
-    It predicts the same numbers to the bit, on the same kind of machine. Arrays come as NumPy's.
+    It predicts the same numbers to the bit, on the same kind of machine. Arrays come as NumPy's. Of a run that has not
+    ended, or was killed, the weights are those of its newest checkpoint; data and optimizer are not needed.
 
     Args:
-        folder: the folder.
+        folder: that of the model, of a run, or of ``nj.callbacks.Checkpoint``.
         apply_fn: the function of a model that is not of this library's, as it was when it was saved.
         like: params in their structure, where this is not dictionaries: an ``nnx.State``, lists, tuples. With
             ``model_state`` a pair of both.
-        normalizer: the fitted object, where the map of the inputs is one of the user's.
+        normalizer: the fitted object, where the map of the inputs is one of the user's: ``model.normalizer.fitted``
+            of the model that was saved.
 
     Raises:
         FileNotFoundError: the folder has no model.
+        CheckpointError: (a ValueError) the newest checkpoint is damaged.
         ValueError: a file that was altered or is of a newer version, a function that does not fit the weights, or one
             that is needed, or not needed.
     """
-    folder = Path(folder).expanduser()
-    about, arrays = _verified(folder)
+    folder = _host.path("folder", folder)
+    about, trees = _stored(folder)
     net = _net(folder, about, apply_fn)
-    trees = {part: _tree(arrays, part) for part in _TREES}
-    maps = {
-        part: None if trees[part] is None else Normalizer.from_arrays(trees[part])
-        for part in ("normalizer", "target_map")
-    }
+    maps = {part: None if trees[part] is None else Normalizer.from_arrays(trees[part]) for part in _MAPS}
     params, state = _restructured(trees["params"], trees["model_state"] if about["has_state"] else None, like)
     inputs, columns, classes = about["inputs"], about["columns"], about["classes"]
     model = Model(
         net,
         params,
         {} if about["has_state"] and state is None else state,
-        _own_normalizer(folder, about, normalizer) or maps["normalizer"],
+        _normalizer(folder, about, normalizer, maps["normalizer"]),
         maps["target_map"],
         None if classes is None else tuple(classes),
         None if columns is None else _columns(columns),
@@ -170,19 +209,37 @@ def load(
     return model
 
 
+def _stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is said of a model, and its arrays by part."""
+    if not (folder / ABOUT).is_file():
+        for saved in (folder, folder / "checkpoints"):
+            if checkpoints.steps(saved):
+                return _of_checkpoints(saved)
+    about, arrays = _verified(folder)
+    return about, {part: _tree(arrays, part) for part in _TREES}
+
+
+def _of_checkpoints(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the same with the weights of the newest checkpoint."""
+    if not (folder / OUTLINE / ABOUT).is_file():
+        raise FileNotFoundError(
+            f"{folder} has checkpoints and no {OUTLINE}/{ABOUT}; expected what nj.callbacks.Checkpoint writes: "
+            "nj.checkpoints.load_params gives the weights alone"
+        )
+    about, arrays = _verified(folder / OUTLINE)
+    weights = checkpoints.load_params(folder)
+    maps = {part: _tree(arrays, part) for part in _MAPS}
+    return about, maps | {part: getattr(weights, part) for part in _WEIGHTS}
+
+
 def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     missing = [name for name in (ABOUT, ARRAYS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} has no {' and no '.join(missing)}; expected a folder that nj.save or `narrow-jax train` wrote"
         )
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        sealed, version = about.pop("sha256"), about["format"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / ABOUT} is damaged ({error!r}); expected what nj.save wrote: save the model again"
-        ) from error
+    about = strict_json.read(folder / ABOUT)
+    sealed, version = about.pop("sha256", None), about.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise ValueError(
             f"{folder / ABOUT} is of format {version}, written by narrow_jax {about.get('narrow_jax')}; expected "
@@ -251,18 +308,26 @@ def _filled(tree: Tree, like: Tree) -> Tree:
     return jax.tree.unflatten(jax.tree.structure(like), [stored[name] for name in names])
 
 
-def _own_normalizer(folder: Path, about: Mapping[str, Any], normalizer: Any) -> Any:
-    if about["normalizer"] is None:
-        if normalizer is not None:
+def _normalizer(
+    folder: Path, about: Mapping[str, Any], given: Any, stored: Normalizer | None
+) -> Normalizer | Transformer | None:
+    """Return the map of the inputs: that of the files, or behind it the user's."""
+    if (name := about["normalizer"]) is None:
+        if given is not None:
             raise ValueError(f"the model in {folder} has its own normalizer in the files: leave it out")
-        return None
-    if normalizer is None:
+        return stored
+    if given is None:
         raise ValueError(
-            f"the model in {folder} has a normalizer of its maker's ({about['normalizer']}), which is not in the "
-            "files: "
-            "pass it again, nj.load(folder, normalizer=model.normalizer)"
+            f"the model in {folder} has a normalizer of its maker's ({name}), which is not in the files: pass the "
+            "fitted object again, nj.load(folder, normalizer=…)"
         )
-    return normalizer
+    fitted = given.fitted if isinstance(given, Transformer) else given
+    if type(fitted).__qualname__ != name or not callable(getattr(fitted, "transform", None)):
+        raise ValueError(
+            f"normalizer is a {type(fitted).__qualname__}; expected the {name} that was fitted in training, with its "
+            "method transform"
+        )
+    return Transformer(fitted, stored)
 
 
 def _columns(saved: Mapping[str, Any]) -> Columns:

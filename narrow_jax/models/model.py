@@ -75,10 +75,11 @@ class Model:
         """
         if self.columns is not None and hasattr(x, "columns"):
             x = self.columns.encode(x)
-        rows = arrays.samples("x", x)
+        rows = arrays.stored("x", x)
         _checks.finite("x", rows)
-        if self.normalizer is not None:
-            rows = self.normalizer.apply(np.asarray(rows))
+        rows = (
+            arrays.narrowed("x", rows) if self.normalizer is None else self.normalizer.apply(np.asarray(rows))
+        )
         if self.inputs is None:
             return rows
         shape, dtype = self.inputs.shape, self.inputs.dtype
@@ -95,8 +96,9 @@ class Model:
         """Return the outputs of the net (n, k) for samples as in ``encode``.
 
         Raises:
-            ValueError, TypeError: as ``encode``.
+            ValueError, TypeError: as ``encode``; ``apply_fn`` is no function.
         """
+        _checks.function("apply_fn", self.apply_fn, "(params, x) ↦ outputs", "module.apply")
         double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(self.params))
         with jax.enable_x64(
             double or jax.dtypes.canonicalize_dtype(float) == np.float64
@@ -122,6 +124,12 @@ class Model:
         """Return the classes; those of cross-entropy are 0, 1, … where nothing else is said."""
         if self.classes is None and self.loss == "cross_entropy":
             return tuple(range(outputs.shape[1]))
+        many = 2 if outputs.shape[1] == 1 else outputs.shape[1]
+        if self.classes is not None and len(self.classes) != many:
+            raise ValueError(
+                f"the net has {outputs.shape[1]} outputs and the model {len(self.classes)} classes; expected an output "
+                "for each class, or one for two: pass the classes of this net"
+            )
         return self.classes
 
     def predict_proba(self, x: Samples) -> np.ndarray:
@@ -138,7 +146,7 @@ class Model:
             what = "no classes" if classes is None else "a loss of its own"
             raise ValueError(
                 f"the model has {what}, so its outputs are no probabilities; expected classes and a stock loss: use "
-                "outputs(x)"
+                "outputs(x) (shell: leave --probabilities out)"
             )
         if self.loss == "cross_entropy":
             return _softmax(outputs)
@@ -160,18 +168,28 @@ class Model:
         """
         found = self.predict(x)
         given = np.asarray(y)
-        if len(given) != len(found):
-            raise ValueError(f"x has {len(found)} samples and y {len(given)}; expected one target a sample")
+        if given.ndim == 0 or len(given) != len(found):
+            what = f"is {y!r:.40}" if given.ndim == 0 else str(len(given))
+            raise ValueError(f"x has {len(found)} samples and y {what}; expected one target a sample")
         if self.classes is not None:
+            if given.size != len(given):
+                raise ValueError(f"y has shape {given.shape}; expected one class a sample, ({len(found)},)")
             given = given.reshape(len(given))
             labels_of(given, self.classes)  # a class that the model does not have is no mere mistake
             return float(np.mean(found == given))
         if self.loss == "cross_entropy":
             return float(np.mean(found == given))
+        if given.dtype.kind not in "biuf" or given.size != found.size:
+            raise ValueError(
+                f"y holds {given.dtype}{list(given.shape)}, such as {given.ravel()[:1].tolist()}; expected real "
+                f"targets {list(found.shape)}, as in training"
+            )
         given = given.reshape(found.shape).astype(float)
         spread = np.sum((given - given.mean(axis=0)) ** 2)
         if not spread:
-            raise ValueError("all targets are equal, and R² has no meaning; expected targets that vary")
+            raise ValueError(
+                f"all {len(given)} targets are equal, and R² has no meaning; expected targets that vary: pass more rows"
+            )
         return float(1 - np.sum((given - found) ** 2) / spread)
 
 

@@ -19,12 +19,12 @@ from narrow_jax._typing import Array, Key, Params, Samples
 from narrow_jax.activations import Activation
 from narrow_jax.certificates import DistinctSamples, distinct_samples
 from narrow_jax.jacobian import Net
-from narrow_jax.linalg import EvaluatedJacobian, context, on_tiles, tiles
+from narrow_jax.linalg import EvaluatedJacobian, context, on_devices, on_tiles, tiles
 from narrow_jax.models import Activations
+from narrow_jax.solvers.large_factors import DeviceFactors, TileFactors
 from narrow_jax.solvers.newton import Factor, Interpolation, LowRank, Path, Preconditioner
 from narrow_jax.solvers.pairs import PairOnData
 from narrow_jax.solvers.starts import Draw, Start
-from narrow_jax.solvers.tile_factor import TileFactors
 from narrow_jax.spectra import sigma_min
 
 
@@ -80,6 +80,7 @@ def memorize(
     method: str = "auto",
     dtype: str = "float64",
     memory_budget: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
     certify: bool = True,
     progress: bool | None = None,
 ) -> Memorized:
@@ -113,6 +114,8 @@ def memorize(
             equations the factor is the lower triangle in float32, by tiles.
         memory_budget: bytes that the factor and the proof may take, by tiles, and in a file where that says so; None
             sets no limit.
+        devices: deal the factor and the proof out over these, as ``sigma_min`` does; products stay on the host, and so
+            does the proof where these have no float64.
         certify: prove that an exact solution is there.
         progress: show a progress bar; by default where the standard error is a terminal.
 
@@ -139,18 +142,21 @@ def memorize(
     x, y = _checks.real_data(x, y)
     _check_options(radius, tolerance, steps, method, dtype)
     _checks.memory_budget(memory_budget)
+    if devices is not None:
+        devices = on_devices.require(devices, dtype)
     draw = Draw.of(key, width, widths, y.shape[1], weight_scale, activation, zeta, kappa)
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
         raise ValueError(samples.clash)
     if not len(samples.kept):
         raise ValueError("every sample is 0: there is nothing to learn; f(0) = 0 whatever the weights")
-    search = _Search(radius, tolerance, steps, method, dtype, memory_budget, progress)
+    search = _Search(radius, tolerance, steps, method, dtype, memory_budget, devices, progress)
     found = _solved(draw, samples, x, y, search)
     if not certify or found.status != "solved":
         return found
+    proving = devices if devices is None or on_devices.has_float64(devices) else None
     proof = certificates.memorization(
-        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget
+        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget, proving
     )
     return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
 
@@ -164,11 +170,14 @@ class _Search(NamedTuple):
     method: str
     dtype: str
     memory_budget: int | None
+    devices: Sequence[jax.Device] | None
     progress: bool | None
 
     def preconditioner(self, equations: int) -> Callable[[EvaluatedJacobian], Preconditioner]:
         """Return what approximates (JJᵀ)⁻¹: a factor where there is room for one, by tiles for many equations."""
         budget, method = self.memory_budget, self.method
+        if self.devices is not None:
+            return DeviceFactors(self.devices, self.dtype)
         if method == "auto":
             # the data need some, too
             room = context.machine_memory() // 2 if budget is None else budget

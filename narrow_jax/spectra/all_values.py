@@ -29,7 +29,7 @@ from narrow_jax.linalg import (
     xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, plans, smallest_value
+from narrow_jax.spectra import derivatives, plans, smallest_value, solving
 from narrow_jax.spectra.enclosure import Operand
 from narrow_jax.spectra.result import SigmaMin, Status
 
@@ -118,7 +118,7 @@ def condition_number(J: Any, memory_budget: int | None = None) -> Any:
     s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
     if _host.traced(J):
         return _ratio(s)
-    with jax.ensure_compile_time_eval(), context.float64():  # numbers, also where something else is traced
+    with context.concrete(), context.float64():
         return np.float64(_ratio(s))
 
 
@@ -151,7 +151,7 @@ def effective_rank(J: Any, memory_budget: int | None = None) -> Any:
     s, zero = _found(J, memory_budget, "effective_rank")
     if _host.traced(J):
         return _entropic(s.values, zero)
-    with jax.ensure_compile_time_eval(), context.float64():
+    with context.concrete(), context.float64():
         return np.float64(_entropic(jnp.asarray(s.values), zero))
 
 
@@ -176,9 +176,10 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
     if not _host.traced(J):
         J = context.at_host(J)
         if context.on_cpu(J):
-            return context.as_numpy(lambda: _true_scale(_run(HOST, smallest_value.evaluated(J)), J.encloses))
+            return context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
-        return jax.tree.map(np.asarray, program(J)[:2])
+        with context.concrete():
+            return jax.tree.map(np.asarray, program(J)[:2])
     lasting = context.ambient()
     single = _program(context.SINGLE, TPU, "float32", proven=False)
     s, zero, u, p = context.by_platform(_program(lasting), single, _program(lasting, proven=False))(J)
@@ -218,7 +219,10 @@ def _tied(J: Any, bounds: Array) -> Array:
 @_tied.defjvp
 def _tied_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     none = jnp.zeros_like(primals[1])
-    for leaf in jax.tree.leaves(tangents[0]):  # a tangent that is 0 and depends on that of J
+    moving = (
+        leaf for leaf in jax.tree.leaves(tangents[0]) if leaf.dtype != jax.dtypes.float0
+    )  # not integers
+    for leaf in moving:  # a tangent that is 0 and depends on that of J
         none += 0.0 * jnp.sum(leaf).astype(none.dtype)
     return _tied(*primals), none
 
@@ -283,7 +287,7 @@ def _run(algebra: Algebra, j: EvaluatedJacobian, proven: bool = True) -> _Found:
 @compiled(static_argnames="encloses")
 def _true_scale(found: _Found, encloses: str) -> tuple[SingularValues, Computed]:
     values, error = (xp.ldexp(numbers, found.exponent) for numbers in (found.values, found.error))
-    proven = xp.where(xp.isfinite(values), error + smallest_value.NORMAL, np.inf)
+    proven = xp.where(xp.isfinite(values), error + solving.NORMAL, np.inf)
     zero = (found.values[0] == 0) & xp.isfinite(found.error[0])  # else denormals may have been flushed
     return SingularValues(values, proven, encloses), zero
 

@@ -73,6 +73,13 @@ class Sizes(NamedTuple):
         return self.blocks * self.block
 
 
+def entries(J: Any) -> int:
+    """Return how many numbers the parts have that an operator evaluates to."""
+    with jax.enable_x64(True):
+        found = J.evaluate() if jax.tree_util.all_leaves([J]) else jax.eval_shape(lambda J: J.evaluate(), J)
+    return sum(leaf.size for leaf in jax.tree.leaves(found))
+
+
 def compiled_for(J: Any) -> str:
     """Return "cpu" or "gpu": what a program with this operator is compiled for, as far as can be known here."""
     on_host = jax.default_backend() == "cpu" if _host.traced(J) else context.on_cpu(J)

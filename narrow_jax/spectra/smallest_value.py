@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,33 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from narrow_jax import _checks, _host
-from narrow_jax._typing import Array, Computed, Float, HostArray
+from narrow_jax._typing import Array, Float
 from narrow_jax.linalg import (
     DEVICE,
     HOST,
     TPU,
-    Algebra,
     Device,
     EvaluatedJacobian,
     Jacobian,
-    Stored,
-    Tiles,
-    arrays,
-    compiled,
     context,
     isolated,
-    on_tiles,
-    tiles,
-    xp,
 )
 from narrow_jax.linalg import rounding as fl
-from narrow_jax.spectra import derivatives, plans, routes
-from narrow_jax.spectra.enclosure import Operand
+from narrow_jax.spectra import derivatives, plans, routes, solving
 from narrow_jax.spectra.result import Method, SigmaMin, Status
 
 METHODS = ("auto", "gram", "qr", "dense")
-NORMAL = 2.0**-1021
-"""The smallest float64 that no backend flushes to 0."""
 
 
 def sigma_min(
@@ -47,6 +36,7 @@ def sigma_min(
     certify: bool = True,
     dtype: Any = "float64",
     memory_budget: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> SigmaMin:
     """Return the smallest singular value of J over its rows, and an interval that contains it.
 
@@ -69,13 +59,17 @@ def sigma_min(
         memory_budget: bytes that may be used; None sets no limit. On the host "auto" and "gram" go by tiles for more
             than 8,192 rows, and where a budget holds no whole matrices; in a file in the folder of temporary ones where
             it holds no triangle. "auto" then goes on by "qr" where the interval is wide only if the memory allows it.
+            With ``devices`` it is what each of them may use.
+        devices: deal the squares of numbers out over these, such as ``jax.devices()`` of one process or, after
+            ``jax.distributed.initialize``, of all, each of which calls this with the same J. "auto" is "gram" there.
+            None for one machine's host, or the device that J is on.
 
     Returns:
         ``SigmaMin``; see its ``status`` before using the bounds.
 
     Raises:
-        ValueError: unknown method or dtype.
-        TypeError: J is no operator.
+        ValueError: unknown method or dtype; devices of several kinds, or without float64 where that is asked for.
+        TypeError: J is no operator, or traced while devices are given; what is no device.
         MemoryBudgetError: the plan exceeds ``memory_budget``.
 
     Example:
@@ -95,9 +89,11 @@ def sigma_min(
     dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
+    if devices is not None and wide:
+        return solving.by_devices(J, devices, method, certify, dtype, memory_budget)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
-    if host and _suits_tiles(J, method, certify, memory_budget):
-        return _by_tiles(J, method, certify, memory_budget)
+    if host and solving.suits_tiles(J, method, certify, memory_budget):
+        return solving.by_tiles(J, method, certify, memory_budget)
     if memory_budget is not None:
         _checks.memory_budget(memory_budget)
         needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
@@ -109,48 +105,14 @@ def sigma_min(
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
     if host:
-        return context.as_numpy(lambda: _solve(HOST, evaluated(J), method, certify, J.encloses)[0])
+        return context.as_numpy(
+            lambda: solving.solve(HOST, solving.evaluated(J), method, certify, J.encloses)[0]
+        )
     certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
-    with context.place(J):
+    with context.place(J), context.concrete():
         return jax.tree.map(np.asarray, program(J)[0])
-
-
-def _suits_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> bool:
-    """Return whether the Gram route goes by tiles: of many rows, and where a budget holds no whole matrices."""
-    _checks.memory_budget(budget)
-    rows = J.shape[0]
-    if method not in ("auto", "gram") or rows <= min(tiles.TILE, on_tiles.WHOLE):
-        return False
-    if rows > on_tiles.WHOLE or budget is None:
-        return rows > on_tiles.WHOLE
-    return plans.of_sigma_min(plans.Sizes.of(J), "host", certify)[method] > budget
-
-
-def _by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> SigmaMin:
-    """Return the result of the Gram route by tiles; "auto" goes on where that says little and the memory allows it."""
-    room = on_tiles.room_for(*J.shape, budget, "sigma_min")
-
-    def run() -> SigmaMin:
-        j = evaluated(J)
-        j = jax.tree.map(np.asarray, j) if j.cheap_gram else j
-        s = _solve(Tiles(j, tiles.TILE, room), j, "gram", certify, J.encloses)[0]
-        narrow = s.upper - s.lower <= routes.LOOSE * s.sigma_max or not certify
-        said = narrow and s.status in ("certified", "estimate", "numerically_zero")
-        whole = plans.of_sigma_min(plans.Sizes.of_evaluated(j), "host", certify)["qr"]
-        if method == "gram" or said or whole > (context.machine_memory() if budget is None else budget):
-            return s
-        return _solve(HOST, j, "qr", certify, J.encloses)[0]
-
-    return context.as_numpy(run)
-
-
-def evaluated(J: Jacobian) -> EvaluatedJacobian:
-    """Return the matrix on the host, of few entries as NumPy's: its formulas compile nothing then."""
-    j = context.at_hand(J).evaluate()
-    few = isinstance(j, Stored) and math.prod(j.shape) <= context.FEW
-    return jax.tree.map(np.asarray, j) if few else j
 
 
 def require_operator(J: Any) -> None:
@@ -160,65 +122,6 @@ def require_operator(J: Any) -> None:
             f"J is a {type(J).__name__}; expected a Jacobian operator: make one with nj.jacobian.pairwise, "
             "standard, autodiff or explicit"
         )
-
-
-def _solve(
-    algebra: Algebra, j: EvaluatedJacobian, method: str, certify: bool, encloses: str, top: float = 1e-8
-) -> tuple[SigmaMin, HostArray, Float[HostArray, " n"]]:
-    """Return the result in true scale, the right singular vector, and the vector of σ_max."""
-    gram = j.gram(algebra)
-    largest = algebra.largest(gram.matrix, top)  # of σ²: it judges, and proves nothing
-    sigma_max = xp.sqrt(largest.first)
-    again = isinstance(algebra, Device) and plans.formed_again(plans.Sizes.of_evaluated(j), certify)
-    if again:  # one matrix at a time: the next is formed when this one has been used
-        j, largest = arrays.barrier((j, largest))
-    operand = Operand(algebra, j, gram.bounds, None if again else gram.matrix)
-    found = routes.find(operand, sigma_max, method, certify)
-    s = _assemble(found, sigma_max, gram.bounds.perturbation, j.exponent, j.shape, encloses)
-    return s, found.right, largest.vector
-
-
-@compiled(static_argnames=("shape", "encloses"))
-def _assemble(
-    found: routes.Found,
-    sigma_max: Computed,
-    perturbation: Computed,
-    exponent: Computed,
-    shape: tuple[int, int],
-    encloses: str,
-) -> SigmaMin:
-    """Add δ, judge, and scale back by the power of two, bounds rounded outward where denormals begin."""
-    lower = fl.down(found.lower - perturbation)
-    lower = xp.where(xp.isfinite(lower), lower, 0.0)
-    upper = fl.up(found.upper + perturbation)
-    zero = found.value <= max(shape) * (jnp.finfo(found.value.dtype).eps / 2) * sigma_max
-    zero = zero & ((sigma_max > 0) | xp.isfinite(perturbation))  # denormals may have been flushed
-    status = xp.where(zero, Status.NUMERICALLY_ZERO.value, Status.ESTIMATE.value)
-    value, lower, upper, sigma_max = (
-        xp.ldexp(number, exponent) for number in (found.value, lower, upper, sigma_max)
-    )
-    lower, upper = _normal(lower, upper)
-    status = xp.where(lower > 0, Status.CERTIFIED.value, status)
-    # any u with ‖Jᵀu‖ at rounding proves that, converged or not
-    status = xp.where(found.reliable | zero, status, Status.NOT_CONVERGED.value).astype(np.int32)
-    return SigmaMin(
-        value=value,
-        lower=lower,
-        upper=upper,
-        sigma_max=sigma_max,
-        vector=found.vector,
-        status_code=status,
-        method_code=found.method_code,
-        encloses=encloses,
-    )
-
-
-def _normal(lower: Computed, upper: Computed) -> tuple[Computed, Float[Computed, ""]]:
-    """Return the bounds where over- and underflow of their dtype are taken into account."""
-    limits = jnp.finfo(lower.dtype)
-    smallest = max(NORMAL, float(limits.tiny))
-    lower = xp.where(lower > smallest, xp.minimum(lower, float(limits.max)), 0.0)
-    return lower, xp.where(xp.isnan(upper), np.inf, xp.maximum(upper, smallest))
 
 
 @functools.cache
@@ -240,7 +143,7 @@ def _program(method: str, certify: bool, dtype: str, lasting: Any, algebra: Devi
     def run(J: Jacobian, method: str) -> Any:
         j = J.evaluate(dtype)
         # derivatives of σ_max need its vector, whose error is the root of that of σ²
-        s, right, u_max = _solve(algebra, j, method, certify, J.encloses, routes.TOLERANCE)
+        s, right, u_max = solving.solve(algebra, j, method, certify, J.encloses, routes.TOLERANCE)
         return _cast((s, right, (u_max, _partner(j, u_max))), lasting)
 
     batched = jax.jit(functools.partial(run, method="gram")) if method == "auto" else None
@@ -261,7 +164,7 @@ def _cast(out: Any, dtype: Any) -> Any:
     )
     if dtype != out[0].lower.dtype and dtype == jnp.float32:
         lower, upper = jnp.nextafter(s.lower, jnp.zeros_like(s.lower)), fl.cast_up(out[0].upper, dtype)
-        lower, upper = (bound.astype(dtype) for bound in _normal(lower, upper))
+        lower, upper = (bound.astype(dtype) for bound in solving.normal(lower, upper))
         lost = (s.status_code == Status.CERTIFIED.value) & (lower == 0)
         status = jnp.where(lost, Status.ESTIMATE.value, s.status_code).astype(jnp.int32)
         s = dataclasses.replace(s, lower=lower, upper=upper, status_code=status)

@@ -30,14 +30,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from narrow_jax import _checks, _printing, checkpoints
+from narrow_jax import _checks, _host, _printing, checkpoints
 from narrow_jax._typing import Params, Tree
-from narrow_jax.checkpoints import CheckpointError
-from narrow_jax.models import Model
+from narrow_jax.checkpoints import CheckpointError, strict_json
+from narrow_jax.models import Model, save_outline
 from narrow_jax.training.interrupting import ctrl_c_held_back
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
-from narrow_jax.training.telling import Callback, CallbackError, Run, Told, lines_of
+from narrow_jax.training.telling import Callback, CallbackError, Progress, Run, Told
 
 __all__ = [
     "Best",
@@ -58,31 +58,6 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class Progress(Callback):
-    """A progress bar on the standard error.
-
-    Args:
-        show: True, False, or None for "where the standard error is a terminal".
-    """
-
-    def __init__(self, show: bool | None = None) -> None:
-        """Keep the option."""
-        self.show = show
-
-    def start(self, run: Run) -> None:
-        """Draw the bar."""
-        self._stack = ExitStack()
-        self._advance = self._stack.enter_context(_printing.bar(run.steps, self.show))
-
-    def record(self, told: Told) -> None:
-        """Move it on; of many runs it has the mean loss."""
-        self._advance(told.step, float(np.mean(told.records["loss"][-1])))
-
-    def end(self, result: FitResult | None) -> None:
-        """Leave it."""
-        self._stack.close()
-
-
 class Record(Callback):
     """A file that gets one JSON line a record.
 
@@ -91,11 +66,12 @@ class Record(Callback):
 
     Raises:
         FileExistsError: it holds records, which would be lost.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Keep the path."""
-        self.path = Path(path).expanduser()
+        self.path = _host.path("path", path)
 
     def start(self, run: Run) -> None:
         """Open the file; of a run that goes on the earlier records come first."""
@@ -103,8 +79,13 @@ class Record(Callback):
             raise FileExistsError(
                 f"record {self.path} holds another run's records already: choose another file, or remove it"
             )
-        self._file: IO[str] = self.path.open("w")
-        self._write(lines_of(run.history))
+        try:
+            self._file: IO[str] = self.path.open("w")
+        except OSError as error:
+            raise OSError(
+                f"record {self.path} cannot be written ({error}): choose another place, or make the folder"
+            ) from error
+        self._write(strict_json.lines_of(run.history))
 
     def record(self, told: Told) -> None:
         """Write the records."""
@@ -122,7 +103,8 @@ class Record(Callback):
 class Checkpoint(Callback):
     """Checkpoints of a run, from which it goes on to end bit for bit as one that nobody stopped.
 
-    Ctrl-C finishes the chunk of steps that is running, saves, and raises KeyboardInterrupt.
+    Ctrl-C finishes the chunk of steps that is running, saves, and raises KeyboardInterrupt. ``nj.load(folder)`` is the
+    model with the weights of the newest checkpoint, at any time and without the data.
 
     Args:
         folder: where to (it needs the extra ``checkpoints``); made if it is not there.
@@ -151,7 +133,7 @@ class Checkpoint(Callback):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """Check the options; nothing is made yet."""
-        self.folder = Path(folder).expanduser()
+        self.folder = _host.path("folder", folder)
         self.every = 0 if every is None else _checks.count("every", every)
         self.keep = _checks.count("keep", keep)
         self.resume = bool(resume) if isinstance(resume, bool | np.bool_) else _checks.count("resume", resume)
@@ -160,6 +142,7 @@ class Checkpoint(Callback):
     def start(self, run: Run) -> Run:
         """Return the run from where it goes on."""
         self._steps, self._config = run.steps, {"config": self.config, **run.depends_on()}
+        self._model_of, self._outlined = run.model_of, False
         state, history = self._restored(run.state)
         checkpoints.prepare(self.folder)
         self._stack = ExitStack()
@@ -169,6 +152,9 @@ class Checkpoint(Callback):
 
     def record(self, told: Told) -> None:
         """Save; Ctrl-C ends the run after that."""
+        if not self._outlined:
+            save_outline(self.folder, self._model_of(told.state))
+            self._outlined = True
         checkpoints.save(self.folder, told.step, told.state, self._config, told.history, keep=self.keep)
         if self._interrupted.is_set():
             raise KeyboardInterrupt(
@@ -201,6 +187,10 @@ class _Watching(Callback):
     """One that looks at an entry of the history: the less the better, of an accuracy the more."""
 
     def __init__(self, entry: str, mode: str | None) -> None:
+        if not isinstance(entry, str):
+            raise TypeError(
+                f"entry is a {type(entry).__name__}; expected the name of an entry of the history, such as 'test_loss'"
+            )
         self.entry = entry
         self.mode = mode or ("max" if "accuracy" in entry else "min")
         _checks.choice("mode", self.mode, ("min", "max"))
@@ -237,8 +227,8 @@ class EarlyStopping(_Watching):
         """Check the options."""
         super().__init__(entry, mode)
         self.patience = _checks.count("patience", patience)
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta is {min_delta}; expected a finite number ≥ 0")
+        if not isinstance(min_delta, int | float | np.number) or not 0 <= min_delta < math.inf:
+            raise ValueError(f"min_delta is {min_delta!r}; expected a finite number ≥ 0")
         self.min_delta = min_delta
 
     def record(self, told: Told) -> bool:
@@ -300,11 +290,12 @@ class TensorBoard(Callback):
 
     Raises:
         ImportError: tensorboardX is not installed.
+        OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path) -> None:
         """Keep the folder."""
-        self.folder = Path(folder).expanduser()
+        self.folder = _host.path("folder", folder)
 
     def start(self, run: Run) -> None:
         """Open an event file; of a run that goes on the earlier records come first."""
@@ -314,8 +305,13 @@ class TensorBoard(Callback):
             raise ImportError(
                 f"TensorBoard needs tensorboardX ({error}): pip install 'narrow_jax[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(str(self.folder))
-        self._write(lines_of(run.history))
+        try:
+            self._writer = SummaryWriter(str(self.folder))
+        except OSError as error:
+            raise OSError(
+                f"TensorBoard cannot write to {self.folder} ({error}): choose another folder"
+            ) from error
+        self._write(strict_json.lines_of(run.history))
 
     def record(self, told: Told) -> None:
         """Write the records."""

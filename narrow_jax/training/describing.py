@@ -33,7 +33,7 @@ def describe(
         "metrics": [name for name, _ in problem.metrics],
         "key": None if inputs.key is None else jax.random.key_data(inputs.key).tolist(),
         "start": checkpoints.fingerprint(tuple(start)),  # its leaves are named by their numbers
-        "stream": stream and {"x": stream.fingerprint(), "y": checkpoints.described(stream.y)},
+        "stream": stream and {"x": stream.fingerprint(), "y": _described(stream.y)},
         "data set": fingerprints(inputs.data),
         "evaluation": fingerprints(inputs.evaluation),
     }

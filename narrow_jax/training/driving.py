@@ -15,14 +15,17 @@ from narrow_jax.training.state import History, Span, State, Values
 from narrow_jax.training.telling import Callback, CallbackError, Run, Told
 
 Chunk = Callable[[State, Span], tuple[State, Values]]
+_MOST = np.iinfo(np.int32).max  # a step is counted in int32
 Failures = list[tuple[str, BaseException]]
 """What callbacks raised, and who."""
 
 
 def counts(steps: object, every: object) -> tuple[int, int]:
     """Return the number of steps and those between records, a hundredth by default."""
-    steps = _checks.count("steps", steps)
-    return steps, max(1, steps // 100) if every is None else _checks.count("every", every)
+    steps = _checks.count("steps", steps, maximum=_MOST)
+    if every is None:
+        return steps, max(1, steps // 100)
+    return steps, _checks.count("every", every, maximum=_MOST)
 
 
 def spans(steps: int, every: int, done: int = 0, chunk: int = 0) -> Iterator[Span]:
@@ -50,8 +53,9 @@ def watched(
     result: FitResult | None = None
     try:
         for callback in callbacks:
-            begun = callback.start(begun) or begun
+            found = callback.start(begun)
             started.append(callback)
+            begun = _begun(callback, found) or begun
         result = finish(*drive(run, begun, partial(_tell, callbacks, failures)))
     finally:
         for callback in reversed(started):
@@ -60,11 +64,21 @@ def watched(
         if not isinstance(error, Exception):
             raise error
         raise CallbackError(
-            f"{who} raised {type(error).__name__}: {error}. The run was ended at step {result.steps_taken}; what it "
-            "reached is the attribute result of this error",
+            f"{who} raised {type(error).__name__}: {str(error).rstrip('.')}. The run was ended at step "
+            f"{result.steps_taken}; what it reached is the attribute result of this error",
             result,
         ) from error
     return result
+
+
+def _begun(callback: Callback, found: object) -> Run | None:
+    """Return what the start of a callback returned: a run or nothing."""
+    if isinstance(found, Run | None):
+        return found
+    raise TypeError(
+        f"{type(callback).__name__}.start returned a {type(found).__name__}; expected the run, changed by _replace, "
+        "or None"
+    )
 
 
 def drive(run: Chunk, begun: Run, tell: Callable[[Told], bool]) -> tuple[State, History]:
@@ -87,6 +101,12 @@ def drive(run: Chunk, begun: Run, tell: Callable[[Told], bool]) -> tuple[State, 
 def _tell(callbacks: Sequence[Callback], failures: Failures, told: Told) -> bool:
     """Return whether one of them wants the run to stop, or could not go on."""
     stops = [_attempt(failures, callback, "record", told) for callback in callbacks]
+    for callback, stop in zip(callbacks, stops, strict=True):
+        if not isinstance(stop, bool | np.bool_ | None):
+            error = TypeError(
+                f"it returned a {type(stop).__name__}; expected whether the run shall stop, or None"
+            )
+            failures.append((f"{type(callback).__name__}.record", error))
     return bool(failures) or any(stops)
 
 

@@ -19,6 +19,7 @@ from narrow_jax._host import host_only
 from narrow_jax._typing import Params
 from narrow_jax.constraints import Transformation
 from narrow_jax.data import Stream
+from narrow_jax.models import Model
 from narrow_jax.training import devices as placing
 from narrow_jax.training import driving, loop, preparing
 from narrow_jax.training.callbacks import checked as callback_list
@@ -114,16 +115,18 @@ def fit(
     chunk = Streamed(problem, optimizer, stream) if stream else partial(loop.run_chunk, problem, optimizer)
     run = partial(chunk, inputs=inputs)
 
+    def model_of(state: State) -> Model:
+        return kept_model(apply_fn, (state.params, state.model_state), given, inputs.data[0], problem.loss)
+
     def finish(state: State, history: History) -> FitResult:
         diverged = not state.alive
         if diverged:
             state = driving.last_finite(run, state, steps, every)
         taken = int(state.steps_taken)
         kept = history["step"] <= taken
-        trained = kept_model(apply_fn, (state.params, state.model_state), given, inputs.data[0], problem.loss)
         records = {name: values[kept] for name, values in history.items()}
-        return FitResult(trained, state.opt_state, records, taken, diverged)
+        return FitResult(model_of(state), state.opt_state, records, taken, diverged)
 
     depends_on = partial(describe, problem, start, inputs, stream, steps=steps, every=every)
-    begun = Run(state, {}, steps, every, chunk=0, resumes=False, depends_on=depends_on)
+    begun = Run(state, {}, steps, every, chunk=0, resumes=False, depends_on=depends_on, model_of=model_of)
     return driving.watched(watchers, begun, run, finish)

@@ -141,8 +141,14 @@ class Problem(NamedTuple):
         if inputs.evaluation is not None:
             scores = self._scores(self.test_metrics, inputs.evaluation, state)
             values |= {f"test_{name}": value for name, value in scores.items()}
-        values |= constraints.report(state.opt_state, state.params)
-        states = []
+        told = constraints.report(state.opt_state, state.params)
+        names = [*values, *(monitor.name for monitor in self.monitors), "step"]
+        if twice := sorted(set(told) & set(names)):
+            raise ValueError(
+                f"a set reports {twice[0]!r}, which the history has already; expected another name than "
+                f"{', '.join(names)}: give another in nj.constraints.Set"
+            )
+        values, states = values | told, []
         for monitor, monitor_state in zip(self.monitors, state.monitors, strict=True):
             monitor_state, value = monitor.update(monitor_state, state.params, inputs.data[0])
             values[monitor.name] = _one_number(f"the monitor {monitor.name!r}", value)

@@ -81,7 +81,7 @@ def prepare(
     _check_measures(settings.monitors, metrics_given)
     loss = losses.get(settings.loss)
     x, y = _taken("", data.sample() if isinstance(data, Stream) else data, start.params, loss)
-    targets = arrays.targets("y", data.y) if isinstance(data, Stream) else y
+    targets = _targets("y", data.y, loss) if isinstance(data, Stream) else y
     size, key = _batches(settings, x, samples_of(targets), isinstance(data, Stream))
     outputs = _outputs(model, loss, start, x, targets)
     for name, metric in metrics_given.items():
@@ -120,27 +120,23 @@ def _taken(what: str, data: Data, params: Params, loss: Loss) -> tuple[HostArray
     """
     x, y = arrays.pair(what.removesuffix(": ") or "data", data)
     x = on_one_device(arrays.samples(f"{what}x", x))
-    if losses.name_of(loss) is None and isinstance(y, Mapping | tuple) and jax.tree.leaves(y):
-        named = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: (f"{what}y[{labels.path_name(path)}]", leaf), y
-        )
-    else:
-        named = (f"{what}y", y)
-
-    def taken(entry: tuple[str, Any]) -> HostArray:
-        array = on_one_device(arrays.targets(*entry))
-        _checks.samples(x, array, what)
-        _checks.finite(entry[0], array)
-        return array
-
-    y = jax.tree.map(taken, named, is_leaf=_is_named)
+    y = _targets(f"{what}y", y, loss)
+    for leaf in jax.tree.leaves(y):
+        _checks.samples(x, leaf, what)
     _checks.finite(f"{what}x", x)
     _checks.same_dtype(f"{what}x", x, params)
     return x, y
 
 
-def _is_named(node: object) -> bool:
-    return isinstance(node, tuple) and len(node) == 2 and isinstance(node[0], str)
+def _targets(what: str, y: Any, loss: Loss) -> Tree:
+    """Return targets as finite arrays: of a stock loss as one."""
+
+    def taken(name: str, leaf: Any) -> HostArray:
+        array = on_one_device(arrays.targets(name, leaf))
+        _checks.finite(name, array)
+        return array
+
+    return taken(what, y) if losses.name_of(loss) else arrays.each_target(taken, what, y)
 
 
 def samples_of(targets: Tree) -> int:
@@ -211,12 +207,14 @@ def _check_measures(monitors: object, metrics: object) -> None:
             raise TypeError(
                 f"the name {name!r} of a monitor or metric is a {type(name).__name__}; expected a word"
             )
+    for name, metric in metrics.items():
+        _checks.function(f"the metric {name!r}", metric, "(outputs, y) ↦ number", "nj.losses.squared")
 
 
 def _check_names(metrics: Sequence[str], monitors: Sequence[Monitor]) -> None:
     """Require one entry of the history for each name."""
     scores = ["loss", *metrics]
-    recorded = ["step", "distance", "relative_distance", "ball_active", "cone_active"]
+    recorded = ["step", "distance", "relative_distance", "ball_active", "cone_active", "set_active"]
     recorded += [*scores, *(f"test_{name}" for name in scores)]
     recorded += sorted({"accuracy", "test_accuracy"} - set(recorded))
     names = Counter([*recorded, *(monitor.name for monitor in monitors)])

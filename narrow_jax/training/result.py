@@ -22,9 +22,10 @@ class FitResult(NamedTuple):
         opt_state: the optimizer's state; ``nj.constraints.report`` reads the constraints from it.
         history: "step", "loss", "accuracy" where targets, outputs and loss have one (``nj.losses.accuracy_for``), the
             ``metrics``, the same of the data of ``evaluation`` as "test_loss" and so on, "distance" and
-            "relative_distance" of the params, "ball_active", "cone_active" where the optimizer projects, and one entry
-            a monitor: arrays over the records, the first at step 0, the last at the end. A relative distance above 1:
-            a transformation after the projection moved the params out of the ball.
+            "relative_distance" of the params, "ball_active", "cone_active" where the optimizer projects, "set_active"
+            and what the sets of ``nj.constraints.within`` report, and one entry a monitor: arrays over the records, the
+            first at step 0, the last at the end. A relative distance above 1: a transformation after the projection
+            moved the params out of the ball.
         steps_taken: finite steps; fewer than asked for if the run diverged (in a sweep: up to the last
             finite record, after which the history is NaN).
         diverged: whether it did.

@@ -55,7 +55,7 @@ class Streamed:
             running.append(done)
         return state
 
-    def _batch(self, inputs: Inputs, step: int) -> tuple[Array, Array]:
+    def _batch(self, inputs: Inputs, step: int) -> loop.Batch:
         if step != self._next:
             self._reader = self.stream.batches(inputs.key, self.problem.batch_size, first=step)
         self._next = step + 1

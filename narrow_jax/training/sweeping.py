@@ -15,14 +15,14 @@ from narrow_jax._host import host_only
 from narrow_jax._typing import Array, HostArray, Key, Params
 from narrow_jax.constraints import transformation
 from narrow_jax.data import Stream, arrays
+from narrow_jax.models import Model
 from narrow_jax.training import driving, loop, preparing
-from narrow_jax.training.callbacks import Progress
 from narrow_jax.training.loop import Inputs, Optimizer, Problem
 from narrow_jax.training.model import Start, kept_model, model, params_tree, taken_apart
 from narrow_jax.training.preparing import Count, Data, Options, Settings
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, Span, State, Values
-from narrow_jax.training.telling import Run
+from narrow_jax.training.telling import Progress, Run
 
 Setup = Callable[..., tuple[Params, optax.GradientTransformation]]
 AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
@@ -91,14 +91,17 @@ def sweep(
     def unravel(leaf: AnyArray) -> AnyArray:
         return leaf.reshape(*shape, *leaf.shape[1:])
 
+    def model_of(state: State) -> Model:
+        params = jax.tree.map(unravel, state.params)
+        return kept_model(apply_fn, (params, None), given, inputs.data[0], problem.loss)
+
     def finish(state: State, history: History) -> FitResult:
-        params, opt_state = jax.tree.map(unravel, (state.params, state.opt_state))
+        opt_state = jax.tree.map(unravel, state.opt_state)
         taken, alive = unravel(np.asarray(state.steps_taken)), unravel(np.asarray(state.alive))
         records = {name: v if name == "step" else unravel(v.T) for name, v in history.items()}
-        trained = kept_model(apply_fn, (params, None), given, inputs.data[0], problem.loss)
-        return FitResult(trained, opt_state, records, taken, ~alive)
+        return FitResult(model_of(state), opt_state, records, taken, ~alive)
 
-    begun = Run(state, {}, steps, every, chunk=0, resumes=False, depends_on=dict)
+    begun = Run(state, {}, steps, every, chunk=0, resumes=False, depends_on=dict, model_of=model_of)
     return driving.watched([Progress(progress)], begun, run, finish)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from narrow_jax import _printing
+from narrow_jax.checkpoints import strict_json
+from narrow_jax.models import Model
 from narrow_jax.training.result import FitResult
 from narrow_jax.training.state import History, State
 
@@ -22,6 +26,7 @@ class Run(NamedTuple):
         chunk: records between two calls of ``record``, at most; 0 for a 25th of the run.
         resumes: whether the run was asked to go on from an earlier one.
         depends_on: returns what the run depends on, as JSON can hold it.
+        model_of: returns the model with the weights of a state.
     """
 
     state: State
@@ -31,6 +36,7 @@ class Run(NamedTuple):
     chunk: int
     resumes: bool
     depends_on: Callable[[], dict[str, Any]]
+    model_of: Callable[[State], Model]
 
     def looked_at(self, records: int) -> Run:
         """Return the run with chunks of so many records at most, two at least."""
@@ -58,15 +64,7 @@ class Told(NamedTuple):
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield each record of this chunk as numbers by name, "step" first; what is not finite is None."""
-        return lines_of(self.records)
-
-
-def lines_of(records: History) -> Iterator[dict[str, Any]]:
-    """Yield each record as numbers by name, "step" first; what is not finite is None."""
-    names = sorted(records, key=lambda name: name != "step")
-    for values in zip(*(records[name].tolist() for name in names), strict=True):
-        plain = (value if np.isfinite(value) else None for value in values)  # JSON has no NaN
-        yield dict(zip(names, plain, strict=True))
+        return strict_json.lines_of(self.records)
 
 
 class Callback:
@@ -86,6 +84,31 @@ class Callback:
 
     def end(self, result: FitResult | None) -> None:
         """Finish; the result is None if the run ended in an error."""
+
+
+class Progress(Callback):
+    """A progress bar on the standard error.
+
+    Args:
+        show: True, False, or None for "where the standard error is a terminal".
+    """
+
+    def __init__(self, show: bool | None = None) -> None:
+        """Keep the option."""
+        self.show = show
+
+    def start(self, run: Run) -> None:
+        """Draw the bar."""
+        self._stack = ExitStack()
+        self._advance = self._stack.enter_context(_printing.bar(run.steps, self.show))
+
+    def record(self, told: Told) -> None:
+        """Move it on; of many runs it has the mean loss."""
+        self._advance(told.step, float(np.mean(told.records["loss"][-1])))
+
+    def end(self, result: FitResult | None) -> None:
+        """Leave it."""
+        self._stack.close()
 
 
 class CallbackError(RuntimeError):

@@ -12,7 +12,7 @@ import pytest
 
 import narrow_jax as nj
 from narrow_jax import checkpoints
-from narrow_jax.checkpoints import runs
+from narrow_jax.checkpoints import runs, safetensors
 from narrow_jax.cli import main
 from narrow_jax.cli.config import build, load_data
 from narrow_jax.cli.train_config import FIELDS, TrainConfig
@@ -44,11 +44,11 @@ def test_train_writes_a_run_that_can_be_read(tmp_path, capsys):
     assert f"written to {tmp_path}" in capsys.readouterr().out
 
 
-def test_params_file_holds_plain_arrays(tmp_path):
+def test_the_file_of_arrays_holds_params_by_name(tmp_path):
     main([*QUICK, "--out", str(tmp_path)])
-    with np.load(tmp_path / "params.npz", allow_pickle=False) as arrays:
-        assert sorted(arrays.files) == ["v", "w"]
-        assert all(arrays[name].dtype == np.float32 for name in arrays.files)
+    arrays = safetensors.read(tmp_path / "model.safetensors")
+    assert [name for name in arrays if name.startswith("params/")] == ["params/v", "params/w"]
+    assert all(arrays[name].dtype == np.float32 for name in ("params/v", "params/w"))
 
 
 def test_json_prints_one_object_and_nothing_else(tmp_path, capsys):
@@ -106,9 +106,9 @@ def test_stopped_run_is_resumed_and_ends_the_same(tmp_path, monkeypatch, capsys)
     error = capsys.readouterr().err
     assert "narrow-jax train: interrupted; step 1 of 20 is saved in" in error
     assert "shell: --resume" in error
-    assert not (tmp_path / "stopped" / "params.npz").exists()
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
     assert main([*command, "--resume"]) == 0
-    for name in ("params.npz", "history.jsonl", "config.json"):
+    for name in ("model.safetensors", "history.jsonl", "config.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert main([*command, "--resume", "--width", "10", "--learning-rate", "2e-3"]) == 2
     error = capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_bad_input_is_status_2_with_one_clear_line(tmp_path, capsys, options, me
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("narrow-jax train: ")
-    assert not (tmp_path / "params.npz").exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):

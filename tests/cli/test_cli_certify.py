@@ -73,4 +73,4 @@ def test_bad_input_is_status_2(folder, capsys, options, config, message):
 
 def test_no_run_is_status_2(tmp_path, capsys):
     assert main(["certify", "stationary-value", "--run", str(tmp_path / "none")]) == 2
-    assert "has no params.npz" in capsys.readouterr().err
+    assert "has no model.safetensors" in capsys.readouterr().err

@@ -57,11 +57,11 @@ def test_every_command_reads_the_run(tmp_path, capsys):
 
 def test_damaged_params_are_status_2(tmp_path, capsys):
     runs.save(tmp_path, {"w": np.ones((20, 4)), "v": np.ones((2, 1))}, {"dataset": "synthetic"})
-    params = tmp_path / "params.npz"
-    params.write_bytes(params.read_bytes()[:300])
+    params = tmp_path / "model.safetensors"
+    params.write_bytes(params.read_bytes()[:100])
     for command in (["certify", "memorization"], ["certify", "stationary-value"], ["spectrum"]):
         assert main([*command, "--run", str(tmp_path)]) == 2
-        assert f"{params} cannot be read (File is not a zip file)" in capsys.readouterr().err
+        assert f"{params} cannot be read (a header of" in capsys.readouterr().err
 
 
 def test_a_trained_net_that_is_no_zero_is_status_1(tmp_path, capsys):
@@ -92,7 +92,7 @@ def test_equal_samples_with_other_labels_prove_nothing(tmp_path, capsys, monkeyp
 BAD = {
     "odd width": (["memorize", *SMALL, "--width", "7"], "expected an even number"),
     "narrow": (["memorize", *SMALL, "--width", "2"], "smallest admissible width is 4"),
-    "no run": (["certify", "memorization", "--run", "nowhere"], "has no params.npz"),
+    "no run": (["certify", "memorization", "--run", "nowhere"], "has no model.safetensors"),
 }
 
 

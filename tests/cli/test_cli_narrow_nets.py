@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -201,7 +202,7 @@ def test_a_deep_run_is_resumed(tmp_path, capsys):
     command = ["train", *SMALL, "--widths", "3", "3", "--steps", "20", "--checkpoint", "--out", str(tmp_path)]
     assert main(command) == 0
     assert main([*command, "--resume"]) == 0
-    (tmp_path / "params.npz").unlink()
+    (tmp_path / "config.json").unlink()
     assert main(["spectrum", "--run", str(tmp_path)]) == 0  # from its newest checkpoint
     other = [word if word != "3" else "4" for word in command]
     capsys.readouterr()
@@ -223,8 +224,9 @@ def test_a_config_without_widths_is_that_of_before(tmp_path):
 
 
 def test_cross_entropy_is_refused(folders, tmp_path, capsys):
-    params, saved = runs.load(folders / "narrow")
-    runs.save(tmp_path, params, saved | {"loss": "cross_entropy"})
+    shutil.copytree(folders / "narrow", tmp_path, dirs_exist_ok=True)
+    saved = runs.load(tmp_path)[1] | {"loss": "cross_entropy"}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
     for kind in ("kkt", "descent", "gradient-bound"):
         assert main(["certify", kind, "--run", str(tmp_path)]) == 2
         assert "speaks of the squared loss" in capsys.readouterr().err
@@ -254,7 +256,7 @@ BAD = {
         "--model pairwise, or --width",
     ),
     "train width 0": (["train", *SMALL, "--widths", "0"], "the width of layer 1 is 0"),
-    "no run": (["certify", "descent", "--run", "nowhere"], "has no params.npz"),
+    "no run": (["certify", "descent", "--run", "nowhere"], "has no model.safetensors"),
     "target": (["certify", "descent", "--run", "nowhere", "--target-loss", "0"], "target loss is 0"),
 }
 

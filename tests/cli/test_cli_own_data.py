@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -52,26 +50,6 @@ def place(tmp_path_factory):
 def table(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_a_fresh_shell_goes_the_whole_way(tmp_path):
-    tables(tmp_path)
-
-    def shell(*words):
-        command = [sys.executable, "-m", "narrow_jax.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout
-
-    shell("train", "--data", "diabetes.csv", "--target", "target", "--task", "regression", *QUICK)
-    run = "runs/diabetes-pairwise-0"
-    assert "r2" in shell("evaluate", "--run", run, "--data", "new.csv")
-    shell("predict", "--run", run, "--data", "new.csv", "--out", "p.csv")
-    shell("report", "--run", run)
-    x = np.array([[float(cell) for cell in row.values()] for row in table(tmp_path / "new.csv")])[:, :-1]
-    predicted = [float(row["target"]) for row in table(tmp_path / "p.csv")]
-    assert predicted == nj.load(tmp_path / run).predict(x).tolist()
-    assert (tmp_path / run / "report.html").is_file()
-    assert "diabetes-pairwise-0" in shell("runs")
 
 
 def test_words_come_back_as_words(place, tmp_path, capsys):
@@ -141,7 +119,7 @@ def test_a_config_runs_again_to_the_bit(place, tmp_path):
     run = place / "run-diabetes"
     again = ["train", "--config", str(run / "config.json"), "--out", str(tmp_path / "again")]
     assert main(again) == 0
-    for name in ("params.npz", "history.jsonl", "config.json", "model.safetensors"):
+    for name in ("model.safetensors", "history.jsonl", "config.json", "model.json"):
         assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
     assert (
         main(["train", "--config", str(run / "config.json"), "--seed", "1", "--out", str(tmp_path / "b")])
@@ -161,10 +139,11 @@ def test_several_values_are_one_compiled_call_and_a_table(place, tmp_path, monke
         str(place / "cancer.csv"),
         "--target",
         "target",
-        "--test-fraction",
-        "0.2",
         *QUICK,
     ]
+    alone = str(tmp_path / "alone")
+    assert main([*command, "--radius", "1", "--out", alone]) == 0
+    capsys.readouterr()
     command += ["--radius", "0.1", "1", "10", "--seed", "0", "1", "--out", str(tmp_path / "s"), "--json"]
     assert main(command) == 0
     assert calls == [1]
@@ -173,17 +152,44 @@ def test_several_values_are_one_compiled_call_and_a_table(place, tmp_path, monke
     assert points == [(radius, seed) for radius in (0.1, 1, 10) for seed in (0, 1)]
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"] == found["runs"]
     [one] = [row for row in found["runs"] if (row["radius"], row["seed"]) == (1, 0)]
-    alone = json.loads((place / "run-cancer" / "summary.json").read_text())
+    alone = json.loads((tmp_path / "alone" / "summary.json").read_text())
     assert one["loss"] == pytest.approx(alone["loss"], rel=1e-3)
     assert main([*command[:-1]]) == 2  # the folder is taken
     assert main([*command[:-1], "--overwrite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["radius", "seed", "loss"]
-    assert len(lines) == 8
+    assert lines[7:] == ["each seed draws the start", f"written to {tmp_path / 's'}"]
     assert main([*command, "--overwrite", "--checkpoint"]) == 2
     assert "--checkpoint goes with one run" in capsys.readouterr().err
     assert main([*command[:-4], "-1", "--out", str(tmp_path / "t")]) == 2
     assert "seed is -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [
+        (["--labels", "random", "--samples", "60"], "the labels, the subset of the samples"),
+        (["--test-fraction", "0.9", "--normalize", "scale"], "the test split"),
+    ],
+    ids=["labels", "split"],
+)
+def test_a_seed_of_a_sweep_draws_the_data_of_the_run_alone(options, drawn, tmp_path, capsys, monkeypatch):
+    compiled = []
+    own = nj.models.pairwise_apply
+    monkeypatch.setattr(nj.models, "pairwise_apply", lambda *a, **k: compiled.append(1) or own(*a, **k))
+    command = ["train", "--dataset", "digits", *options, "--width", "60", "--steps", "10", "--radius", "1"]
+    sweep = [*command, "--learning-rate", "1e-3", "1e-2", "--seed", "3", "4", "5", "6"]
+    assert main([*sweep, "--out", str(tmp_path / "s"), "--json"]) == 0
+    assert len(compiled) <= 4 * 2 + 3  # each seed looks at shapes, of data and test; all share one program
+    found = json.loads(capsys.readouterr().out)
+    assert ", ".join(found["drawn_by_seed"]) == f"the start, {drawn}"
+    for row in found["runs"][1::3]:
+        alone = [*command, "--learning-rate", str(row["learning_rate"]), "--seed", str(row["seed"])]
+        folder = tmp_path / f"{row['seed']} {row['learning_rate']}"
+        assert main([*alone, "--out", str(folder)]) == 0
+        summary = json.loads((folder / "summary.json").read_text())
+        assert row["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+        assert row.get("test_accuracy") == pytest.approx(summary.get("test_accuracy"), abs=0.01)
 
 
 def test_report_is_one_file_without_requests(place, tmp_path):
@@ -236,56 +242,13 @@ def test_a_damaged_run_is_told_in_the_table(place, tmp_path, capsys):
     shutil.copytree(place / "run-cancer", tmp_path / "good")
     shutil.copytree(place / "run-cancer", tmp_path / "bad")
     (tmp_path / "bad" / "config.json").write_text("{")
-    shutil.copytree(place / "run-cancer", tmp_path / "going")
-    (tmp_path / "going" / "summary.json").unlink()
+    shutil.copytree(place / "run-cancer", tmp_path / "kept")
+    (tmp_path / "kept" / "summary.json").unlink()  # as nj.save leaves it
+    (tmp_path / "going").mkdir()
+    (tmp_path / "going" / "history.part.jsonl").write_text("")
     assert main(["runs", "--folder", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    assert "damaged: config.json cannot be read" in out
-    assert "running" in out
-
-
-def bad(place, tmp_path):
-    data, run = str(place / "cancer.csv"), str(place / "run-cancer")
-    other = tmp_path / "other.csv"
-    other.write_text("a,b\n1,2\n")
-    wide = tmp_path / "wide.npy"
-    np.save(wide, np.zeros((2, 31)))
-    config = tmp_path / "config.json"
-    config.write_text('{"widht": 8}')
-    yield ["train", "--data", data], "target is None"
-    yield ["train", "--data", data, "--target", "tarhget"], "did you mean 'target'"
-    yield ["train", "--data", data, "--dataset", "digits"], "expected one of the two"
-    yield ["train", "--target", "target"], "--target goes with --data"
-    yield (
-        ["train", "--data", data, "--target", "target", "--labels", "random"],
-        "--labels random goes with --dataset",
-    )
-    yield ["train", "--data", str(tmp_path / "no.csv"), "--target", "a"], "there is no file"
-    yield ["train", "--test-fraction", "1"], "test_fraction is 1.0"
-    yield ["train", "--config", str(config)], "the config has the unknown fields widht"
-    yield ["train", "--config", str(tmp_path / "no.json")], "there is no file"
-    yield ["train", "--config", data], "expected JSON"
-    yield ["predict", "--run", run, "--data", str(other)], "has no 'mean radius'"
-    yield ["predict", "--run", run, "--data", str(wide)], "has no 'mean radius'"
-    yield ["predict", "--run", str(tmp_path), "--data", data], "has no model.json and no model.safetensors"
-    yield ["predict", "--run", run, "--data", data, "--out", data], "is there already"
-    yield (
-        ["predict", "--run", run, "--data", data, "--out", str(tmp_path / "no" / "p.csv")],
-        "there is no folder",
-    )
-    yield ["evaluate", "--run", run, "--data", str(place / "patients.csv")], "has no target"
-    yield ["evaluate", "--run", str(place / "run-diabetes")], "has no test split"
-    yield ["report", "--run", str(place)], "is not the folder of a run"
-    yield ["runs", "--folder", str(tmp_path / "no")], "there is no folder"
-
-
-def test_what_is_wrong_is_one_sentence_and_status_2(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    for command, message in bad(place, tmp_path):
-        assert main([*command, *(QUICK if command[0] == "train" else ())]) == 2, command
-        error = capsys.readouterr().err
-        assert message in error, command
-        assert "Traceback" not in error
-    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
-    assert not (tmp_path / "runs").exists()
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "config.json cannot be read" in lines["bad"]
+    assert lines["going"].endswith("not ended")
+    assert "saved" in lines["kept"]
+    assert "saved" not in lines["good"]

@@ -45,7 +45,7 @@ def test_a_run_replaces_no_other_unless_asked(command, place, tmp_path, monkeypa
     other = [*command, "--width", "6"]
     monkeypatch.setattr(nj.data, "load", None)  # refused before any data are loaded
     assert main(other) == 2
-    assert "holds a run already (params.npz, config.json, model.safetensors, model.json" in (
+    assert "holds a run already (model.safetensors, model.json, config.json" in (
         error := capsys.readouterr().err
     )
     assert "choose another folder, or replace it with --overwrite" in error
@@ -60,7 +60,7 @@ def test_a_run_replaces_no_other_unless_asked(command, place, tmp_path, monkeypa
 def test_a_run_of_another_command_leaves_nothing_of_the_first(tmp_path):
     for command in WRITERS.values():
         assert main([*command, "--out", str(tmp_path), "--overwrite"]) == 0
-    expected = {"params.npz", "config.json", "model.safetensors", "model.json", "summary.json"}
+    expected = {"config.json", "model.safetensors", "model.json", "summary.json"}
     assert contents(tmp_path).keys() == expected
 
 
@@ -193,13 +193,6 @@ def test_normalizer_of_a_run_takes_stored_rows_to_the_inputs_of_the_net(tmp_path
     )
 
 
-def test_a_run_whose_standardize_meant_something_else_is_refused(tmp_path, capsys):
-    config = {"dataset": "digits", "normalize": "standardize"}
-    runs.save(tmp_path, {"w": np.ones((64, 4)), "v": np.ones((2, 1))}, config)
-    assert main(["spectrum", "--run", str(tmp_path)]) == 2
-    assert "write 'scale' in its config.json" in capsys.readouterr().err
-
-
 def test_a_run_that_has_not_ended_is_read_from_its_checkpoints(tmp_path, capsys):
     assert main([*QUICK, "--checkpoint", "--out", str(tmp_path)]) == 0
     capsys.readouterr()
@@ -208,7 +201,7 @@ def test_a_run_that_has_not_ended_is_read_from_its_checkpoints(tmp_path, capsys)
         main(["spectrum", "--run", str(tmp_path), "--json"])
         printed.append(json.loads(capsys.readouterr().out))
         printed[-1]["result"].pop("seconds")
-        (tmp_path / "params.npz").unlink(missing_ok=True)
+        (tmp_path / "config.json").unlink(missing_ok=True)
     assert printed[0] == printed[1]
     checkpoints.save(tmp_path / "own", 1, {"params": {"w": np.ones(2)}}, {"config": {"rate": 0.1}})
     assert main(["spectrum", "--run", str(tmp_path / "own")]) == 2

@@ -80,7 +80,7 @@ def test_plot_is_written_and_replaces_nothing_unasked(tmp_path, capsys):
 BAD = {
     "method": (["--method", "grma"], "did you mean 'gram'"),
     "budget": (["--memory-budget", "1e-9"], "bytes"),
-    "no run": (["--run", "nowhere"], "has no params.npz"),
+    "no run": (["--run", "nowhere"], "has no model.safetensors"),
 }
 
 

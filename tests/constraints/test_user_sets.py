@@ -8,7 +8,7 @@ import pytest
 from optimizers import adam
 
 import narrow_jax as nj
-from narrow_jax.constraints import by_path, project, regime, report, within
+from narrow_jax.constraints import Set, by_path, project, regime, report, within
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -79,6 +79,84 @@ def test_beside_the_regime_in_training():
     assert result.history["loss"][-1] < result.history["loss"][0]
     free = nj.fit(net, start, regime(adam(0.05), radius=0.5), (x, y), steps=100, callbacks=[])
     assert float(free.params["scale"][0]) > 1.2  # the set was needed
+
+
+def of_training(told, **options):
+    """The history of a run whose output weights stay in a box that reports."""
+    x = RNG.normal(size=(20, 5)).astype(np.float32)
+    start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8)
+    box = Set(lambda tree: jax.tree.map(lambda leaf: leaf.clip(-0.5, 0.5), tree), told)
+    tx = optax.chain(regime(adam(0.5), radius=0.5, zeta=None), within(box, "v"))
+    options = {"steps": 20, "every": 5, "callbacks": []} | options
+    return nj.fit(nj.models.pairwise_apply, start, tx, (x, np.sign(x[:, :1])), **options)
+
+
+def test_a_set_reports_in_the_history():
+    def norms(tree):
+        return {"largest v": jnp.max(jnp.abs(tree["v"])), "size": jnp.sum(jnp.abs(tree["v"]))}
+
+    result = of_training(norms)
+    v = np.asarray(result.params["v"])
+    assert result.history["largest v"].shape == result.history["step"].shape
+    start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=8)["v"]
+    assert result.history["largest v"][0] == np.abs(start).max()
+    np.testing.assert_allclose(result.history["largest v"][-1], np.abs(v).max(), rtol=1e-6)
+    np.testing.assert_allclose(result.history["size"][-1], np.abs(v).sum(), rtol=1e-6)
+    assert result.history["set_active"].tolist()[:2] == [False, True]
+    assert set(of_training(None).history) == set(result.history) - {"largest v", "size"}
+    swept = nj.sweep(
+        nj.models.pairwise_apply,
+        lambda seed: (
+            nj.initializers.mirrored_lecun(jax.random.key(seed), inputs=5, width=8),
+            optax.chain(optax.sgd(0.1), within(Set(lambda tree: tree, norms), "v")),
+        ),
+        (np.eye(5, dtype=np.float32), np.ones((5, 1), np.float32)),
+        grid={"seed": [0, 1]},
+        steps=2,
+    )
+    assert swept.history["size"].shape == (2, 3)
+
+
+BAD_REPORTS = {
+    "no numbers by name": (
+        lambda tree: 3,
+        ValueError,
+        "the report of the set is 3; expected numbers by name",
+    ),
+    "many numbers": (
+        lambda tree: {"v": tree["v"]},
+        ValueError,
+        r"has 'v' as float32\[4, 1\]; expected one real number",
+    ),
+    "taken": (lambda tree: {"loss": 0.0}, ValueError, "a set reports 'loss', which the history has already"),
+    "taken by the ball": (
+        lambda tree: {"distance": 0.0},
+        ValueError,
+        "a set reports 'distance', as another constraint does",
+    ),
+    "no function": (3, TypeError, "report is the number 3"),
+}
+
+
+@pytest.mark.parametrize(("told", "error", "message"), BAD_REPORTS.values(), ids=BAD_REPORTS.keys())
+@pytest.mark.usefixtures("unchecked")
+def test_bad_reports(told, error, message):
+    with pytest.raises(error, match=message):
+        of_training(told)
+
+
+def test_muon_inside_of_the_regime():
+    x = RNG.normal(size=(30, 5)).astype(np.float32)
+    start = nj.initializers.mirrored_lecun(jax.random.key(0), inputs=5, width=12)
+    options = {"steps": 200, "every": 20, "callbacks": []}
+    muon = optax.contrib.muon(0.02)
+    result = nj.fit(nj.models.pairwise_apply, start, regime(muon, 0.3), (x, np.sign(x[:, :1])), **options)
+    assert result.history["loss"][-1] < 0.5 * result.history["loss"][0]
+    assert result.history["relative_distance"].max() <= 1 + 1e-5
+    assert (np.asarray(result.params["v"]) >= 1e-3).all()
+    free = nj.fit(nj.models.pairwise_apply, start, muon, (x, np.sign(x[:, :1])), **options)
+    moved = np.linalg.norm(np.asarray(free.params["w"]) - np.asarray(start["w"]))
+    assert moved > 2 * 0.3  # the ball was needed
 
 
 def test_regimes_inside_each_other_have_radii_of_their_own():

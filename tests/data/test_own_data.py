@@ -2,7 +2,9 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 import narrow_jax as nj
 from narrow_jax import data
@@ -164,7 +166,7 @@ BAD_TABLES = {
         "the column 'size' has 1 empty cells of 4, the first in row 2",
     ),
     "empty target": (TABLE.replace("220.0", ""), {}, ValueError, "the target 'price' has 1 empty cells"),
-    "one row": ("a,price\n1.0,2.5\n", {}, ValueError, "there is 1 training row; expected two"),
+    "one row": ("a,price\n1.0,2.5\n", {}, ValueError, "training rows: 1; expected two"),
     "no row": ("a,price\n", {}, ValueError, "has no row"),
     "empty": ("", {}, ValueError, "is empty"),
     "names twice": ("a,a,price\n1,2,3.5\n", {}, ValueError, "more than one column 'a'"),
@@ -216,7 +218,15 @@ def test_other_encodings_and_kinds_of_files_are_named(tmp_path):
     latin = write(tmp_path / "latin.csv", TABLE.replace("red", "rosé"), "latin-1")
     with pytest.raises(ValueError, match=r"is not UTF-8 .*iconv -f LATIN1"):
         data.from_file(latin, "price")
-    with pytest.raises(ValueError, match=r"unknown kind of table '\.xlsx'"):
+    late = write(tmp_path / "late.csv", "a,name\n" + "1,b\n" * 100_000 + "2,é\n", "latin-1")
+    with pytest.raises(ValueError, match=r"is not UTF-8 .*iconv -f LATIN1 -t UTF-8 late.csv"):
+        data.from_file(late, "a")
+    wide = write(tmp_path / "wide.csv", TABLE, "utf-16")
+    with pytest.raises(ValueError, match=r"is not UTF-8 .*iconv -f UTF-16 -t UTF-8 wide.csv"):
+        data.from_file(wide, "price")
+    with pytest.raises(
+        ValueError, match=r"is of the kind '\.xlsx'; expected one of .csv.*save the table as CSV"
+    ):
         data.from_file(tmp_path / "t.xlsx", "price")
     for name in ("t.parquet", "t.npy", "t.npz"):
         write(tmp_path / name, "not such a file")
@@ -280,3 +290,45 @@ BAD_ARRAYS = {
 def test_bad_arrays(pair, options, error, message):
     with pytest.raises(error, match=message):
         nj.data.from_arrays(*pair, **options)
+
+
+@pytest.mark.parametrize("normalize", ["standardize", "scale", "whiten", StandardScaler()], ids=str)
+def test_columns_that_vary_by_less_than_float32_tells_apart(normalize):
+    """Seconds since 1970 over a minute: float32 steps by 128 of them."""
+    seconds = 1.7e9 + np.arange(60.0)
+    x = seconds[:, None] if normalize == "scale" else np.stack([seconds, np.sin(seconds)], axis=1)
+    found = data.from_arrays(x, np.arange(60.0), normalize=normalize)
+    assert len(np.unique(found.x[:, 0])) == 60
+    assert len(np.unique(x[:, 0].astype(np.float32))) == 1
+    params = nj.initializers.lecun(jax.random.key(0), inputs=found.x.shape[1], width=4)
+    model = nj.fit(nj.models.standard_apply, params, optax.sgd(1e-3), found, steps=1, callbacks=[]).model
+    np.testing.assert_array_equal(model.encode(x), found.x)
+
+
+def test_numbers_beyond_float32():
+    x = np.array([[1e200, 1.0], [2e200, 2.0], [4e200, 3.0]])
+    with pytest.raises(
+        ValueError, match=r"x has entries from 1 to 4e\+200, which the map takes beyond float32"
+    ):
+        data.from_arrays(x, [1.0, 2.0, 3.0], normalize=None)
+
+
+ODD_TARGETS = {
+    "mixed": (
+        ["a", 1, "b", 2],
+        TypeError,
+        "y holds words and other values, 2 of 4; expected classes of one kind",
+    ),
+    "complex": (np.arange(4) * 1j, TypeError, "y has dtype complex128; expected real numbers"),
+    "ragged": ([[1], [2, 3], [4], [5]], TypeError, "y is a list; expected an array of numbers"),
+    "nothing": (None, TypeError, "y is None; expected an array of numbers"),
+}
+
+
+@pytest.mark.parametrize(("y", "error", "message"), ODD_TARGETS.values(), ids=ODD_TARGETS.keys())
+@pytest.mark.usefixtures("unchecked")
+def test_odd_targets(y, error, message):
+    with pytest.raises(error, match=message):
+        data.from_arrays(np.eye(4), y)
+    with pytest.raises(TypeError, match=r"path is a int \(3\); expected a path"):
+        data.from_file(3, "a")

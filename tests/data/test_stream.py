@@ -1,5 +1,6 @@
 """Streams: the batches of data on the device, in the same order, from any step."""
 
+import functools
 import inspect
 import itertools
 import sys
@@ -7,6 +8,7 @@ import threading
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -208,3 +210,92 @@ def test_float64_in_the_caller_changes_no_order(data):
     for one, two in zip(expected, other, strict=True):
         np.testing.assert_array_equal(one[0], two[0])
     np.testing.assert_array_equal(expected[2][0], data[0][order[:SIZE]])
+
+
+# targets in a tree, under a loss of one's own
+
+
+def masked(outputs, y):
+    """Half of the squares at the targets that are there."""
+    missed = jnp.where(y["there"], outputs - y["target"], 0.0)
+    return jnp.sum(missed**2) / 2
+
+
+@pytest.fixture(scope="module")
+def gaps():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(40, 3)).astype(np.float32), rng.normal(size=(40, 2)).astype(np.float32)
+    return x, y, rng.random((40, 2)) < 0.7
+
+
+def masked_fit(x, y, there, loss=masked, stream=True, **options):
+    given = {"target": y, "there": there}
+    data = nj.data.Stream(x, given, sample=40) if stream else (x, given)
+    params = nj.initializers.lecun(jax.random.key(0), inputs=3, width=6, outputs=2)
+    options = {"steps": 25, "every": 5, "batch_size": 8, "key": KEY, "callbacks": []} | options
+    return nj.fit(nj.models.standard_apply, params, optax.sgd(0.02), data, loss=loss, **options)
+
+
+def test_masked_targets_of_a_stream_are_those_in_memory(gaps):
+    result, same = masked_fit(*gaps), masked_fit(*gaps, stream=False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), result.params, same.params
+    )
+    np.testing.assert_allclose(result.history["loss"], same.history["loss"], rtol=1e-5)
+    assert result.history["loss"][-1] < result.history["loss"][0]
+
+
+def test_what_the_mask_hides_is_not_learned(gaps):
+    x, y, there = gaps
+    other = np.where(there, y, 1e3).astype(np.float32)
+    result, same = masked_fit(x, y, there), masked_fit(x, other, there)
+    jax.tree.map(np.testing.assert_array_equal, result.params, same.params)
+    seen = masked_fit(x, other, np.ones_like(there))  # without a mask it is
+    assert not np.allclose(result.params["w"], seen.params["w"], atol=1e-2)
+
+
+def test_weights_of_a_stream(gaps):
+    x, y, there = gaps
+    weights = there[:, 0].astype(np.float32)
+    options = {
+        "steps": 5,
+        "batch_size": 40,
+        "key": KEY,
+        "loss": nj.losses.weighted("squared"),
+        "callbacks": [],
+    }
+    params = nj.initializers.lecun(jax.random.key(0), inputs=3, width=6, outputs=2)
+    run = functools.partial(nj.fit, nj.models.standard_apply, params, optax.sgd(0.02), **options)
+    streamed, held = run(nj.data.Stream(x, (y, weights), sample=40)), run((x, (y, weights)))
+    np.testing.assert_allclose(streamed.history["loss"], held.history["loss"], rtol=1e-5)
+
+
+def test_a_stream_with_a_tree_goes_on_bit_for_bit_and_compares_it(gaps, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    x, y, there = gaps
+    whole = masked_fit(*gaps)
+    saving = nj.callbacks.Checkpoint(tmp_path, every=5)
+    masked_fit(*gaps, callbacks=[saving])
+    middle = nj.checkpoints.steps(tmp_path)[0]
+    assert middle < 25
+    resumed = masked_fit(*gaps, callbacks=[nj.callbacks.Checkpoint(tmp_path, every=5, resume=middle)])
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    with pytest.raises(nj.checkpoints.CheckpointError, match="stream y: saved"):
+        masked_fit(x, y + 1, there, callbacks=[nj.callbacks.Checkpoint(tmp_path, every=5, resume=True)])
+
+
+BAD_TREES = {
+    "rows": ({"target": np.ones(40), "there": np.ones(39)}, r"y\[there\] has shape \(39,\)"),
+    "not finite": ((np.ones(40), np.full(40, np.nan)), r"y\[1\] has 40 non-finite entries"),
+}
+
+
+@pytest.mark.parametrize(("y", "message"), BAD_TREES.values(), ids=BAD_TREES.keys())
+def test_bad_trees_are_refused_before_anything_is_read(gaps, y, message):
+    with pytest.raises(ValueError, match=message):
+        nj.data.Stream(gaps[0], y)
+
+
+def test_a_stock_loss_takes_one_array(gaps):
+    with pytest.raises(TypeError, match="y is a dict of 2; expected one array"):
+        masked_fit(*gaps, loss="squared")

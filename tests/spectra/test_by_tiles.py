@@ -1,6 +1,11 @@
 """σ_min by tiles: never beside the truth, the interval of whole matrices, and what a budget decides."""
 
+import signal
+import subprocess
+import sys
 import tempfile
+import time
+import tracemalloc
 
 import jax
 import mpmath as mp
@@ -160,3 +165,41 @@ def test_a_budget_chooses_tiles_in_memory_and_in_a_file(monkeypatch, tmp_path):
     )
     with pytest.raises(nj.MemoryBudgetError, match=message):
         nj.sigma_min(J, "gram", memory_budget=spilled - 1)
+
+
+@pytest.mark.parametrize(("n", "tile"), [(1200, 100), (1200, 400), (1500, 150)])
+def test_the_plan_is_what_tiles_take(n, tile, by_tiles):
+    J = net(n, 40, 40)
+    by_tiles(tile)
+    nj.sigma_min(J, "gram")
+    tracemalloc.start()
+    try:
+        nj.sigma_min(J, "gram")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.75 < peak / on_tiles.plan(*J.shape)[0] < 1.25
+
+
+INTERRUPTED = """
+import numpy as np
+import narrow_jax as nj
+rng = np.random.default_rng(0)
+params = {"w": rng.normal(size=(200, 90)), "v": rng.normal(size=(45, 1))}
+print("begun", flush=True)
+nj.sigma_min(nj.jacobian.pairwise(params, rng.normal(size=(12_000, 200))))
+print("ended", flush=True)
+"""
+
+
+def test_ctrl_c_leaves():
+    """In the midst of a factorisation that takes a quarter of a minute."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"begun\n"
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out == b""
+    assert err.rstrip().endswith(b"KeyboardInterrupt")

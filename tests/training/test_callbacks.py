@@ -206,6 +206,72 @@ def test_fit_has_few_parameters():
     assert len(inspect.signature(nj.fit).parameters) <= 12
 
 
+class Odd(callbacks.Callback):
+    """One that returns what it was made with."""
+
+    def __init__(self, start=None, record=None):
+        self.returned, self.ended = (start, record), False
+
+    def start(self, run):
+        return self.returned[0]
+
+    def record(self, told):
+        return self.returned[1]
+
+    def end(self, result):
+        self.ended = True
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_a_callback_returns_is_looked_at():
+    odd = Odd(start="go")
+    with pytest.raises(TypeError, match=r"Odd.start returned a str; expected the run, changed by _replace"):
+        fit([odd])
+    assert odd.ended
+    for wrong in ("stop", {"stop": True}, 3):
+        with pytest.raises(
+            callbacks.CallbackError, match=r"it returned a \w+; expected whether the run"
+        ) as caught:
+            fit([Odd(record=wrong)])
+        assert caught.value.result.steps_taken > 0
+    assert fit([Odd(record=np.bool_(True))]).steps_taken < fit([Odd(record=False)]).steps_taken
+
+
+ODD_OPTIONS = {
+    "folder": (lambda: callbacks.Checkpoint(3), TypeError, r"folder is a int \(3\); expected a path"),
+    "file": (lambda: callbacks.Record(None), TypeError, r"path is a NoneType \(None\); expected a path"),
+    "no folder": (
+        lambda: fit([callbacks.Record("/proc/none/r.jsonl")]),
+        OSError,
+        r"record /proc/none/r.jsonl cannot be written .*make the folder",
+    ),
+    "events": (
+        lambda: fit([callbacks.TensorBoard("/proc/none")]),
+        OSError,
+        r"TensorBoard cannot write to /proc/none .*choose another folder",
+    ),
+    "entry": (lambda: callbacks.EarlyStopping(3), TypeError, "entry is a int; expected the name of an entry"),
+    "delta": (
+        lambda: callbacks.EarlyStopping(min_delta="x"),
+        ValueError,
+        "min_delta is 'x'; expected a finite",
+    ),
+    "metric": (lambda: fit(metrics={"a": "b"}), TypeError, r"the metric 'a' is .* expected a function"),
+    "steps": (
+        lambda: fit(steps=2**31),
+        ValueError,
+        "steps is 2147483648; expected an integer ≥ 1 and ≤ 2147483647",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "message"), ODD_OPTIONS.values(), ids=ODD_OPTIONS.keys())
+@pytest.mark.usefixtures("unchecked")
+def test_odd_options_are_one_sentence(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
 # targets of any form, and weights
 
 

@@ -187,7 +187,7 @@ def test_rows_that_are_no_arrays_are_said(name):
 
 def test_stream_says_what_its_targets_and_keys_are():
     with pytest.raises(TypeError, match="y is a tuple of 2; expected one array"):
-        nj.data.Stream(X32, (Y32, Y32))
+        fit(data=nj.data.Stream(X32, (Y32, Y32)), **BATCHES)
     with pytest.raises(TypeError, match="key is 3; expected a random key"):
         nj.data.Stream(X32, Y32).batches(3, 4)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from narrow_jax import _checks
@@ -62,6 +63,7 @@ def memorization(
     radius: float = math.inf,
     activation: Activations = "tanh",
     memory_budget: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Memorization:
     """Theorem 1 (i), Newton–Kantorovich: is there an exact zero-loss net at these weights?
 
@@ -78,6 +80,7 @@ def memorization(
         radius: ε; the solution has to lie in the ball: ‖w − w⁰‖ + ρ ≤ ε.
         activation: name or ``Activation``; for deep nets also a sequence with one a layer.
         memory_budget: bytes that the proof of σ may use, as for ``sigma_min``; None sets no limit.
+        devices: over which that proof goes, as for ``sigma_min``.
 
     Returns:
         ``Memorization``.
@@ -124,7 +127,7 @@ def memorization(
         return _verdict(found._replace(rho=0.0), "", "nothing to learn")
     rows, labels = samples.of(x), samples.of(y)
     left = residuals(net, rows, labels)
-    smallest = sigma_min(net.jacobian(rows), memory_budget=memory_budget)
+    smallest = sigma_min(net.jacobian(rows), memory_budget=memory_budget, devices=devices)
     lower = float(smallest.lower)
     eta = fl.product_up(left.norm + left.rounding, over=lower)
     slope = lipschitz(net, rows, fl.product_up(2.0, eta))
