@@ -51,7 +51,7 @@ myst_heading_anchors = 3
 # pages with code run in a folder of their own, with the commands of this environment; an error stops the build
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 240
+nb_execution_timeout = 1200
 nb_execution_in_temp = True
 NotebookClient.coalesce_streams = True  # what a cell prints is one block
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(HERE.parent / "build" / "xla")  # for the next build
