@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,9 +82,14 @@ class Run:
         return {"outcome": m.status, "message": m.message, **facts}
 
     def _certified(self, samples: int, weights: Path) -> Record:
-        saved = np.load(weights)
-        params = {"w": saved["w"], "v": saved["v"]}
-        proof = nj.certificates.memorization(params, saved["center"], *self.data(samples), RADIUS)
+        try:
+            with np.load(weights) as saved:
+                w, v, center = (saved[name] for name in ("w", "v", "center"))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise SystemExit(
+                f"{weights} cannot be read ({error}): start again in another folder, --out"
+            ) from error
+        proof = nj.certificates.memorization({"w": w, "v": v}, center, *self.data(samples), RADIUS)
         return {"outcome": "certified" if proof.holds else "not certified", **proof._asdict()}
 
 

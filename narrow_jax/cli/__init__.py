@@ -19,6 +19,9 @@ from pathlib import Path
 from narrow_jax.cli.commands import COMMANDS, THEOREMS
 from narrow_jax.cli.train_config import refused
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
@@ -31,6 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = partial(_show, args.command)
         return _run(args)
+
+
+def script() -> None:
+    """Run as a process. After Ctrl-C it ends at once: Python's own end would meet threads of JAX that still compile."""
+    status = main()
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _keep_compiled_programs() -> None:
@@ -61,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt as interrupt:
         what = str(interrupt) or "what was not written yet is lost"
         print(f"narrow-jax {args.command}: interrupted; {what}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _show(

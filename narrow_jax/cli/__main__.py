@@ -1,7 +1,5 @@
 """``python -m narrow_jax.cli``."""
 
-import sys
+from narrow_jax.cli import script
 
-from narrow_jax.cli import main
-
-sys.exit(main())
+script()

@@ -7,6 +7,7 @@ has, of parts of a product. The matrix is filled up with 1 on the diagonal to a 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -91,13 +92,33 @@ class Layout:
         return NamedSharding(self.mesh, spec)
 
     def everywhere(self, tree: Any) -> Any:
-        """Return arrays that every process has as one that every device has."""
+        """Return arrays that every process has as one that every device has.
+
+        Raises:
+            ValueError: the processes have different ones.
+        """
+        if jax.process_count() > 1:
+            self._require_same(tree)
 
         def place(leaf: Any) -> Array:
             whole = np.asarray(leaf)
             return jax.make_array_from_callback(whole.shape, self.sharding(WHOLE), lambda index: whole[index])
 
         return jax.tree.map(place, tree)
+
+    def _require_same(self, tree: Any) -> None:
+        """Raise, in all processes, unless they have the same arrays, bit for bit: a proof is of one matrix."""
+        digest = hashlib.sha256(
+            b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+        )
+        words = np.tile(np.frombuffer(digest.digest(), np.uint32), (self.mesh.size, 1))
+        dealt = jax.make_array_from_callback(words.shape, self.sharding(DEALT), lambda index: words[index])
+        most, least = _extremes(dealt, layout=self)
+        if (np.asarray(most) != np.asarray(least)).any():
+            raise ValueError(
+                "the processes that share these devices hold different operators, or computed different vectors for "
+                "them; expected the same call with the same data in each, on machines of one kind"
+            )
 
     def place(self, index: Array) -> tuple[Array, Array]:
         """Return whether a block column is this device's, and where it lies among those."""
@@ -115,6 +136,16 @@ class Layout:
         specs = tuple(DEALT if number < dealt else WHOLE for number in range(len(arguments)))
         mapped = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=result, check_vma=False)
         return mapped(*arguments)
+
+
+@partial(jax.jit, static_argnames="layout")
+def _extremes(words: Array, *, layout: Layout) -> tuple[Array, Array]:
+    """Return the largest and the smallest of what the devices have."""
+
+    def own(words: Array) -> tuple[Array, Array]:
+        return jax.lax.pmax(words, AXIS), jax.lax.pmin(words, AXIS)
+
+    return layout.shared(own, words, dealt=1, result=(WHOLE, WHOLE))
 
 
 @jax.tree_util.register_dataclass

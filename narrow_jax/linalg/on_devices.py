@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,7 +40,10 @@ def require(devices: Any, dtype: str) -> list[jax.Device]:
         TypeError: something else than devices.
         ValueError: none, one twice, of several kinds, or without float64 where that is asked for.
     """
-    given = list(devices) if isinstance(devices, Sequence | np.ndarray) else [devices]
+    several = isinstance(devices, Iterable) and not isinstance(devices, str)
+    given = (
+        list(devices.ravel()) if isinstance(devices, np.ndarray) else list(devices) if several else [devices]
+    )
     if not all(isinstance(device, jax.Device) for device in given):
         raise TypeError(
             f"devices is {devices!r}; expected devices of JAX, as jax.devices() lists them, or None to stay on one"
@@ -49,6 +52,11 @@ def require(devices: Any, dtype: str) -> list[jax.Device]:
     if not given or len(set(given)) < len(given) or len(kinds) > 1:
         raise ValueError(
             f"devices are {given} ({', '.join(kinds) or 'none'}); expected one or more of one platform, each once"
+        )
+    if all(device.process_index != jax.process_index() for device in given):
+        raise ValueError(
+            f"devices are {given}, all of other processes; expected some of this one, process {jax.process_index()}, "
+            "among them: pass jax.devices() in every process"
         )
     if dtype == "float64" and not has_float64(given):
         raise ValueError(

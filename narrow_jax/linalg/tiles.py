@@ -56,17 +56,20 @@ def file_in(folder: Path) -> Callable[[int, str], np.ndarray]:
     """
 
     def room(count: int, dtype: str) -> np.ndarray:
-        size, free = count * np.dtype(dtype).itemsize, shutil.disk_usage(folder).free
-        if size > free:
+        size = count * np.dtype(dtype).itemsize
+        try:
+            free = shutil.disk_usage(folder).free
+            if size > free:
+                raise OSError(f"which has {free:,} left")
+            with tempfile.TemporaryFile(dir=folder) as file:
+                # a hole that the disk cannot fill would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)
+                return np.asarray(np.memmap(file, dtype, "r+", shape=(count,)))
+        except OSError as error:
             raise OSError(
-                f"tiles need {size:,} bytes in {folder}, which has {free:,} left: free some, name another folder by "
-                "TMPDIR, or raise memory_budget until they fit into memory"
-            )
-        with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(
-                file.fileno(), 0, size
-            )  # a hole that the disk cannot fill would kill the process
-            return np.asarray(np.memmap(file, dtype, "r+", shape=(count,)))
+                f"tiles need {size:,} bytes in {folder}, {error}: free some, name another folder by TMPDIR, or raise "
+                "memory_budget until they fit into memory"
+            ) from error
 
     return room
 

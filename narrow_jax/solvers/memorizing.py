@@ -144,6 +144,10 @@ def memorize(
     _checks.memory_budget(memory_budget)
     if devices is not None:
         devices = on_devices.require(devices, dtype)
+        if method == "cg":
+            raise ValueError(
+                "method is 'cg' with devices; expected 'auto' or 'cholesky': it has no matrix to deal out"
+            )
     draw = Draw.of(key, width, widths, y.shape[1], weight_scale, activation, zeta, kappa)
     samples = distinct_samples(x, y, vanishing=draw.vanishing)
     if samples.clash:
@@ -155,9 +159,12 @@ def memorize(
     if not certify or found.status != "solved":
         return found
     proving = devices if devices is None or on_devices.has_float64(devices) else None
-    proof = certificates.memorization(
-        found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget, proving
-    )
+    try:
+        proof = certificates.memorization(
+            found.params, found.center, x, y, found.radius_used, draw.sigmas, memory_budget, proving
+        )
+    except _checks.MemoryBudgetError as error:  # what was found is not lost
+        return found._replace(message=f"{found.message}; not certified: {error}")
     return found._replace(certificate=proof, message=f"{found.message}; {proof.reason}")
 
 
@@ -177,6 +184,10 @@ class _Search(NamedTuple):
         """Return what approximates (JJᵀ)⁻¹: a factor where there is room for one, by tiles for many equations."""
         budget, method = self.memory_budget, self.method
         if self.devices is not None:
+            if budget is not None:
+                count = len(self.devices)
+                need = on_devices.plan(equations, 0, count, self.dtype)
+                _checks.memory(budget, {"cholesky": need}, "cholesky", f"memorize on each of {count} devices")
             return DeviceFactors(self.devices, self.dtype)
         if method == "auto":
             # the data need some, too

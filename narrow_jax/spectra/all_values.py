@@ -176,10 +176,12 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
     if not _host.traced(J):
         J = context.at_host(J)
         if context.on_cpu(J):
-            return context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
+            return _outward(
+                *context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
+            )
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
         with context.concrete():
-            return jax.tree.map(np.asarray, program(J)[:2])
+            return _outward(*jax.tree.map(np.asarray, program(J)[:2]))
     lasting = context.ambient()
     single = _program(context.SINGLE, TPU, "float32", proven=False)
     s, zero, u, p = context.by_platform(_program(lasting), single, _program(lasting, proven=False))(J)
@@ -238,6 +240,15 @@ def _constant_jvp(primals: Any, tangents: Any) -> Any:
         "the error bounds of singular values have no derivative; expected .values where something is "
         "differentiated: take the bounds from singular_values(jax.lax.stop_gradient(J))"
     )
+
+
+def _outward(s: SingularValues, zero: Any) -> tuple[SingularValues, Any]:
+    """Return what is known in the dtype of what is traced around it: JAX would round the bounds to the nearest."""
+    ambient = context.ambient()
+    if not context.tracing() or ambient == s.values.dtype:
+        return s, zero
+    with context.concrete(), jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _lasting(jax.tree.map(jnp.asarray, s), ambient)), zero
 
 
 def _lasting(s: SingularValues, dtype: Any) -> SingularValues:

@@ -28,8 +28,9 @@ class Status(enum.IntEnum):
     ESTIMATE = (
         3,
         "the value is accurate to rounding but its lower bound is not proven: use certify=True and float64 on "
-        "a CPU, or on a GPU that is told not to emulate it (CUBLAS_EMULATE_DOUBLE_PRECISION=0); a condition number "
-        "above 1e10 or entries beyond 2^±900 are beyond proof in float64",
+        "a CPU, or on a GPU that is told not to emulate it (CUBLAS_EMULATE_DOUBLE_PRECISION=0), and an activation "
+        "whose rounding is known (tanh, sigmoid, softplus, sin, relu); a condition number above 1e10 or entries beyond "
+        "2^±900 are beyond proof in float64",
     )
     NOT_CONVERGED = (
         4,

@@ -49,7 +49,8 @@ def sigma_min(
     ``jit``, ``grad`` and ``vmap`` the result is float64 where x64 is on and float32 elsewhere (bounds rounded outward).
     Differentiable in the operator's arrays, any number of times: dσ = uᵀ dJ v; ``lower`` and ``upper`` move along.
     Where σ is not distinct, ``vector`` and second derivatives are NaN when differentiated.
-    Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted.
+    Under ``vmap`` "auto" is "gram", and the status says ``not_converged`` where that cannot be trusted. What is known
+    there beforehand stays NumPy's float64: without x64 JAX rounds it to the nearest where it meets an array of its own.
 
     Args:
         J: an operator of ``narrow_jax.jacobian``.
@@ -89,11 +90,13 @@ def sigma_min(
     dtype = _checks.choice("dtype", str(np.dtype(dtype)), ("float64", "float32"))
     certify = certify and dtype == "float64"
     wide, traced = J.shape[0] <= J.shape[1], _host.traced(J)
-    if devices is not None and wide:
-        return solving.by_devices(J, devices, method, certify, dtype, memory_budget)
+    if devices is not None:
+        given = solving.required(J, devices, method, dtype)
+        if wide:
+            return solving.by_devices(J, given, certify, dtype, memory_budget)
     host = wide and dtype == "float64" and not traced and context.on_cpu(J)
     if host and solving.suits_tiles(J, method, certify, memory_budget):
-        return solving.by_tiles(J, method, certify, memory_budget)
+        return _outward(solving.by_tiles(J, method, certify, memory_budget))
     if memory_budget is not None:
         _checks.memory_budget(memory_budget)
         needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
@@ -105,14 +108,16 @@ def sigma_min(
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
     if host:
-        return context.as_numpy(
-            lambda: solving.solve(HOST, solving.evaluated(J), method, certify, J.encloses)[0]
+        return _outward(
+            context.as_numpy(
+                lambda: solving.solve(HOST, solving.evaluated(J), method, certify, J.encloses)[0]
+            )
         )
     certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)
     with context.place(J), context.concrete():
-        return jax.tree.map(np.asarray, program(J)[0])
+        return _outward(jax.tree.map(np.asarray, program(J)[0]))
 
 
 def require_operator(J: Any) -> None:
@@ -169,6 +174,15 @@ def _cast(out: Any, dtype: Any) -> Any:
         status = jnp.where(lost, Status.ESTIMATE.value, s.status_code).astype(jnp.int32)
         s = dataclasses.replace(s, lower=lower, upper=upper, status_code=status)
     return s, right, top
+
+
+def _outward(s: SigmaMin) -> SigmaMin:
+    """Return what is known in the dtype of what is traced around it: JAX would round both bounds to the nearest."""
+    ambient = context.ambient()
+    if not context.tracing() or ambient == s.value.dtype:
+        return s
+    with context.concrete(), jax.enable_x64(True):
+        return jax.tree.map(np.asarray, _cast((jax.tree.map(jnp.asarray, s), (), ()), ambient)[0])
 
 
 def _followed(J: Jacobian, s: SigmaMin, right: Array, top: tuple[Array, Array]) -> SigmaMin:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,20 +134,12 @@ def by_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> Sig
     return context.as_numpy(run)
 
 
-def by_devices(
-    J: Jacobian,
-    devices: Sequence[jax.Device],
-    method: str,
-    certify: bool,
-    dtype: str,
-    budget: int | None,
-) -> SigmaMin:
-    """Return the result of the Gram route with every square of numbers dealt out over devices.
+def required(J: Jacobian, devices: Any, method: str, dtype: str) -> list[jax.Device]:
+    """Return the devices as a list.
 
     Raises:
-        TypeError: no devices, or J is traced, or no tree of arrays.
+        TypeError: no devices, or J is traced, or something around it.
         ValueError: another method, devices that cannot do it.
-        MemoryBudgetError: a device needs more than the budget.
     """
     given = on_devices.require(devices, dtype)
     if method not in ("auto", "gram"):
@@ -157,11 +150,23 @@ def by_devices(
         raise TypeError(
             "devices given inside of jit, grad or vmap; expected a call outside: leave devices out there"
         )
+    return given
+
+
+def by_devices(
+    J: Jacobian, devices: Sequence[jax.Device], certify: bool, dtype: str, budget: int | None
+) -> SigmaMin:
+    """Return the result of the Gram route with every square of numbers dealt out over devices.
+
+    Raises:
+        TypeError: J is no tree of arrays.
+        MemoryBudgetError: a device needs more than the budget.
+    """
     if budget is not None:
         sizes = plans.Sizes.of(J)
-        need = on_devices.plan(sizes.rows, plans.entries(J), len(given), dtype)
-        _checks.memory(budget, {"gram": need}, "gram", f"sigma_min on each of {len(given)} devices")
-    certify = certify and not (given[0].platform != "cpu" and context.emulated())
+        need = on_devices.plan(sizes.rows, plans.entries(J), len(devices), dtype)
+        _checks.memory(budget, {"gram": need}, "gram", f"sigma_min on each of {len(devices)} devices")
+    certify = certify and not (devices[0].platform != "cpu" and context.emulated())
 
     def run() -> SigmaMin:
         j = evaluated(J)
@@ -170,7 +175,7 @@ def by_devices(
                 f"{type(j).__name__} is no pytree; expected one whose arrays can be sent to devices: register it by "
                 "jax.tree_util.register_dataclass"
             )
-        algebra = Devices(jax.tree.map(np.asarray, j), Layout.of(J.shape[0], given), dtype)
+        algebra = Devices(jax.tree.map(np.asarray, j), Layout.of(J.shape[0], devices), dtype)
         return solve(algebra, algebra.j, "gram", certify, J.encloses)[0]
 
     return context.as_numpy(run)

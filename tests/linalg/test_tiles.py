@@ -110,3 +110,20 @@ def test_conjugate_gradients_need_few_steps_with_a_good_inverse():
     x = conjugate_gradients(lambda v: blas.dsymv(1.0, a, v), rough.solve, b, 1e-12, 8)
     assert np.linalg.norm(a @ x - b) <= 1e-11 * np.linalg.norm(b)
     assert np.linalg.norm(a @ conjugate_gradients(lambda v: a @ v, lambda v: v, b, 1e-12, 8) - b) > 1e-6
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError(95, "Operation not supported")]
+)
+def test_a_file_that_cannot_be_had_is_said(monkeypatch, tmp_path, error):
+    def refused(*args):
+        raise error
+
+    monkeypatch.setattr(tiles.os, "posix_fallocate", refused)
+    with pytest.raises(OSError, match=f"tiles need 80 bytes in {tmp_path}, .*{error.strerror}.*TMPDIR"):
+        tiles.file_in(tmp_path)(10, "float64")
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    with pytest.raises(OSError, match=r"tiles need 80 bytes in .*No such file.*TMPDIR"):
+        tiles.file_in(tmp_path / "gone")(10, "float64")

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -91,7 +92,15 @@ x, y = rng.normal(size=(20, 8)), np.sign(rng.normal(size=20))
 s = nj.sigma_min(nj.jacobian.pairwise({"w": rng.normal(size=(8, 10)), "v": rng.normal(size=(5, 1))}, x),
                  devices=jax.devices())
 m = nj.memorize(jax.random.key(0), x, y, width=10, radius=0.1, devices=jax.devices())
-print(json.dumps([len(jax.devices()), float(s.lower), float(s.value), float(s.upper), s.status,
+errors, mine = [], int(sys.argv[2])
+others = [device for device in jax.devices() if device.process_index != mine]
+for J, devices in ((nj.jacobian.explicit(np.diag([1.0, 2, (0.1, 5)[mine], 3])), jax.devices()),
+                   (nj.jacobian.explicit(np.eye(3)), others)):
+    try:
+        nj.sigma_min(J, devices=devices)
+    except ValueError as error:
+        errors.append(str(error)[:60])
+print(json.dumps([errors, len(jax.devices()), float(s.lower), float(s.value), float(s.upper), s.status,
                   m.certificate.holds, m.loss]))
 """
 
@@ -151,6 +160,9 @@ def test_two_processes_give_what_one_does():
         port = listening.getsockname()[1]
     processes = [started(PROCESS, 2, port, index) for index in range(2)]
     first, second = map(result, processes)
+    errors, (others, *_) = first.pop(0), second.pop(0)
+    assert errors[0] == others == "the processes that share these devices hold different operat"
+    assert "devices are" in errors[1]
     assert first == second
     devices, lower, value, upper, status, holds, loss = first
     rng = np.random.default_rng(0)
@@ -203,7 +215,7 @@ def test_more_rows_than_columns_need_no_devices():
 class Chip:
     """A device of another platform."""
 
-    platform = "tpu"
+    platform, process_index = "tpu", 0
 
 
 def test_bad_input(monkeypatch, unchecked):
@@ -222,8 +234,16 @@ def test_bad_input(monkeypatch, unchecked):
         jax.jit(lambda s: s * nj.sigma_min(operator(), devices=[device]).value)(1.0)
     with pytest.raises(nj.MemoryBudgetError, match="on each of 1 devices"):
         nj.sigma_min(operator(), devices=[device], memory_budget=100)
+    solve = partial(nj.memorize, jax.random.key(0), np.eye(3), np.ones(3), width=2, radius=1.0)
     with pytest.raises(TypeError, match="expected devices of JAX"):
-        nj.memorize(jax.random.key(0), np.eye(3), np.ones(3), width=2, radius=1.0, devices=3)
+        solve(devices=3)
+    with pytest.raises(ValueError, match="method is 'cg' with devices"):
+        solve(devices=[device], method="cg")
+    with pytest.raises(nj.MemoryBudgetError, match="memorize on each of 1 devices"):
+        solve(devices=[device], memory_budget=1)
+    with pytest.raises(TypeError, match="expected devices of JAX"):
+        nj.sigma_min(operator(60), devices="cpu")
+    assert nj.sigma_min(operator(), devices=np.array([[device]])).certified
     monkeypatch.setattr(on_devices.jax, "Device", Chip)
     with pytest.raises(ValueError, match="dtype='float32'"):
         nj.sigma_min(operator(), devices=[Chip()])

@@ -64,3 +64,21 @@ def test_gradients_with_integers_among_the_data(number):
     ]
     along = sum(jax.tree.leaves(jax.tree.map(lambda a, b: np.sum(a * b), slope, direction)))
     assert along == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=2e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_known_bounds_stay_bounds_in_float32(seed):
+    """Both would be rounded to the nearest, and so to one number beside the truth."""
+    J = nj.jacobian.explicit(np.random.default_rng(seed).normal(size=(4, 9)))
+    exact, values = nj.sigma_min(J), nj.singular_values(J)
+
+    @jax.jit
+    def inside(scale):
+        s, found = nj.sigma_min(J), nj.singular_values(J)
+        return scale * s.lower, scale * s.upper, s.status_code, scale * found.values, found.bounds
+
+    lower, upper, code, found, bounds = map(np.asarray, inside(np.float32(1)))
+    assert code == exact.status_code
+    assert lower.dtype == np.float32
+    assert float(lower) <= float(exact.lower) < float(exact.upper) <= float(upper)
+    assert (np.abs(found.astype(float) - values.values) <= bounds).all()
