@@ -7,11 +7,12 @@ for the text of the pages.
 from __future__ import annotations
 
 from measured.reading import ROOT, Row, accuracy, figure, percent, result, table, the, whole
+from measured.sizes import sizes
 from measured.solvers import convergence, largest, memorizing, stationary
 from measured.spectra import reliability, spectra
 from measured.training import restricted_imagenet, training
 
-PARTS = (training, memorizing, convergence, stationary, spectra, reliability)
+PARTS = (training, memorizing, convergence, stationary, spectra, sizes, reliability)
 
 
 def rows() -> list[Row]:
