@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> Answer:
         )
     folders = {path.parent for name in (runs.CONFIG, runs.LIVE) for path in root.rglob(name)}
     rows = [_row(root, folder) for folder in sorted(folders)]
-    lines = table(rows) if rows else [f"no run in {root}"]
+    sweep = "; a sweep keeps no nets" if (root / "sweep.json").is_file() else ""
+    lines = table(rows) if rows else [f"no run in {root}{sweep}"]
     return Answer(True, {"folder": str(root), "runs": rows}, lines)
 
 

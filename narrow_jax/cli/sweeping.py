@@ -1,4 +1,4 @@
-"""``narrow-jax train`` with several values of an option: all runs in one compiled call, and a table.
+"""``narrow-jax train`` with several values of an option: all runs in one compiled call, and a table; no nets are kept.
 
 Each row is the run that its options alone would be: where the seed draws data too, such as random labels, the program
 that is compiled once is called for each seed.
@@ -55,7 +55,10 @@ def run(args: argparse.Namespace, config: TrainConfig, grid: Grid) -> Answer:
     runs.replace(folder, {"sweep.json": lambda path: path.write_text(text)})
     done = not all(row["diverged"] for row in rows)
     seeds = [f"each seed draws {', '.join(drawn)}"] if "seed" in grid else []
-    return Answer(done, record | {"folder": str(folder)}, [*table(rows), *seeds, f"written to {folder}"])
+    kept = "a sweep keeps its table and no nets: train with the options of one row to keep that net"
+    return Answer(
+        done, record | {"folder": str(folder)}, [*table(rows), *seeds, f"written to {folder}; {kept}"]
+    )
 
 
 def _drawn_by_seed(config: TrainConfig) -> list[str]:
