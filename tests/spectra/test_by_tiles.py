@@ -182,8 +182,10 @@ def test_the_plan_is_what_tiles_take(n, tile, by_tiles):
 
 
 INTERRUPTED = """
+import signal
 import numpy as np
 import narrow_jax as nj
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 rng = np.random.default_rng(0)
 params = {"w": rng.normal(size=(200, 90)), "v": rng.normal(size=(45, 1))}
 print("begun", flush=True)
