@@ -6,8 +6,8 @@ Command:  python -m benchmarks.memorize                    Gaussian data and dig
 Expected: n=1000, d=50, m=44 within 0.6 s without and 1.2 s with the certificate on two cores; MNIST 3,000 images and
           16 neurons in 10 s, 6,000 and 48 in 40 s; CIFAR-10 10,000 images, m = 24, in 3 minutes and 6 GB. Compilation
           apart.
-Measured: Gaussian, ε = 0.1 / 1: 0.13 / 0.18 s, 0.20 / 0.27 s with the certificate; MNIST 4.0 s and 16 s; CIFAR-10
-          80 s and 5.4 GB for the whole process.
+Measured: Gaussian, ε = 0.1 / 1: 0.13 / 0.18 s, 0.20 / 0.27 s with the certificate; MNIST 2.8 s and 12 s; CIFAR-10
+          47 s and 2.9 GB for the whole process.
 Writes:   benchmarks/results/memorize.json, memorize_images.json or memorize_gpu.json
 """
 
