@@ -3,9 +3,9 @@
 Command:  python -m experiments.narrow_all_images --all --raw-dir DIR [--out DIR]
           (--raw-dir: folder with the original files of CIFAR-10; --samples 5000 10000 20000: fewer images;
           --labels classes: the ten classes, permuted at random, as one real label)
-Cost:     on two cores, for the whole process, 10,000 images a minute and a half and 3 GB, 20,000 5 GB; predicted for
-          all 50,000: an hour and 14 GB; ``--quick`` a few seconds. It goes on, stage by stage, where an earlier run
-          stopped.
+Cost:     on two cores, for the whole process, 10,000 images a minute and 2.7 GB, 20,000 two and a half and 4.9 GB; all
+          50,000, beside other work, 41 minutes and 15.9 GB (docs/figures/narrow_all_images.json); ``--quick`` a few
+          seconds. It goes on, stage by stage, where an earlier run stopped.
 Expected: the smallest width of a short list that is memorised by Newton's method in a ball around a mirrored start is
           certified: an exact zero-loss net lies within 1e-9 of it.
 Writes:   runs/narrow_all_images/summary.json (one record a size, width and stage), weights-*.npz and figure.png.
@@ -69,7 +69,7 @@ class Run:
             known.add(samples)
         seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         record = {"samples": samples, "width": width, "stage": stage, **found}
-        return [{**record, "seconds": seconds, "peak_gb": peak / 2**20}]
+        return [{**record, "seconds": seconds, "peak_gb": peak * 1024 / 1e9}]
 
     def _memorised(self, samples: int, width: int, weights: Path) -> Record:
         m = nj.memorize(jax.random.key(0), *self.data(samples), width=width, radius=RADIUS, certify=False)
