@@ -163,7 +163,8 @@ def test_params_stay_feasible_in_every_wrapper_and_in_a_scan(name, wrapper):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, before[1])
     chex.assert_trees_all_close(moved, params, atol=RECOMPILED)
     told, kept = report(state), TRANSFORMATIONS[name][2]
-    assert bool(told) == bool(kept)
+    assert told or not kept
+    assert not (told and name == "ball_coordinates")
     if "w" in kept:
         distance = np.linalg.norm(moved["hidden"]["w"] - START["hidden"]["w"])
         assert float(told["distance"]) == pytest.approx(distance, abs=RECOMPILED)
