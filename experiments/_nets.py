@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,12 +33,23 @@ class Net(NamedTuple):
         return nj.constraints.regime(tx, radius, **cone)
 
 
-def pairwise(**kappa: float) -> Net:
+def pairwise(activation: str = "tanh", **kappa: float) -> Net:
     """Return the paper's net: mirrored start, pairwise output, ζ = 1e-3, and κ = ∞ unless it is given."""
-    cone = {"zeta": 1e-3, **kappa}
     return Net(
-        "pairwise", nj.models.pairwise_apply, nj.jacobian.pairwise, nj.initializers.mirrored_lecun, cone
+        "pairwise",
+        partial(nj.models.pairwise_apply, activation=activation),
+        partial(nj.jacobian.pairwise, activation=activation),
+        nj.initializers.mirrored_lecun,
+        {"zeta": 1e-3, **kappa},
     )
 
 
-STANDARD = Net("standard", nj.models.standard_apply, nj.jacobian.standard, nj.initializers.lecun, {})
+def standard(activation: str = "tanh") -> Net:
+    """Return the usual net, from a plain start."""
+    return Net(
+        "standard",
+        partial(nj.models.standard_apply, activation=activation),
+        partial(nj.jacobian.standard, activation=activation),
+        nj.initializers.lecun,
+        {},
+    )

@@ -1,23 +1,27 @@
-"""What every experiment does: its options, a record that no other settings replace, its picture, what it prints.
+"""What every experiment does: its sizes, a record that no other settings replace, its pictures, what it prints.
 
-An experiment is a docstring (command, cost, expected figure), a function that returns one record, a figure of all of
-them, and a ``main`` under ``experiment`` that returns ``Findings``. One that takes hours goes on, cell by cell, where
-an earlier run stopped.
+An experiment is a docstring (command, cost, expected figure), a function of its cell, one function a picture, and a
+``main`` under ``experiment`` that asks ``cells`` for the records and returns what is printed. Every cell is written
+when it is done, and a run that was stopped goes on after the last one; the pictures are drawn from the file alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import itertools
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -26,91 +30,139 @@ import narrow_jax as nj
 from narrow_jax.checkpoints import strict_json
 
 Record = dict[str, Any]
+Drawing = Callable[[Record], Figure]
+"""A picture of the content of a record's file; its name is that of the picture."""
 
 
-class Findings(NamedTuple):
-    """What an experiment found.
+class Experiment(Protocol):
+    """A command, with its pictures."""
 
-    Fields:
-        record: content of ``summary.json``; None if ``cells`` has written it.
-        figure: draws the picture, once the record is written.
-        text: lines and tables for the terminal.
-    """
+    drawings: tuple[Drawing, ...]
 
-    record: object
-    figure: Callable[[], Figure]
-    text: Iterable[RenderableType]
-
-
-def experiment(
-    doc: str | None,
-    folder: str,
-    quick: str,
-    options: Mapping[str, dict[str, Any]] | None = None,
-    paper: str | None = None,
-    resumable: bool = False,
-) -> Callable[[Callable[[argparse.Namespace], Findings]], Callable[[], None]]:
-    """Return a decorator that makes a function of the options, which returns ``Findings``, a command.
-
-    One with an option ``--dataset`` writes to a folder below, one a data set, and keeps its own record by ``cells``.
-
-    Args:
-        doc: the docstring of the experiment, its help.
-        folder: where the results go unless ``--out`` is given.
-        quick: help of ``--quick``.
-        options: the keywords of ``add_argument``, one a flag.
-        paper: help of ``--paper``, which excludes ``--quick``.
-        resumable: it keeps its own record by ``cells``, which compares what a cell depends on: not how many there are.
-    """
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
-    sizes = parser.add_mutually_exclusive_group()
-    for flag, text in (("--quick", quick), ("--paper", paper)):
-        if text is not None:
-            sizes.add_argument(flag, action="store_true", help=text)
-    for flag, keywords in (options or {}).items():
-        parser.add_argument(flag, **keywords)
-    by_dataset = "--dataset" in (options or {})
-    place = f" (default: {folder}/DATASET)" if by_dataset else ""
-    default = None if by_dataset else Path(folder)
-    parser.add_argument("--out", type=path, default=default, help=f"folder of the results{place}")
-
-    def decorate(run: Callable[[argparse.Namespace], Findings]) -> Callable[[], None]:
-        @functools.wraps(run)
-        def main() -> None:
-            args = parser.parse_args()
-            if not (by_dataset or resumable):
-                claim(args)
-            try:
-                found = run(args)
-            except argparse.ArgumentError as error:
-                parser.error(str(error))
-            _publish(args.out, found)
-
-        return main
-
-    return decorate
-
-
-def _publish(folder: Path, found: Findings) -> None:
-    summary, picture = folder / "summary.json", folder / "figure.png"
-    if found.record is not None:
-        replace(summary, found.record)
-    with nj.plots.style():
-        found.figure().savefig(picture)
-    for part in found.text:
-        say(part)
-    say(f"Written: {summary}, {picture}")
-
-
-def say(text: RenderableType) -> None:
-    """Print for people."""
-    Console().print(text)
+    def __call__(self) -> None:
+        """Run it with the options of the command line."""
 
 
 def path(text: str) -> Path:
     """Return the path of an option; ``~`` is the home folder."""
     return Path(text).expanduser()
+
+
+def positive(text: str) -> int:
+    """Return a count of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count: it must be a whole number, 1 or more")
+    return int(text)
+
+
+def radius(text: str) -> float:
+    """Return a number of an option that is positive or inf."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: it must be a positive number, or inf")
+    return value
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "n": {"type": positive, "help": "samples"},
+    "d": {"type": positive, "help": "inputs"},
+    "samples": {"type": positive, "help": "samples of a data set"},
+    "depths": {"type": positive, "nargs": "+", "help": "numbers of hidden layers"},
+    "widths": {"type": positive, "nargs": "+", "help": "numbers of hidden units"},
+    "radii": {"type": radius, "nargs": "+", "help": "radii ε of the ball, inf for none"},
+    "activation": {"choices": nj.activations.names(), "help": "activation of the hidden units"},
+    "kappa": {"type": radius, "help": "largest ratio κ of output weights; the paper's is 1"},
+    "seeds": {"type": positive, "help": "seeds of each cell"},
+    "steps": {"type": positive, "help": "steps of training"},
+    "epochs": {"type": positive, "help": "passes over the samples"},
+    "datasets": {"nargs": "+", "help": "data sets"},
+    "raw_dir": {"type": path, "help": "folder with the original files of the data sets"},
+}
+"""The options that several experiments have; ``None`` as default of one says that it may be left out."""
+
+
+def experiment(
+    doc: str | None,
+    folder: str,
+    *drawings: Drawing,
+    sizes: Mapping[str, Any],
+    quick: Mapping[str, Any],
+    paper: Mapping[str, Any] | None = None,
+    options: Mapping[str, dict[str, Any]] | None = None,
+) -> Callable[[Callable[[argparse.Namespace], Iterable[RenderableType]]], Experiment]:
+    """Return a decorator that makes a function of the options, which returns what is printed, a command.
+
+    Args:
+        doc: the docstring of the experiment, its help.
+        folder: where the results go unless ``--out`` is given; with an option ``--dataset`` a folder in it, one a data
+            set, and with ``--quick`` the folder ``quick`` in it.
+        drawings: its pictures.
+        sizes: defaults of those of ``OPTIONS`` that it has.
+        quick: what ``--quick`` takes instead.
+        paper: what ``--paper`` takes instead; it excludes ``--quick``.
+        options: keywords of ``add_argument`` of options of its own, by name; ``default`` as above.
+    """
+    own = {**{name: OPTIONS[name] for name in sizes}, **(options or {})}
+    defaults = {**{name: words.get("default") for name, words in own.items()}, **sizes}
+    presets = {"quick": quick} | ({} if paper is None else {"paper": paper})
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_mutually_exclusive_group()
+    for flag, preset in presets.items():
+        group.add_argument(f"--{flag}", action="store_true", help=f"instead: {_words(preset)}")
+    for name, words in own.items():
+        unless = "" if defaults[name] in (None, False) else f" (default: {_word(defaults[name])})"
+        words = {**words, "default": None, "help": words["help"] + unless}
+        parser.add_argument(f"--{name.replace('_', '-')}", **words)
+    parser.add_argument("--out", type=path, help=f"folder of the results (default: below {folder})")
+
+    def decorate(run: Callable[[argparse.Namespace], Iterable[RenderableType]]) -> Experiment:
+        @functools.wraps(run)
+        def main() -> None:
+            args = parser.parse_args()
+            preset = next((values for flag, values in presets.items() if getattr(args, flag)), {})
+            for name, value in {**defaults, **preset}.items():
+                if getattr(args, name) is None:
+                    setattr(args, name, value)
+            below = [args.dataset] if "dataset" in own else []
+            args.out = args.out or Path(folder, *below, *(["quick"] if args.quick else []))
+            try:
+                text = list(run(args))
+            except (argparse.ArgumentError, FileNotFoundError) as error:
+                parser.exit(2, f"{parser.prog}: {error}\n")
+            _publish(args.out, drawings, text)
+
+        main.drawings = drawings  # type: ignore[attr-defined]
+        return main  # type: ignore[return-value]
+
+    return decorate
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {_word(value)}" for name, value in values.items())
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _publish(folder: Path, drawings: Iterable[Drawing], text: Iterable[RenderableType]) -> None:
+    summary = folder / "summary.json"
+    written = [summary]
+    for drawing in drawings:
+        written.append(folder / f"{drawing.__name__}.png")
+        with nj.plots.style():
+            drawing(_read(summary)).savefig(written[-1])
+    for part in text:
+        say(part)
+    say(f"Written: {', '.join(map(str, written))}")
+
+
+def say(text: RenderableType) -> None:
+    """Print for people."""
+    Console().print(text)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -128,72 +180,103 @@ def canvas(width: float, height: float, dpi: int = 120) -> Figure:
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
-def claim(args: argparse.Namespace) -> None:
-    """Require that the folder of the results holds none of other options; make it, and note the options there.
+def require_memory(needed: float, what: str) -> None:
+    """Require that this machine has so many bytes.
 
     Raises:
-        SystemExit: it does; its record stays.
+        SystemExit: it does not; nothing has started.
     """
-    options = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(args).items()
-        if name != "out"
-    }
-    noted = args.out / "options.json"
-    if (args.out / "summary.json").is_file():
-        _refuse_others(
-            args.out / "summary.json", _read(noted) if noted.is_file() else {}, strict_json.plain(options)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise SystemExit(
+            f"{what} needs about {needed / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB: take smaller sizes"
         )
-    args.out.mkdir(parents=True, exist_ok=True)
-    replace(noted, options)
+
+
+def digest(*arrays: Any) -> str:
+    """Return what tells data apart: the first digits of the SHA-256 of their bytes."""
+    content = hashlib.sha256()
+    for array in arrays:
+        content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()[:16]
 
 
 def cells(
-    folder: Path,
-    settings: Record,
+    args: argparse.Namespace,
     axes: Mapping[str, Iterable[object]],
     cell: Callable[..., Sequence[Record]],
     told: Callable[[Record], str],
-    **more: object,
+    **depends: object,
 ) -> list[Record]:
-    """Return the records of all cells, those of an earlier run and those that were missing, each written at once.
+    """Return the records of the cells that are asked for: those of earlier runs, and those that were missing.
+
+    The settings that may not differ from an earlier run's are the options that have one value and are no axis (of an
+    axis ``seed`` the option ``seeds`` is none), and what ``depends`` has.
 
     Args:
-        folder: where the record is kept.
-        settings: what every cell depends on.
+        args: the options.
         axes: the values of the fields that tell the cells apart.
         cell: the records of a cell, from its fields.
         told: what is said of the last record of a cell.
-        more: what else the file says.
+        depends: what every cell depends on beside the options.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "summary.json"
-    records = resumed(path, settings)
-    done = {tuple(record[name] for name in axes) for record in records}
-    missing = [point for point in itertools.product(*axes.values()) if point not in done]
+    apart = {"out", "raw_dir", "images", "quick", "paper", *(f"{name}s" for name in axes)}
+    settings = {
+        name: value
+        for name, value in vars(args).items()
+        if name not in apart and not isinstance(value, list | tuple)
+    } | depends
+    args.out.mkdir(parents=True, exist_ok=True)
+    summary = args.out / "summary.json"
+    content = resumed(summary, settings)
+    here = machine()
+    points = list(itertools.product(*axes.values()))
+    done = {_point(record, axes) for record in content["cells"]}
+    missing = [point for point in points if _plain(point) not in done]
+    if missing and here not in content["machines"]:
+        content["machines"].append(here)
     for index, point in enumerate(missing, start=1):
-        records += cell(*point)
-        replace(path, content(settings, records, **more))
-        say(f"{index}/{len(missing)}: {told(records[-1])}")
-    return records
+        started = time.perf_counter()
+        content["cells"] += cell(*point)
+        content["seconds"] = round(content["seconds"] + time.perf_counter() - started, 1)
+        replace(summary, content)
+        say(f"{index}/{len(missing)}, {content['seconds']:.0f} s: {told(content['cells'][-1])}")
+    wanted = set(map(_plain, points))
+    return [record for record in _read(summary)["cells"] if _point(record, axes) in wanted]
 
 
-def content(settings: Record, records: Sequence[Record], **more: object) -> Record:
-    """Return what the file of an experiment in cells holds."""
-    return {"settings": settings, **more, "cells": records}
+def _point(record: Record, axes: Iterable[str]) -> str:
+    return _plain([record[name] for name in axes])
 
 
-def resumed(path: Path, settings: Record) -> list[Record]:
-    """Return the records of an earlier run.
+def _plain(values: Any) -> str:
+    return strict_json.dumps(list(values))
+
+
+def resumed(path: Path, settings: Record) -> Record:
+    """Return the content of an earlier run's file, or that of a new one.
 
     Raises:
-        SystemExit: it had other settings; its records stay.
+        SystemExit: it had other settings or cannot be read; it stays as it is.
     """
+    settings = strict_json.plain(settings)
     if not path.is_file():
-        return []
-    earlier = _read(path)
-    _refuse_others(path, earlier["settings"], strict_json.plain(settings))
-    return earlier["cells"]
+        return {"settings": settings, "machines": [], "seconds": 0.0, "cells": []}
+    try:
+        content = strict_json.read(path)
+    except ValueError as error:
+        raise SystemExit(f"{error}; or choose another folder with --out") from error
+    earlier = content.get("settings", {})
+    differences = [
+        f"{name}: {earlier.get(name)} there, {settings.get(name)} here"
+        for name in {**earlier, **settings}
+        if earlier.get(name) != settings.get(name)
+    ]
+    if differences:
+        raise SystemExit(
+            f"{path} is of other settings ({'; '.join(differences)}): choose another folder with --out"
+        )
+    return content
 
 
 def replace(path: Path, record: object) -> None:
@@ -207,18 +290,6 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _refuse_others(path: Path, earlier: Record, given: Record) -> None:
-    differences = [
-        f"{name}: {earlier.get(name)} there, {given.get(name)} here"
-        for name in {**earlier, **given}
-        if earlier.get(name) != given.get(name)
-    ]
-    if differences or not earlier:
-        raise SystemExit(
-            f"{path} is of other settings ({'; '.join(differences) or 'unknown'}): choose another folder with --out"
-        )
-
-
 def machine() -> Record:
     """Return what a reader needs to judge the times."""
     return {
@@ -226,5 +297,8 @@ def machine() -> Record:
         "devices": len(jax.devices()),
         "cores": os.cpu_count(),
         "processor": platform.machine(),
-        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "versions": {
+            name: metadata.version(name) for name in ("narrow_jax", "jax", "numpy", "scipy", "optax")
+        },
     }

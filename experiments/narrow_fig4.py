@@ -1,21 +1,18 @@
 """Figure 4: loss and σ_min over width × ε, for the pairwise regime and for the standard net with the ball added.
 
-Command:  python -m experiments.narrow_fig4 [--quick] [--steps N] [--kappa K] [--out DIR]
-Cost:     8.5 minutes on two cores at 5,000 steps; ``--quick`` under a minute, one width, two radii, 100 steps.
+Command:  python -m experiments.narrow_fig4 [--quick] [--kappa 1] [--n N] [--d D] [--widths …] [--radii …] [--out DIR]
+Cost:     COST
 Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinates of the ball, and the KKT solver. In
           the bare coordinates small balls stay at high loss in either net: one step size cannot serve both layers. At
           the KKT points the pairwise net reaches loss 0 at every ε from m = 2n/d = 20 on, and the standard net only
           where ε lets it travel. "Regular training fails when the net is narrow" does not reproduce: at ε = 1000 the
           standard net does well.
-Result:   as expected (docs/figures/narrow_fig4.*). All 50 KKT points have a residual ≤ 9e-9. ε ≤ 1, pairwise net: KKT
-          solver below 2e-15 from m = 20 on, and at ε = 1 from m = 12; PGD in the ball's coordinates 1e-3 … 4 at m = 20
-          and below 1e-8 at m = 40; PGD above 10 everywhere. Standard net, ε ≤ 1: above 10 everywhere, except for the
-          KKT solver at m = 40 and ε = 1, which ends at 3e-18. ε ≥ 10: both nets below 2e-14 from m = 12 on, except for
-          PGD at m = 12 (1e-3) and 20 (1e-10).
-Writes:   runs/narrow_fig4/summary.json (one record a method, net, width and radius) and figure.png.
+Result:   RESULT
+Writes:   runs/narrow_fig4/summary.json (one record a method, net, width and radius), loss.png and sigma_min.png.
 
-n = 200, d = 20, Gaussian x and y, tanh, float64 (the paper does not state its n, d and axes); in each cell the best
-of a step-size grid, the median of the seeds. All runs of a width are one vmapped call.
+n = 200, d = 20, Gaussian x and y, tanh, float64 (the paper does not state its n, d and axes). The step size of a cell
+is the best of a grid on the first seed; its loss is the median of the seeds. κ is 1 in the paper; ∞ here unless given.
+All runs of a width are one vmapped call.
 
 Reference: "When Expressivity Meets Trainability", Figure 4.
 """
@@ -23,10 +20,7 @@ Reference: "When Expressivity Meets Trainability", Figure 4.
 from __future__ import annotations
 
 import argparse
-import itertools
-import time
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,131 +31,192 @@ from matplotlib.colors import LogNorm
 from matplotlib.image import AxesImage
 
 import narrow_jax as nj
-from experiments._nets import STANDARD, Net, Params, pairwise
-from experiments._run import Figure, Findings, Record, canvas, experiment, say
+from experiments._nets import Net, Params, pairwise, standard
+from experiments._run import Figure, Record, canvas, cells, experiment, require_memory
 
-N, D = 200, 20
-WIDTHS, RADII = (4, 8, 12, 20, 40), (0.1, 0.3, 1.0, 10.0, 1000.0)
-QUICK_N, QUICK_D, QUICK_WIDTHS, QUICK_RADII = 40, 8, (8,), (0.1, 1000.0)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-SEEDS = (0, 1, 2)
-NETS = ("pairwise", "standard")
 METHODS = ("PGD", "PGD in ball coordinates", "KKT solver")
+NETS = {"pairwise": "pairwise regime", "standard": "standard net + ball"}
 
 
-def first_order(
-    x: np.ndarray, y: np.ndarray, net: Net, width: int, radii: Sequence[float], steps: int, scaled: bool
-) -> list[Record]:
-    """Return the records of one width: the best step size in each cell, the median over seeds."""
+def problem(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Return Gaussian x and y."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(args.n, args.d)), rng.normal(size=(args.n, 1))
 
-    def setup(radius: float, rate: float, seed: jax.Array) -> tuple[Params, optax.GradientTransformation]:
-        params = net.start(jax.random.key(seed), inputs=x.shape[1], width=width, dtype=jnp.float64)
-        if scaled:
-            adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
-            return params, net.regime(adam, radius)
-        return params, optax.chain(optax.sgd(rate), nj.constraints.project(radius, **net.cone))
 
-    grid: Record = {"radius": list(radii), "rate": list(RATES), "seed": list(SEEDS)}
-    result = nj.sweep(net.apply_fn, setup, (x, y), grid=grid, steps=steps, every=steps, progress=False)
-    loss = np.where(result.diverged, np.inf, result.history["loss"][..., -1])
+def first_order(args: argparse.Namespace, net: Net, width: int, scaled: bool) -> list[Record]:
+    """Return the records of one width: the best step size of each radius on seed 0, and the median of all seeds."""
+    x, y = problem(args)
+    radii, steps = jnp.array(args.radii), args.steps
+
+    def trained(rates: jax.Array, **grid: Sequence[int]) -> nj.FitResult:
+        """Train at the step sizes (radius, rate) over a grid of their numbers and of seeds."""
+
+        def setup(
+            ball: jax.Array, rate: jax.Array, seed: jax.Array
+        ) -> tuple[Params, optax.GradientTransformation]:
+            params = net.start(jax.random.key(seed), inputs=args.d, width=width, dtype=jnp.float64)
+            if scaled:
+                adam = optax.adam(optax.cosine_decay_schedule(rates[ball, rate], steps))
+                return params, net.regime(adam, radii[ball])
+            sgd = optax.sgd(rates[ball, rate])
+            return params, optax.chain(sgd, nj.constraints.project(radii[ball], **net.cone))
+
+        balls = range(len(args.radii))
+        return nj.sweep(
+            net.apply_fn,
+            setup,
+            (x, y),
+            grid={"ball": balls, **grid},
+            steps=steps,
+            every=steps,
+            progress=False,
+        )
+
+    first = trained(jnp.tile(jnp.array(RATES), (len(radii), 1)), rate=range(len(RATES)), seed=[0])
+    best = jnp.array(RATES)[np.argmin(losses(first)[..., 0], axis=1)]
+    result = trained(best[:, None], rate=[0], seed=range(args.seeds))
     records = []
-    for i, radius in enumerate(radii):
-        best = int(np.argmin(np.median(loss[i], axis=1)))
-        seed = int(np.argsort(loss[i, best])[len(SEEDS) // 2])
-        params = {name: np.asarray(leaf[i, best, seed]) for name, leaf in result.params.items()}
-        records.append(cell(net, width, radius, float(np.median(loss[i, best])), params, x))
-        records[-1] |= {"method": METHODS[int(scaled)], "rate": RATES[best]}
+    for ball, (radius, rate, of_seeds) in enumerate(zip(args.radii, best, losses(result)[:, 0], strict=True)):
+        seed = int(np.argsort(of_seeds)[len(of_seeds) // 2])
+        params = {name: np.asarray(leaf[ball, 0, seed]) for name, leaf in result.params.items()}
+        more = {"loss": float(np.median(of_seeds)), "losses": of_seeds.tolist(), "rate": float(rate)}
+        records.append(record(net, METHODS[int(scaled)], width, radius, params, x) | more)
     return records
 
 
-def kkt_points(x: np.ndarray, y: np.ndarray, net: Net, width: int, radii: Sequence[float]) -> list[Record]:
+def losses(result: nj.FitResult) -> np.ndarray:
+    """Return the last loss of every run, ∞ where it diverged."""
+    return np.where(result.diverged, np.inf, result.history["loss"][..., -1])
+
+
+def kkt_points(args: argparse.Namespace, net: Net, width: int) -> list[Record]:
     """Return the records of the KKT solver, from the start of seed 0."""
+    x, y = problem(args)
     records = []
     key, kappa = jax.random.key(0), net.cone.get("kappa", np.inf)
-    for radius in radii:
-        s = nj.solvers.solve_kkt(key, x, y, width, radius, kappa=kappa, model=net.name, progress=False)
-        records.append(cell(net, width, radius, s.loss, s.params, x))
-        records[-1] |= {"method": METHODS[2], "residual": s.residual}
+    for radius in args.radii:
+        s = nj.solvers.solve_kkt(
+            key,
+            x,
+            y,
+            width,
+            radius,
+            kappa=kappa,
+            activation=args.activation,
+            model=net.name,
+            progress=False,
+        )
+        records.append(record(net, METHODS[2], width, radius, s.params, x))
+        records[-1] |= {"loss": s.loss, "residual": s.residual}
     return records
 
 
-def cell(
-    net: Net, width: int, radius: float, loss: float, params: dict[str, np.ndarray], x: np.ndarray
+def record(
+    net: Net, method: str, width: int, radius: float, params: dict[str, np.ndarray], x: np.ndarray
 ) -> Record:
-    """Return one cell: its loss, and σ_min of the Jacobian there; 0 where there are more samples than weights."""
+    """Return σ_min of the Jacobian at a net's last weights; 0 where there are more samples than weights."""
     sigma = nj.sigma_min(net.jacobian(params, x), certify=False)
-    return {"net": net.name, "width": width, "radius": radius, "loss": loss, "sigma_min": float(sigma.value)}
+    return {
+        "net": net.name,
+        "method": method,
+        "width": width,
+        "radius": radius,
+        "sigma_min": float(sigma.value),
+    }
 
 
-def figure(records: list[Record]) -> Figure:
-    """Draw one heat map a method, net and quantity."""
-    fig = canvas(15, 14, dpi=110)
-    rows = list(itertools.product(("loss", "sigma_min"), NETS))
-    limits = {"loss": LogNorm(1e-20, 1e2, clip=True), "sigma_min": LogNorm(1e-4, 1e2, clip=True)}
-    for axes_row, (quantity, net) in zip(fig.subplots(4, 3), rows, strict=True):
-        for axes, method in zip(axes_row, METHODS, strict=True):
-            cells = [r for r in records if (r["net"], r["method"]) == (net, method)]
-            shown = heat_map(axes, cells, quantity, limits[quantity])
-            net_name = "pairwise regime" if net == "pairwise" else "standard net + ball"
-            axes.set_title(f"{net_name}, {method}")
-        fig.colorbar(shown, ax=axes_row, label="loss" if quantity == "loss" else r"$\sigma_{\min}(J)$")
+def loss(content: Record) -> Figure:
+    """Draw the loss, a heat map a net and method."""
+    return heat_maps(content, "loss", "loss", LogNorm(1e-20, 1e2, clip=True))
+
+
+def sigma_min(content: Record) -> Figure:
+    """Draw σ_min, a heat map a net and method."""
+    return heat_maps(content, "sigma_min", r"$\sigma_{\min}(J)$", LogNorm(1e-4, 1e2, clip=True))
+
+
+def heat_maps(content: Record, quantity: str, label: str, limits: LogNorm) -> Figure:
+    """Draw a quantity, one row a net and one column a method."""
+    s = content["settings"]
+    fig = canvas(15, 7, dpi=110)
+    panels = fig.subplots(len(NETS), len(METHODS))
+    for row, net in zip(panels, NETS, strict=True):
+        for axes, method in zip(row, METHODS, strict=True):
+            shown = heat_map(
+                axes,
+                [r for r in content["cells"] if (r["net"], r["method"]) == (net, method)],
+                quantity,
+                limits,
+            )
+            axes.set_title(f"{NETS[net]}, {method}")
+    fig.colorbar(shown, ax=panels, label=label)
+    kappa = "∞" if s["kappa"] == "inf" else f"{s['kappa']:g}"
+    fig.suptitle(
+        f"n = {s['n']}, d = {s['d']}, {s['activation']}, κ = {kappa}; 2n/d = {2 * s['n'] / s['d']:g}"
+    )
     return fig
 
 
 def heat_map(axes: Axes, records: list[Record], quantity: str, limits: LogNorm) -> AxesImage:
-    """Draw a quantity over width × ε, each cell with its number, zeros hatched."""
-    widths, radii = (sorted({r[name] for r in records}) for name in ("width", "radius"))
-    cells = {(r["width"], r["radius"]): r[quantity] for r in records}
-    values = np.array([[cells[width, radius] for radius in radii] for width in widths])
+    """Draw a quantity over width × ε, each cell with its number; zeros, and cells that were not run, hatched."""
+    widths, radii = (sorted({float(r[name]) for r in records}) for name in ("width", "radius"))
+    found = {(r["width"], float(r["radius"])): float(r[quantity]) for r in records}
+    values = np.array([[found.get((width, radius), np.nan) for radius in radii] for width in widths])
     axes.grid(visible=False)
     axes.patch.set(hatch="///", edgecolor="0.7")
-    shown = axes.imshow(np.ma.masked_equal(values, 0), norm=limits, origin="lower", aspect="auto")
+    shown = axes.imshow(np.ma.masked_where(~(values > 0), values), norm=limits, origin="lower", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        color = "white" if value and limits(value) < 0.6 else "black"
-        axes.text(j, i, f"{value:.0e}" if value else "0", ha="center", va="center", color=color)
+        color = "white" if value > 0 and limits(value) < 0.6 else "black"
+        text = f"{value:.0e}" if value else "0"
+        axes.text(j, i, "" if np.isnan(value) else text, ha="center", va="center", color=color)
     axes.set_xticks(range(len(radii)), [f"{radius:g}" for radius in radii])
-    axes.set_yticks(range(len(widths)), [str(width) for width in widths])
+    axes.set_yticks(range(len(widths)), [f"{width:g}" for width in widths])
     axes.set(xlabel="ε", ylabel="width")
     return shown
+
+
+def told(last: Record) -> str:
+    """Say what a cell gave."""
+    return f"m = {last['width']}, {last['net']}, {last['method']}: loss {last['loss']:.1e} at ε = {last['radius']:g}"
 
 
 @experiment(
     __doc__,
     "runs/narrow_fig4",
-    quick="one width, two radii, 100 steps, n = 40",
-    options={
-        "--steps": {"type": int, "default": 5000, "help": "steps of the first-order methods"},
-        "--kappa": {
-            "type": float,
-            "default": np.inf,
-            "help": "κ of the pairwise net's cone; the paper's is 1",
-        },
+    loss,
+    sigma_min,
+    sizes={
+        "n": 200,
+        "d": 20,
+        "widths": (4, 8, 12, 20, 40),
+        "radii": (0.1, 0.3, 1.0, 10.0, 1000.0),
+        "activation": "tanh",
+        "kappa": np.inf,
+        "seeds": 3,
+        "steps": 5000,
     },
+    quick={"n": 40, "d": 8, "widths": (8,), "radii": (0.1, 1000.0), "seeds": 2, "steps": 100},
 )
-def main(args: argparse.Namespace) -> Findings:
-    """Run all widths."""
-    n, d, widths, radii = (
-        (QUICK_N, QUICK_D, QUICK_WIDTHS, QUICK_RADII) if args.quick else (N, D, WIDTHS, RADII)
+def main(args: argparse.Namespace) -> list[str]:
+    """Run the widths, nets and methods that are missing."""
+    runs = len(args.radii) * max(len(RATES), args.seeds)
+    require_memory(
+        8 * runs * max(args.widths) * (4 * args.n + 6 * args.d) + 32 * args.n**2,
+        f"a call of {runs} runs with {max(args.widths)} hidden units and {args.n:,} samples",
     )
-    steps, started = 100 if args.quick else args.steps, time.perf_counter()
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(n, d)), rng.normal(size=(n, 1))
-    records = []
+    nets = (pairwise(args.activation, kappa=args.kappa), standard(args.activation))
+
+    def cell(width: int, net: str, method: str) -> list[Record]:
+        [chosen] = (one for one in nets if one.name == net)
+        if method == METHODS[2]:
+            return kkt_points(args, chosen, width)
+        return first_order(args, chosen, width, scaled=method == METHODS[1])
+
     with jax.enable_x64(True):
-        for width, net in itertools.product(widths, (pairwise(kappa=args.kappa), STANDARD)):
-            for scaled in (False, True):
-                records += first_order(x, y, net, width, radii, steps, scaled)
-            records += kkt_points(x, y, net, width, radii)
-            say(f"m = {width}, {net.name}: done after {time.perf_counter() - started:.0f} s")
-    settings = {
-        "n": n,
-        "d": d,
-        "steps": steps,
-        "kappa": args.kappa,
-        "seeds": len(SEEDS),
-        "seconds": round(time.perf_counter() - started),
-    }
-    return Findings({"settings": settings, "records": records}, partial(figure, records), [])
+        cells(args, {"width": args.widths, "net": NETS, "method": METHODS}, cell, told, radii=args.radii)
+    return []
 
 
 if __name__ == "__main__":
