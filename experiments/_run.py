@@ -78,7 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seeds": {"type": positive, "help": "seeds of each cell"},
     "steps": {"type": positive, "help": "steps of training"},
     "epochs": {"type": positive, "help": "passes over the samples"},
-    "datasets": {"nargs": "+", "help": "data sets"},
+    "datasets": {"nargs": "+", "help": "data sets, by name"},
     "raw_dir": {"type": path, "help": "folder with the original files of the data sets"},
 }
 """The options that several experiments have; ``None`` as default of one says that it may be left out."""
@@ -106,14 +106,14 @@ def experiment(
         options: keywords of ``add_argument`` of options of its own, by name; ``default`` as above.
     """
     own = {**{name: OPTIONS[name] for name in sizes}, **(options or {})}
-    defaults = {**{name: words.get("default") for name, words in own.items()}, **sizes}
+    defaults = {**{name: words.get("default") for name, words in own.items() if "dest" not in words}, **sizes}
     presets = {"quick": quick} | ({} if paper is None else {"paper": paper})
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_mutually_exclusive_group()
     for flag, preset in presets.items():
         group.add_argument(f"--{flag}", action="store_true", help=f"instead: {_words(preset)}")
     for name, words in own.items():
-        unless = "" if defaults[name] in (None, False) else f" (default: {_word(defaults[name])})"
+        unless = "" if defaults.get(name) is None else f" (default: {_word(defaults[name])})"
         words = {**words, "default": None, "help": words["help"] + unless}
         parser.add_argument(f"--{name.replace('_', '-')}", **words)
     parser.add_argument("--out", type=path, help=f"folder of the results (default: below {folder})")
@@ -210,8 +210,8 @@ def cells(
 ) -> list[Record]:
     """Return the records of the cells that are asked for: those of earlier runs, and those that were missing.
 
-    The settings that may not differ from an earlier run's are the options that have one value and are no axis (of an
-    axis ``seed`` the option ``seeds`` is none), and what ``depends`` has.
+    The settings that may not differ from an earlier run's are the options that have one value and are no axis (with an
+    axis ``seed`` neither is ``seeds``), and what ``depends`` has.
 
     Args:
         args: the options.
@@ -220,7 +220,7 @@ def cells(
         told: what is said of the last record of a cell.
         depends: what every cell depends on beside the options.
     """
-    apart = {"out", "raw_dir", "images", "quick", "paper", *(f"{name}s" for name in axes)}
+    apart = {"out", "raw_dir", "images", "quick", "paper", *axes, *(f"{name}s" for name in axes)}
     settings = {
         name: value
         for name, value in vars(args).items()

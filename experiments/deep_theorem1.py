@@ -1,7 +1,7 @@
 """Theorem 1 for deep nets: how few neurons memorise n random labels within ε = 0.1, over depth, n and dimension.
 
-Command:  python -m experiments.deep_theorem1 [--quick] [--raw-dir DIR] [--out DIR]
-          (--raw-dir: folder with the original files of MNIST; without it Gaussian data and digits only)
+Command:  python -m experiments.deep_theorem1 [--quick] [--depths 1 2 3] [--raw-dir DIR]
+          (--raw-dir: folder with the original files of MNIST, which is left out unless it is given or named)
 Cost:     four and a half minutes on two cores, most of it compilation, 4.3 GB; ``--quick`` ten seconds, one small set.
 Expected: ``memorize`` finds pairs of the fewest neurons that counts admit, or hardly more, and proves most of them;
           those that are not proven are made wider. In few dimensions depth buys width: n labels in 3 dimensions take
@@ -27,40 +27,35 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Findings, Record, Table, canvas, experiment, path, say, table
+from experiments._run import Figure, Record, Table, canvas, cells, experiment, table
 
 RADIUS = 0.1
-DEPTHS, QUICK_DEPTHS = (1, 2, 3), (1, 2)
-GAUSSIAN, IMAGES = {3: (100, 1000), 20: (1000,)}, {"digits": 1797, "mnist": 2000}
+GAUSSIAN = {"quick": (40, 3), "d = 3": (100, 3), "d = 3, more": (1000, 3), "d = 20": (1000, 20)}
+IMAGES = {"digits": 1797, "mnist": 2000}
 WIDER, TRIALS = 1.2, 4
 """A net that is not proven is made so much wider, as long as there are no more than so many."""
 
-Instance = tuple[str, np.ndarray, np.ndarray]
+
+def instance(name: str, raw_dir: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a data set by name: Gaussian with Gaussian labels, or images with random ±1 labels."""
+    if name in GAUSSIAN:
+        rng = np.random.default_rng(0)
+        return rng.normal(size=GAUSSIAN[name]), rng.normal(size=GAUSSIAN[name][0])
+    data = nj.data.load(name, labels="random", samples=IMAGES[name], normalize="scale", raw_dir=raw_dir)
+    return data.x.astype(float), data.y.astype(float)
 
 
-def instances(quick: bool, raw_dir: Path | None) -> list[Instance]:
-    """Return the data sets by name, Gaussian ones with Gaussian labels and images with random ±1 labels."""
-    rng = np.random.default_rng(0)
-    if quick:
-        return [("d = 3", rng.normal(size=(40, 3)), rng.normal(size=40))]
-    found = [(f"d = {d}", rng.normal(size=(n, d)), rng.normal(size=n)) for d in GAUSSIAN for n in GAUSSIAN[d]]
-    for name in ("digits", "mnist") if raw_dir else ("digits",):
-        n = IMAGES[name]
-        data = nj.data.load(name, labels="random", samples=n, normalize="scale", raw_dir=raw_dir)
-        found.append((name, data.x.astype(float), data.y.astype(float)))
-    return found
-
-
-def fewest(name: str, x: np.ndarray, y: np.ndarray, depth: int) -> Record:
+def fewest(args: argparse.Namespace, dataset: str, depth: int) -> list[Record]:
     """Return the record of the first net that is proven, from the smallest equal widths that ``memorize`` finds.
 
     Where none of several is, it is that of the smallest.
     """
+    x, y = instance(dataset, args.raw_dir)
     nets = [memorized(x, y, depth)]
     while not nets[-1]["proven"] and len(nets) < TRIALS:
         nets.append(memorized(x, y, [math.ceil(WIDER * width) for width in nets[-1]["widths"]]))
-    return {
-        "dataset": name,
+    record = {
+        "dataset": dataset,
         "n": len(x),
         "depth": depth,
         "one_layer": nj.jacobian.admissible_width(x),
@@ -68,6 +63,7 @@ def fewest(name: str, x: np.ndarray, y: np.ndarray, depth: int) -> Record:
         "not_proven": [net["widths"] for net in nets if not net["proven"]],
         **(nets[-1] if nets[-1]["proven"] else nets[0]),
     }
+    return [record]
 
 
 def memorized(x: np.ndarray, y: np.ndarray, widths: int | list[int]) -> Record:
@@ -103,13 +99,15 @@ def summary(records: list[Record]) -> Table:
     return table(f"Random labels, ε = {RADIUS}", headings, rows)
 
 
-def figure(records: list[Record]) -> Figure:
+def figure(content: Record) -> Figure:
     """Draw the neurons, and beside them the condition number of J at the start, over depth: a line a data set."""
+    records = content["cells"]
     fig = canvas(10.5, 4.6)
     left, right = fig.subplots(1, 2)
     for index, (name, n) in enumerate(dict.fromkeys((r["dataset"], r["n"]) for r in records)):
         rows = [r for r in records if (r["dataset"], r["n"]) == (name, n)]
         depths, color = [r["depth"] for r in rows], f"C{index}"
+        name = name.removesuffix(", more")
         left.semilogy(depths, [r["neurons"] for r in rows], "o-", color=color, label=f"{name}, n = {n}")
         doubtful = [r for r in rows if not r["proven"]]
         open_circles = {"color": color, "markerfacecolor": "white", "markersize": 7}
@@ -126,25 +124,25 @@ def figure(records: list[Record]) -> Figure:
     return fig
 
 
-def layers(depth: int) -> str:
-    """Return a number of hidden layers in words."""
-    return "1 hidden layer" if depth == 1 else f"{depth} hidden layers"
+def told(last: Record) -> str:
+    """Say what an instance gave."""
+    layers = "1 hidden layer" if last["depth"] == 1 else f"{last['depth']} hidden layers"
+    proven = "proven" if last["proven"] else "not proven"
+    return f"{last['dataset']}, n = {last['n']}, {layers}: {last['neurons']} neurons, {proven}"
 
 
 @experiment(
     __doc__,
     "runs/deep_theorem1",
-    quick="one small data set",
-    options={"--raw-dir": {"type": path, "help": "folder with the original files of MNIST"}},
+    figure,
+    sizes={"datasets": None, "depths": (1, 2, 3), "raw_dir": None},
+    quick={"datasets": ("quick",), "depths": (1, 2)},
 )
-def main(args: argparse.Namespace) -> Findings:
+def main(args: argparse.Namespace) -> list[Table]:
     """Run all instances."""
-    records = []
-    for name, x, y in instances(args.quick, args.raw_dir):
-        for depth in QUICK_DEPTHS if args.quick else DEPTHS:
-            records.append(fewest(name, x, y, depth))
-            say(f"{name}, n = {len(x)}, {layers(depth)}: {records[-1]['neurons']} neurons")
-    return Findings(records, partial(figure, records), [summary(records)])
+    usual = [name for name in (*GAUSSIAN, *IMAGES) if name != "quick" and (name != "mnist" or args.raw_dir)]
+    axes = {"dataset": args.datasets or usual, "depth": args.depths}
+    return [summary(cells(args, axes, partial(fewest, args), told))]
 
 
 if __name__ == "__main__":

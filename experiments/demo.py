@@ -15,19 +15,19 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from functools import partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import STANDARD, Net, Params, pairwise
-from experiments._run import Figure, Findings, Record, Table, canvas, experiment, say, table
+from experiments._nets import Net, Params, pairwise, standard
+from experiments._run import Figure, Record, Table, canvas, cells, experiment, say, table
 
-WIDTH, RADIUS, STEPS = 120, 0.1, 5000
-QUICK_STEPS, QUICK_SAMPLES = 200, 300
+WIDTH, RADIUS = 120, 0.1
 LEARNING_RATE = 5e-3
+POINTS = 300
 
 
 class Row(NamedTuple):
@@ -46,14 +46,15 @@ def rows(inputs: int, steps: int) -> list[Row]:
         Row(name, net, net.start(jax.random.key(0), inputs=inputs, width=WIDTH), net.regime(adam, radius))
         for name, net, radius in (
             ("pairwise, ball + cone", pairwise(), RADIUS),
-            ("standard, same ball", STANDARD, RADIUS),
-            ("standard, no ball", STANDARD, math.inf),
+            ("standard, same ball", standard(), RADIUS),
+            ("standard, no ball", standard(), math.inf),
         )
     ]
 
 
-def run(row: Row, data: nj.data.Dataset, steps: int) -> tuple[Record, nj.FitResult]:
-    """Train one row and return its record and its result."""
+def run(row: Row, data: nj.data.Dataset, steps: int) -> list[Record]:
+    """Train one row and return its record."""
+    say(f"{row.name}: {steps} full-batch steps")
     started = time.perf_counter()
     result = nj.fit(
         row.net.apply_fn,
@@ -72,8 +73,15 @@ def run(row: Row, data: nj.data.Dataset, steps: int) -> tuple[Record, nj.FitResu
         "sigma_min_end": float(nj.sigma_min(row.net.jacobian(result.params, data.x), certify=False).value),
         "distance_over_radius": float(result.history["distance"][-1]) / RADIUS,
         "seconds": round(seconds, 1),
+        "curves": {name: thinned(result.history[name]) for name in ("step", "accuracy", "distance")},
     }
-    return record, result
+    return [record]
+
+
+def thinned(values: np.ndarray) -> list[float]:
+    """Return at most a few hundred values for a logarithmic axis, the first and the last among them."""
+    places = np.unique(np.geomspace(1, len(values), POINTS).astype(int)) - 1
+    return [float(f"{value:.5g}") for value in np.asarray(values, float)[places]]
 
 
 def summary(records: list[Record]) -> Table:
@@ -89,14 +97,14 @@ def summary(records: list[Record]) -> Table:
     return table(title, headings, rows)
 
 
-def figure(records: list[Record], results: list[nj.FitResult]) -> Figure:
+def figure(content: Record) -> Figure:
     """Draw labels learned and distance from the start over the steps."""
     fig = canvas(10, 4)
     learned, distance = fig.subplots(1, 2)
-    for record, result, style in zip(records, results, ("-", "--", "-"), strict=True):
-        steps = result.history["step"][1:]  # the axes are logarithmic
-        learned.semilogx(steps, 100 * result.history["accuracy"][1:], style, label=record["name"])
-        distance.loglog(steps, result.history["distance"][1:] / RADIUS, style, label=record["name"])
+    for record, style in zip(content["cells"], ("-", "--", "-"), strict=False):
+        step, share, far = (np.array(record["curves"][name][1:]) for name in ("step", "accuracy", "distance"))
+        learned.semilogx(step, 100 * share, style, label=record["name"])
+        distance.loglog(step, far / RADIUS, style, label=record["name"])
     learned.set(xlabel="step", ylabel="random labels learned (%)", ylim=(45, 102))
     distance.set(xlabel="step", ylabel="distance from the start, ‖w − w⁰‖ / ε")
     distance.axhline(1, color="black", linestyle=":", linewidth=1)
@@ -116,18 +124,21 @@ def verdict(records: list[Record]) -> str:
     )
 
 
-@experiment(__doc__, "runs/demo", quick=f"{QUICK_SAMPLES} digits, {QUICK_STEPS} steps")
-def main(args: argparse.Namespace) -> Findings:
+@experiment(
+    __doc__,
+    "runs/demo",
+    figure,
+    sizes={"samples": 1797, "steps": 5000},
+    quick={"samples": 300, "steps": 200},
+)
+def main(args: argparse.Namespace) -> list[Table | str]:
     """Run the three rows."""
-    steps, samples = (QUICK_STEPS, QUICK_SAMPLES) if args.quick else (STEPS, None)
-    data = nj.data.load("digits", labels="random", normalize="whiten", samples=samples)
-    records, results = [], []
-    for row in rows(data.x.shape[1], steps):
-        say(f"{row.name}: {steps} full-batch steps")
-        record, result = run(row, data, steps)
-        records.append(record)
-        results.append(result)
-    return Findings(records, partial(figure, records, results), [summary(records), verdict(records)])
+    data = nj.data.load("digits", labels="random", normalize="whiten", samples=args.samples)
+    by_name = {row.name: row for row in rows(data.x.shape[1], args.steps)}
+    records = cells(
+        args, {"name": by_name}, lambda name: run(by_name[name], data, args.steps), lambda last: last["name"]
+    )
+    return [summary(records), verdict(records)]
 
 
 if __name__ == "__main__":

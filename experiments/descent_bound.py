@@ -30,7 +30,7 @@ import optax
 
 import narrow_jax as nj
 from experiments._nets import Params
-from experiments._run import Figure, Findings, Record, Table, canvas, experiment, say, table
+from experiments._run import Figure, Record, Table, canvas, cells, experiment, table
 from experiments.pyramidal_convergence import on_sphere, practical
 from narrow_jax.certificates import GradientDescent
 
@@ -51,7 +51,7 @@ LEAKY_TANH = nj.activations.Activation(
 )
 """Both theorems speak of it: its slopes are in [½, 1], and the rounding of its value is known."""
 
-MOST_STEPS, QUICK_STEPS, RECORDS = 20_000, 200, 400
+RECORDS = 400
 SHARE = 1e-4
 """Share of the loss at the start that all steps are counted to."""
 
@@ -105,24 +105,25 @@ def deep(inputs: int, widths: tuple[int, ...]) -> Any:
     )
 
 
-def cases(quick: bool) -> list[Callable[[], Case]]:
-    """Return what makes each case."""
+def cases() -> dict[str, Callable[[], Case]]:
+    """Return what makes each case, by name."""
     rng = np.random.default_rng(0)
-    if quick:
-        x, y = rng.normal(size=(20, 10)), rng.normal(size=(20, 1))
-        return [lambda: pair("narrow pair", "n = 20, d = 10, m = 8", x, y, narrow(10, 8))]
     x, y = rng.normal(size=(100, 20)), rng.normal(size=(100, 1))
     digits = nj.data.load("digits", labels="random", normalize="whiten", samples=500)
     images, labels = digits.x.astype(float), digits.y.astype(float)
     sphere, small = on_sphere(rng.normal(size=(5, 10))), 0.01 * rng.normal(size=(5, 1))
-    return [
-        lambda: pair("narrow pair", "n = 100, d = 20, m = 40", x, y, narrow(20, 40)),
-        lambda: pair("deep pair", "n = 100, d = 20, widths (16, 16)", x, y, deep(20, (16, 16))),
-        lambda: pair(
+    few = slice(20), slice(10)
+    return {
+        "narrow pair": lambda: pair("narrow pair", "n = 100, d = 20, m = 40", x, y, narrow(20, 40)),
+        "deep pair": lambda: pair("deep pair", "n = 100, d = 20, widths (16, 16)", x, y, deep(20, (16, 16))),
+        "digits": lambda: pair(
             "digits", "n = 500, random labels, m = 120", images, labels, narrow(images.shape[1], 120)
         ),
-        lambda: pyramid("one wide layer", "N = 5, d = 10, widths (400, 1)", sphere, small, (400, 1)),
-    ]
+        "one wide layer": lambda: pyramid(
+            "one wide layer", "N = 5, d = 10, widths (400, 1)", sphere, small, (400, 1)
+        ),
+        "few samples": lambda: pair("few samples", "n = 20, d = 10, m = 8", x[few], y[:20], narrow(10, 8)),
+    }
 
 
 def descend(case: Case, learning_rate: float, steps: int, every: int) -> dict[str, np.ndarray]:
@@ -149,8 +150,8 @@ def from_start() -> nj.monitors.Monitor:
     return nj.monitors.Monitor("from start", lambda params, x: params, update)
 
 
-def run(case: Case, most: int) -> tuple[Record, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Return the record of a case, and the curves of its panel: steps and values by name."""
+def run(case: Case, most: int) -> list[Record]:
+    """Return the record of a case, with the curves of its panel: steps and values by name."""
     started = time.perf_counter()
     c = case.certificate
     target = SHARE * float(c.loss_bound(0))
@@ -186,7 +187,10 @@ def run(case: Case, most: int) -> tuple[Record, dict[str, tuple[np.ndarray, np.n
     if case.theorem is not None:
         for name, g in (("paper", case.theorem.paper), ("sharper", case.theorem.sharper)):
             curves[f"Theorem 3.2, {name}"] = own["step"], np.array([g.loss_bound(k) for k in own["step"]])
-    return record, curves
+    short = {
+        name: [[float(f"{v:.5g}") for v in values] for values in lines] for name, lines in curves.items()
+    }
+    return [record | {"curves": short}]
 
 
 def theorem(case: Case, target: float) -> Record | None:
@@ -230,16 +234,18 @@ STYLES = {
 }
 
 
-def figure(records: list[Record], curves: list[dict[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+def figure(content: Record) -> Figure:
     """Draw losses and bounds over the steps, one panel a case."""
+    records = content["cells"]
     rows, columns = -(-len(records) // 2), min(2, len(records))
     fig = canvas(5.6 * columns, 4.0 * rows, dpi=110)
     panels = fig.subplots(rows, columns, squeeze=False).ravel()
-    for axes, record, lines in zip(panels, records, curves, strict=True):
-        start = lines["bound"][1][0]
-        for name, (steps, values) in lines.items():
+    for axes, record in zip(panels, records, strict=False):
+        start = record["curves"]["bound"][1][0]
+        for name, (steps, losses) in record["curves"].items():
             color, style, width = STYLES[name]
             label = f"loss, best step: {times(record):g} × as large" if name == "best step" else name
+            values = np.array(losses, float)
             shown = np.where(values > 1e-9 * start, values, np.nan)
             axes.semilogy(steps, shown, style, color=color, linewidth=width, label=label)
         axes.set_title(f"{record['name']}: {record['sizes']}")
@@ -249,17 +255,26 @@ def figure(records: list[Record], curves: list[dict[str, tuple[np.ndarray, np.nd
     return fig
 
 
-@experiment(__doc__, "runs/descent_bound", quick=f"one small pair, {QUICK_STEPS} steps")
-def main(args: argparse.Namespace) -> Findings:
+@experiment(
+    __doc__,
+    "runs/descent_bound",
+    figure,
+    sizes={"datasets": ("narrow pair", "deep pair", "digits", "one wide layer"), "steps": 20_000},
+    quick={"datasets": ("few samples",), "steps": 200},
+)
+def main(args: argparse.Namespace) -> list[Table]:
     """Run the cases."""
-    records, curves = [], []
+    makers = cases()
+    if unknown := [name for name in args.datasets if name not in makers]:
+        raise argparse.ArgumentError(None, f"--datasets has {unknown}; expected some of {list(makers)}")
     with jax.enable_x64(True):
-        for make in cases(args.quick):
-            record, lines = run(make(), QUICK_STEPS if args.quick else MOST_STEPS)
-            say(f"{record['name']}: {record['reason']}")
-            records.append(record)
-            curves.append(lines)
-    return Findings(records, functools.partial(figure, records, curves), [summary(records)])
+        records = cells(
+            args,
+            {"name": args.datasets},
+            lambda name: run(makers[name](), args.steps),
+            lambda last: f"{last['name']}: {last['reason']}",
+        )
+    return [summary(records)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which ingredient does what: mirrored start × pairwise head × ball, all eight, and what a plain start rules out.
 
-Command:  python -m experiments.narrow_ablation [--quick] [--kappa K] [--out DIR]
+Command:  python -m experiments.narrow_ablation [--quick] [--n N] [--d D] [--widths …] [--radii …] [--kappa K]
 Cost:     four minutes on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
 Expected: without the ball every combination learns, by travelling. In a small ball only the pairwise head learns, and
           only from the mirrored start: a plain start cannot, with either head: f(w⁰) ≠ 0 grows with v, and the
@@ -26,44 +26,42 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import STANDARD, Net, Params, pairwise
-from experiments._run import Figure, Findings, Record, canvas, experiment, say
+from experiments._nets import Net, Params, pairwise, standard
+from experiments._run import Figure, Record, canvas, cells, experiment
 
-N, D = 100, 10
-WIDTHS, QUICK_WIDTHS = (24, 40), (24,)
-RADII, QUICK_RADII = (0.01, 0.1, 1.0), (0.1, 1.0)
-STEPS, QUICK_STEPS, RATE = 4000, 200, 1e-2
+RATE = 1e-2
 
 
-def start(mirrored: bool, net: Net, width: int) -> Params:
+def start(mirrored: bool, net: Net, **sizes: int) -> Params:
     """Return a start, mirrored or plain, in the form of the net's head; form (1) carries ±v on the two halves."""
-    key, sizes = jax.random.key(0), {"inputs": D, "width": width, "dtype": jnp.float64}
-    params = (pairwise() if net is STANDARD else net).start(key, **sizes)
+    key, paired = jax.random.key(0), net.name == "pairwise"
+    params = (net if paired else pairwise()).start(key, dtype=jnp.float64, **sizes)
     if not mirrored:
-        plain = STANDARD.start(key, **sizes)
-        return plain if net is STANDARD else {"w": plain["w"], "v": params["v"]}
-    if net is STANDARD:
-        return {"w": params["w"], "v": jnp.concatenate([params["v"], -params["v"]])}
-    return params
+        plain = standard().start(key, dtype=jnp.float64, **sizes)
+        return {"w": plain["w"], "v": params["v"]} if paired else plain
+    return params if paired else {"w": params["w"], "v": jnp.concatenate([params["v"], -params["v"]])}
 
 
 def combination(
-    x: np.ndarray, y: np.ndarray, mirrored: bool, net: Net, width: int, radius: float, steps: int
-) -> Record:
+    args: argparse.Namespace, width: int, mirrored: bool, paired: bool, radius: float
+) -> list[Record]:
     """Return the record of one run; radius infinity is no ball."""
-    params = start(mirrored, net, width)
-    tx = net.regime(optax.adam(optax.cosine_decay_schedule(RATE, steps)), radius)
-    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=steps, callbacks=[])
-    return {
-        "mirrored": mirrored,
-        "pairwise": net is not STANDARD,
-        "ball": bool(np.isfinite(radius)),
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(args.n, args.d)), rng.normal(size=(args.n, 1))
+    net = pairwise(args.activation, kappa=args.kappa) if paired else standard(args.activation)
+    params = start(mirrored, net, inputs=args.d, width=width)
+    tx = net.regime(optax.adam(optax.cosine_decay_schedule(RATE, args.steps)), radius)
+    result = nj.fit(net.apply_fn, params, tx, (x, y), steps=args.steps, callbacks=[])
+    record = {
         "width": width,
-        "radius": radius if np.isfinite(radius) else None,
+        "mirrored": mirrored,
+        "pairwise": paired,
+        "radius": radius,
         "loss": float(result.history["loss"][-1]),
         "distance": float(result.history["distance"][-1]),
         "shortest_step": shortest_step(x, y, net, params),
     }
+    return [record]
 
 
 def shortest_step(x: np.ndarray, y: np.ndarray, net: Net, params: Params) -> float:
@@ -85,13 +83,18 @@ def table(records: list[Record]) -> list[str]:
         names = (
             f"{'mirrored' if r['mirrored'] else 'plain':9} {'pairwise' if r['pairwise'] else 'standard':9}"
         )
-        ball = f"{r['radius']:g}" if r["ball"] else "none"
-        lines.append(f"{names} {ball:6} {r['width']:4}    {r['loss']:.1e}   {r['shortest_step']:.2g}")
+        lines.append(f"{names} {ball(r):6} {r['width']:4}    {r['loss']:.1e}   {r['shortest_step']:.2g}")
     return lines
 
 
-def figure(records: list[Record]) -> Figure:
+def ball(record: Record) -> str:
+    """Say the radius of a record."""
+    return "no ball" if np.isinf(float(record["radius"])) else f"{record['radius']:g}"
+
+
+def figure(content: Record) -> Figure:
     """Draw the loss over the radius, one line a combination, one panel a width."""
+    records, s = content["cells"], content["settings"]
     widths = sorted({r["width"] for r in records})
     fig = canvas(5.5 * len(widths), 4.2)
     for axes, width in zip(fig.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
@@ -102,39 +105,40 @@ def figure(records: list[Record]) -> Figure:
                 r for r in records if (r["mirrored"], r["pairwise"], r["width"]) == (mirrored, paired, width)
             ]
             name = f"{'mirrored' if mirrored else 'plain'} start, {'pairwise' if paired else 'standard'} head"
-            labels = [f"{r['radius']:g}" if r["ball"] else "no ball" for r in rows]
-            axes.semilogy(labels, [r["loss"] for r in rows], style, label=name)
-        axes.set(xlabel="ε", ylabel="loss", title=f"width {width}, 2n/d = {2 * N // D}")
+            axes.semilogy(list(map(ball, rows)), [r["loss"] for r in rows], style, label=name)
+        axes.set(xlabel="ε", ylabel="loss", title=f"width {width}, 2n/d = {2 * s['n'] / s['d']:g}")
         axes.legend()
     return fig
+
+
+def told(last: Record) -> str:
+    """Say what a run gave."""
+    start, head = "mirrored" if last["mirrored"] else "plain", "pairwise" if last["pairwise"] else "standard"
+    return f"m = {last['width']}, {start} start, {head} head, {ball(last)}: loss {last['loss']:.1e}"
 
 
 @experiment(
     __doc__,
     "runs/narrow_ablation",
-    quick="one width, two radii, 200 steps",
-    options={
-        "--kappa": {
-            "type": float,
-            "default": np.inf,
-            "help": "κ of the pairwise head's cone; the paper's is 1",
-        }
+    figure,
+    sizes={
+        "n": 100,
+        "d": 10,
+        "widths": (24, 40),
+        "radii": (0.01, 0.1, 1.0, np.inf),
+        "activation": "tanh",
+        "kappa": np.inf,
+        "steps": 4000,
     },
+    quick={"widths": (24,), "radii": (0.1, np.inf), "steps": 200},
 )
-def main(args: argparse.Namespace) -> Findings:
+def main(args: argparse.Namespace) -> list[str]:
     """Run all combinations."""
-    widths, radii, steps = (QUICK_WIDTHS, QUICK_RADII, QUICK_STEPS) if args.quick else (WIDTHS, RADII, STEPS)
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(N, D)), rng.normal(size=(N, 1))
-    records = []
+    both = (True, False)
     with jax.enable_x64(True):
-        nets = (pairwise(kappa=args.kappa), STANDARD)
-        for width, mirrored, net in itertools.product(widths, (True, False), nets):
-            records += [
-                combination(x, y, mirrored, net, width, radius, steps) for radius in (*radii, float("inf"))
-            ]
-            say(f"m = {width}, mirrored {mirrored}, pairwise {net is not STANDARD}: done")
-    return Findings(records, partial(figure, records), table(records))
+        axes = {"width": args.widths, "mirrored": both, "pairwise": both, "radius": args.radii}
+        records = cells(args, axes, partial(combination, args), told)
+    return table(records)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,18 @@ Reference: "When Expressivity Meets Trainability", appendix H.6; Theorem 1.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import time
 import zipfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Findings, Record, canvas, cells, experiment, path, resumed
+from experiments._run import Figure, Record, canvas, cells, experiment, positive
 
 ALL = 50_000
 WIDTHS = {50_000: (66, 96, 128), 20_000: (48, 66), 10_000: (24, 48), 0: (16, 24, 48)}
@@ -38,12 +38,14 @@ RADIUS = 0.1
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage needs: the data set, its labels and the folder of the weights."""
+    """What every stage needs: the data set, its labels, the folder of the weights, what is certified."""
 
     name: str
     labels: str
     raw_dir: Path | None
     out: Path
+    known: set[int]
+    """Sizes that are certified."""
 
     def data(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y: ±1 drawn for each image, or its class after a random permutation of all, in [−1, 1]."""
@@ -55,18 +57,18 @@ class Run:
             y = np.random.default_rng(0).permutation(classes)[:, None] / 4.5 - 1
         return x, y
 
-    def cell(self, samples: int, width: int, stage: str, known: set[int]) -> list[Record]:
+    def cell(self, samples: int, width: int, stage: str) -> list[Record]:
         """Return the record of a stage; "skipped" where a smaller width is certified or nothing is to be proven."""
         began, weights = time.perf_counter(), self.out / f"weights-{samples}-{width}.npz"
         found: Record = {"outcome": "skipped"}
-        if samples not in known and (stage == "memorise" or weights.exists()):
+        if samples not in self.known and (stage == "memorise" or weights.exists()):
             found = (
                 self._memorised(samples, width, weights)
                 if stage == "memorise"
                 else self._certified(samples, weights)
             )
         if found.get("holds"):
-            known.add(samples)
+            self.known.add(samples)
         seconds, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         record = {"samples": samples, "width": width, "stage": stage, **found}
         return [{**record, "seconds": seconds, "peak_gb": peak * 1024 / 1e9}]
@@ -93,8 +95,9 @@ class Run:
         return {"outcome": "certified" if proof.holds else "not certified", **proof._asdict()}
 
 
-def figure(records: list[Record]) -> Figure:
+def figure(content: Record) -> Figure:
     """Draw the loss by Newton's steps, and the time of each stage with its power of n, beside n³."""
+    records = content["cells"]
     fig = canvas(10, 4)
     losses, times = fig.subplots(1, 2)
     done = sorted((r for r in records if r["outcome"] != "skipped"), key=lambda r: r["samples"])
@@ -123,35 +126,33 @@ def told(record: Record) -> str:
     return f"{size}, {record['stage']}: {record.get('reason') or record.get('message') or 'skipped'} ({cost})"
 
 
+def certified(summary: Path) -> set[int]:
+    """Return the sizes that an earlier run has certified."""
+    cells = json.loads(summary.read_text())["cells"] if summary.is_file() else []
+    return {record["samples"] for record in cells if record.get("holds")}
+
+
 @experiment(
     __doc__,
     "runs/narrow_all_images",
-    quick="200 digits",
+    figure,
+    sizes={"raw_dir": None},
+    quick={"dataset": "digits", "samples": [200]},
     options={
-        "--all": {"action": "store_true", "help": f"all {ALL:,} images"},
-        "--samples": {
-            "type": int,
-            "nargs": "+",
-            "default": [5000],
-            "help": "so many images, each a run of its own",
-        },
-        "--labels": {"choices": ("signs", "classes"), "default": "signs", "help": "what is to be memorised"},
-        "--raw-dir": {"type": path, "help": "folder with the original files of the data set"},
+        "dataset": {"choices": ("cifar10", "digits"), "default": "cifar10", "help": "whose images"},
+        "samples": {"type": positive, "nargs": "+", "default": [5000], "help": "images, each number a run"},
+        "all": {"action": "store_const", "const": [ALL], "dest": "samples", "help": f"all {ALL:,} images"},
+        "labels": {"choices": ("signs", "classes"), "default": "signs", "help": "what is to be memorised"},
     },
-    resumable=True,
 )
-def main(args: argparse.Namespace) -> Findings:
+def main(args: argparse.Namespace) -> list[str]:
     """Run the stages that are missing."""
-    sizes = [200] if args.quick else [ALL] if args.all else args.samples
-    run = Run("digits" if args.quick else "cifar10", args.labels, args.raw_dir, args.out)
-    settings = {"dataset": run.name, "labels": args.labels, "radius": RADIUS}
-    records = resumed(args.out / "summary.json", settings)
-    proven = {r["samples"] for r in records if r.get("holds")}
-    for samples in sizes:
+    run = Run(args.dataset, args.labels, args.raw_dir, args.out, certified(args.out / "summary.json"))
+    for samples in args.samples:
         smallest = max(least for least in WIDTHS if least <= samples)
         axes = {"samples": [samples], "width": WIDTHS[smallest], "stage": STAGES}
-        records = cells(args.out, settings, axes, partial(run.cell, known=proven), told)
-    return Findings(None, partial(figure, records), [])
+        cells(args, axes, run.cell, told, radius=RADIUS)
+    return []
 
 
 if __name__ == "__main__":

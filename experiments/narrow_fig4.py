@@ -140,7 +140,7 @@ def sigma_min(content: Record) -> Figure:
 def heat_maps(content: Record, quantity: str, label: str, limits: LogNorm) -> Figure:
     """Draw a quantity, one row a net and one column a method."""
     s = content["settings"]
-    fig = canvas(15, 7, dpi=110)
+    fig = canvas(15, 7.4, dpi=110)
     panels = fig.subplots(len(NETS), len(METHODS))
     for row, net in zip(panels, NETS, strict=True):
         for axes, method in zip(row, METHODS, strict=True):
@@ -150,7 +150,7 @@ def heat_maps(content: Record, quantity: str, label: str, limits: LogNorm) -> Fi
                 quantity,
                 limits,
             )
-            axes.set_title(f"{NETS[net]}, {method}")
+            axes.set_title(f"{NETS[net]}\n{method}")
     fig.colorbar(shown, ax=panels, label=label)
     kappa = "∞" if s["kappa"] == "inf" else f"{s['kappa']:g}"
     fig.suptitle(

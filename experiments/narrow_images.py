@@ -1,18 +1,15 @@
-"""Narrow nets on images: test accuracy over widths, the regime against plain SGD.
+"""Narrow nets on images: test accuracy over widths, the regime at several ε against plain SGD.
 
 Command:  python -m experiments.narrow_images --dataset mnist|cifar10|cifar100|cifar100_subset|digits [--quick]
-Cost:     10,000 training images (4,000 of the subset), 3 widths, 3 step sizes × 3 seeds in one call a cell: minutes on
-          two cores. Run again after an interruption: cells are kept. ``--quick``: digits, seconds.
+          (and --samples, --held-out, --widths, --radii, --epochs, --seeds, --raw-dir)
+Cost:     COST
 Expected: the regime (pairwise net, ball, cone) comes close to the test accuracy of plain SGD on a standard net of the
           same width, although it stays within ε of its start.
-Measured: ``--dataset cifar10``, ε = 1, mean test accuracy of 3 seeds, regime / SGD: 33.1 / 33.8 % at width 8,
-          39.4 / 39.4 % at width 32, 40.0 / 41.2 % at width 128; training accuracy 36.3 / 39.9 %, 45.2 / 46.9 %,
-          45.5 / 60.1 %. Every run under the regime ends on the ball. 5 min 43 s on two cores
-          (docs/figures/narrow_images_cifar10.*).
-Writes:   DIR/summary.json (settings, machine, one record a cell) and DIR/figure.png.
+Measured: RESULT
+Writes:   DIR/summary.json (one record a width and method) and DIR/figure.png.
 
-Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size that is chosen, for each cell, by the
-accuracy on held-out training images; the test images are looked at once, with the step size chosen.
+Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size from one grid that is chosen, for each
+cell, by the accuracy on held-out training images; the test images are looked at once, with the step size chosen.
 
 Reference: "When Expressivity Meets Trainability", section 5 and appendix H.
 """
@@ -21,52 +18,29 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
-from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import STANDARD, Net, Params, pairwise
-from experiments._run import Figure, Findings, Record, canvas, cells, experiment, machine
+from experiments._nets import Net, Params, pairwise, standard
+from experiments._run import Figure, Record, canvas, cells, digest, experiment, positive, require_memory
 
-FOLDER = "runs/narrow_images"
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
-METHODS = {"regime": pairwise(), "SGD": STANDARD}
 MOMENTUM = 0.9
-RATES = (10, 30, 100)  # step sizes times the number d of inputs: standardised, E‖x‖² = d
+BATCH = 100
+RATES = (3, 10, 30, 100, 300)  # step sizes times the number d of inputs: standardised, E‖x‖² = d
+USUAL = {"cifar100_subset": (4000, 1000), "digits": (1200, 200)}
+"""Training and held-out images where no numbers are given; of other sets 10,000 and 2,000."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a cell depends on beside its width and method."""
-
-    dataset: str
-    samples: int
-    held_out: int
-    widths: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    radius: float
-    seeds: int
-
-
-def settings(dataset: str, quick: bool, radius: float, seeds: int) -> Settings:
-    """Return the settings of a data set: small, or sized for two cores."""
-    if quick:
-        return Settings("digits", 600, 200, (16,), epochs=3, batch_size=50, radius=radius, seeds=2)
-    samples, held_out = {"cifar100_subset": (4000, 1000), "digits": (1200, 200)}.get(dataset, (10_000, 2000))
-    return Settings(dataset, samples, held_out, (8, 32, 128), 8, 100, radius, seeds)
-
-
-def load(s: Settings) -> nj.data.Dataset:
+def load(args: argparse.Namespace) -> nj.data.Dataset:
     """Return training and held-out rows, in one, and the test rows."""
-    options: Record = {"test_fraction": 0.2} if s.dataset == "digits" else {}
-    return nj.data.load(s.dataset, samples=s.samples + s.held_out, normalize="scale", **options)
+    options: Record = {"test_fraction": 0.2} if args.dataset == "digits" else {}
+    rows = args.samples + args.held_out
+    return nj.data.load(args.dataset, samples=rows, normalize="scale", raw_dir=args.raw_dir, **options)
 
 
 def accuracy(net: Net, params: Params, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -75,109 +49,152 @@ def accuracy(net: Net, params: Params, x: np.ndarray, labels: np.ndarray) -> np.
     return np.mean(np.argmax(outputs, axis=-1) == labels, axis=-1)
 
 
-def train(data: nj.data.Dataset, s: Settings, width: int, method: str) -> nj.FitResult:
+def train(
+    args: argparse.Namespace, data: nj.data.Dataset, net: Net, width: int, radius: float | None
+) -> nj.FitResult:
     """Train all step sizes and seeds of a cell in one call: axes (rate, seed)."""
     assert data.labels is not None
-    steps = s.epochs * (s.samples // s.batch_size)
-    net, sizes = METHODS[method], {"inputs": data.x.shape[1], "width": width, "outputs": data.classes}
+    steps = args.epochs * (args.samples // min(BATCH, args.samples))
+    sizes = {"inputs": data.x.shape[1], "width": width, "outputs": data.classes}
 
     def setup(rate: float, seed: jax.Array) -> tuple[Params, optax.GradientTransformation]:
         sgd = optax.sgd(optax.cosine_decay_schedule(rate, steps), momentum=MOMENTUM)
-        return net.start(jax.random.key(seed), **sizes), sgd if net is STANDARD else net.regime(sgd, s.radius)
+        return net.start(jax.random.key(seed), **sizes), sgd if radius is None else net.regime(sgd, radius)
 
     return nj.sweep(
         net.apply_fn,
         setup,
-        (data.x[: s.samples], data.labels[: s.samples]),
-        grid={"rate": [rate / data.x.shape[1] for rate in RATES], "seed": np.arange(s.seeds)},
+        (data.x[: args.samples], data.labels[: args.samples]),
+        grid={"rate": [rate / data.x.shape[1] for rate in RATES], "seed": np.arange(args.seeds)},
         steps=steps,
         every=steps,
         loss="cross_entropy",
-        batch_size=s.batch_size,
+        batch_size=min(BATCH, args.samples),
         key=jax.random.key(0),
-        evaluation=(data.x[s.samples :], data.labels[s.samples :]),
+        evaluation=(data.x[args.samples :], data.labels[args.samples :]),
         progress=False,
     )
 
 
-def cell(data: nj.data.Dataset, s: Settings, width: int, method: str) -> list[Record]:
-    """Return the record of a cell: the step size chosen on held-out rows, and its accuracies, one a seed."""
-    started = time.perf_counter()
-    result = train(data, s, width, method)
+def cell(args: argparse.Namespace, data: nj.data.Dataset, width: int, radius: float | None) -> list[Record]:
+    """Return the record of a cell: the step size chosen on held-out rows, and its accuracies, one a seed.
+
+    Without a radius it is the standard net under plain SGD.
+    """
+    net = standard(args.activation) if radius is None else pairwise(args.activation)
+    result = train(args, data, net, width, radius)
     last = {name: np.asarray(values[..., -1], float) for name, values in result.history.items()}
     held_out = np.nan_to_num(last["test_accuracy"]).mean(axis=1)
-    by_rate = dict(zip(map(str, RATES), held_out.round(4).tolist(), strict=True))
     best = int(held_out.argmax())
     assert data.x_test is not None and data.labels_test is not None  # noqa: PT018
-    params = jax.tree.map(lambda leaf: leaf[best], result.params)
-    test = accuracy(METHODS[method], params, data.x_test, data.labels_test)
+    test = accuracy(net, jax.tree.map(lambda leaf: leaf[best], result.params), data.x_test, data.labels_test)
     record = {
         "width": width,
-        "method": method,
+        "radius": radius,
         "learning_rate": round(RATES[best] / data.x.shape[1], 5),
-        "held_out_accuracy_of_rates_times_d": by_rate,
+        "held_out_accuracy_of_rates_times_d": dict(
+            zip(map(str, RATES), held_out.round(4).tolist(), strict=True)
+        ),
         "test_accuracy": test.round(4).tolist(),
+        "test_images": len(data.x_test),
         "train_accuracy": last["accuracy"][best].round(4).tolist(),
         "diverged": int(np.sum(result.diverged)),
     }
-    if method == "regime":
+    if radius is not None:
         record["distance"] = last["distance"][best].round(3).tolist()
-    return [record | {"seconds": round(time.perf_counter() - started, 1)}]
+    return [record]
 
 
-def figure(records: list[Record], s: Settings) -> Figure:
+def figure(content: Record) -> Figure:
     """Draw test and training accuracy over the width, mean and range of the seeds."""
-    fig = canvas(6.5, 4.2)
+    s, records = content["settings"], sorted(content["cells"], key=lambda r: r["width"])
+    radii = sorted({float(r["radius"]) for r in records if r["radius"] is not None})
+    fig = canvas(7.5, 4.6)
     axes = fig.subplots()
-    for (method, colour), (what, style) in itertools.product(
-        zip(METHODS, ("C0", "C1"), strict=True), (("test", "o-"), ("train", "o:"))
+    for (place, radius), (what, style) in itertools.product(
+        enumerate([None, *radii]), (("test", "o-"), ("train", "o:"))
     ):
-        rows = sorted((r for r in records if r["method"] == method), key=lambda r: r["width"])
+        rows = [r for r in records if (r["radius"] and float(r["radius"])) == radius]
         values = 100 * np.array([row[f"{what}_accuracy"] for row in rows])
         mean = values.mean(axis=1)
         axes.errorbar(
-            [row["width"] for row in rows],
+            [row["width"] * 1.03**place for row in rows],  # beside each other
             mean,
             yerr=[mean - values.min(axis=1), values.max(axis=1) - mean],
             fmt=style,
-            color=colour,
+            color=f"C{place}" if place else "black",
             capsize=3,
-            label=f"{method}, {what}",
+            label=f"{name_of(radius)}, {what}",
         )
+    widths = sorted({r["width"] for r in records})
     axes.set_xscale("log", base=2)
-    axes.set_xticks(s.widths, map(str, s.widths))
+    axes.set_xticks(widths, map(str, widths))
     axes.set(xlabel="width", ylabel="accuracy (%)")
-    axes.set_title(f"{s.dataset}, {s.samples:,} training images, ε = {s.radius:g}, {s.seeds} seeds")
-    axes.legend()
+    axes.set_title(
+        f"{s['dataset']}, {s['samples']:,} training images, {s['epochs']} epochs, {s['seeds']} seeds"
+    )
+    fig.legend(loc="outside right center")
     return fig
+
+
+def name_of(radius: float | None) -> str:
+    """Return the name of a method for people."""
+    return "plain SGD" if radius is None else f"regime, ε = {radius:g}"
 
 
 def told(last: Record) -> str:
     """Say what a cell gave."""
     return (
-        f"width {last['width']}, {last['method']}: test {100 * np.mean(last['test_accuracy']):.1f} %, "
-        f"step size {last['learning_rate']}, {last['seconds']} s"
+        f"width {last['width']}, {name_of(last['radius'])}: test {100 * np.mean(last['test_accuracy']):.1f} %, "
+        f"step size {last['learning_rate']}"
     )
 
 
 @experiment(
     __doc__,
-    FOLDER,
-    quick="digits, 1 width, 3 epochs, 2 seeds",
+    "runs/narrow_images",
+    figure,
+    sizes={
+        "samples": None,
+        "widths": (8, 32, 128),
+        "radii": (1.0, 10.0, 100.0),
+        "activation": "tanh",
+        "epochs": 8,
+        "seeds": 3,
+        "raw_dir": None,
+    },
+    quick={
+        "dataset": "digits",
+        "samples": 600,
+        "held_out": 200,
+        "widths": (16,),
+        "radii": (1.0,),
+        "epochs": 3,
+    },
     options={
-        "--dataset": {"choices": DATASETS, "default": "cifar10"},
-        "--radius": {"type": float, "default": 1.0, "help": "ε of the ball, inf for none"},
-        "--seeds": {"type": int, "default": 3, "help": "seeds a cell, trained in one call"},
+        "dataset": {"choices": DATASETS, "default": "cifar10", "help": "whose images"},
+        "held_out": {"type": positive, "help": "training images that the step size is chosen by"},
     },
 )
-def main(args: argparse.Namespace) -> Findings:
+def main(args: argparse.Namespace) -> list[str]:
     """Run the cells that are missing."""
-    s = settings(args.dataset, args.quick, args.radius, args.seeds)
-    args.out = args.out or Path(FOLDER, s.dataset)
-    axes = {"width": s.widths, "method": METHODS}
-    records = cells(args.out, asdict(s), axes, partial(cell, load(s), s), told, machine=machine())
-    seconds = sum(r["seconds"] for r in records)
-    return Findings(None, partial(figure, records, s), [f"{seconds:.0f} s in all."])
+    samples, held_out = USUAL.get(args.dataset, (10_000, 2000))
+    args.samples, args.held_out = args.samples or samples, args.held_out or held_out
+    data = load(args)
+    if len(data.x) < args.samples + args.held_out:
+        raise argparse.ArgumentError(
+            None,
+            f"--samples {args.samples} and --held-out {args.held_out} of {args.dataset}, which has {len(data.x):,} "
+            "training images: take fewer",
+        )
+    runs = len(RATES) * args.seeds
+    require_memory(
+        12 * data.x.nbytes + 4 * runs * max(args.widths) * (6 * data.x.shape[1] + len(data.x)),
+        f"a call of {runs} runs with {max(args.widths)} hidden units on {len(data.x):,} images",
+    )
+    axes = {"width": args.widths, "radius": (None, *args.radii)}
+    cells(args, axes, partial(cell, args, data), told, data=digest(data.x, data.labels))
+    return []
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Theorem 1 on instances: the smallest width that works, the nice region, and the certificate.
 
-Command:  python -m experiments.narrow_theorem1 [--quick] [--out DIR]
+Command:  python -m experiments.narrow_theorem1 [--quick] [--n N --d D] [--activation σ] [--out DIR]
 Cost:     three minutes on two cores; ``--quick`` a few seconds and one small instance.
 Expected: from m = 2n/d on (the smallest even width with h·rank(x) ≥ n) every instance is solved within ε = 0.1 and
           certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows
@@ -15,35 +15,36 @@ Reference: "When Expressivity Meets Trainability", Theorem 1 and Remark 1.
 from __future__ import annotations
 
 import argparse
-import itertools
 from functools import partial
 
 import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Findings, Record, Table, canvas, experiment, say, table
+from experiments._run import Figure, Record, Table, canvas, cells, experiment, table
 
-SIZES, QUICK_SIZES = ((100, 10), (200, 20), (400, 40), (1000, 50)), ((40, 8),)
-FACTORS, QUICK_FACTORS = (0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0), (0.9, 1.0, 1.5)
+INPUTS = {100: 10, 200: 20, 400: 40, 1000: 50}
+"""d of each n."""
+FACTORS = (0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 RADIUS = 0.1
 
 
-def instance(n: int, d: int, factor: float) -> Record:
+def instance(args: argparse.Namespace, n: int, factor: float) -> list[Record]:
     """Return the record of one instance at the even width nearest to factor·2n/d."""
-    rng = np.random.default_rng(0)
+    rng, d = np.random.default_rng(0), args.d or INPUTS[n]
     x, y = rng.normal(size=(n, d)), rng.normal(size=n)
     needed = nj.jacobian.admissible_width(x)
     width = max(2, 2 * round(factor * needed / 2))
     if width == needed and factor < 1:
         width -= 2
-    record = {"n": n, "d": d, "width": width, "width_needed": needed}
+    record = {"n": n, "factor": factor, "d": d, "width": width, "width_needed": needed}
+    options = {"activation": args.activation}
     try:
-        m = nj.memorize(jax.random.key(0), x, y, width=width, radius=RADIUS, progress=False)
+        m = nj.memorize(jax.random.key(0), x, y, width=width, radius=RADIUS, progress=False, **options)
     except ValueError as refusal:
-        return record | {"status": "refused", "reason": str(refusal), "holds": False, "epsilon0": 0.0}
-    region = nj.certificates.nice_region(m.center, x)
-    return record | {
+        return [record | {"status": "refused", "reason": str(refusal), "holds": False, "epsilon0": 0.0}]
+    region = nj.certificates.nice_region(m.center, x, **options)
+    record |= {
         "status": m.status,
         "reason": m.message,
         "steps": len(m.history.get("loss", [0])) - 1,
@@ -51,6 +52,7 @@ def instance(n: int, d: int, factor: float) -> Record:
         "holds": m.certificate is not None and m.certificate.holds,
         "epsilon0": region.radius,
     }
+    return [record]
 
 
 def summary(records: list[Record]) -> Table:
@@ -65,8 +67,9 @@ def summary(records: list[Record]) -> Table:
     return table(f"Gaussian x and y, ε = {RADIUS}", headings, rows)
 
 
-def figure(records: list[Record]) -> Figure:
-    """Draw ε₀ over the width, filled where the certificate holds."""
+def figure(content: Record) -> Figure:
+    """Draw ε₀ over the width."""
+    records = content["cells"]
     fig = canvas(6.5, 4.2)
     axes = fig.subplots()
     for n, d in dict.fromkeys((r["n"], r["d"]) for r in records):
@@ -83,17 +86,26 @@ def figure(records: list[Record]) -> Figure:
     return fig
 
 
-@experiment(__doc__, "runs/narrow_theorem1", quick="one small instance")
-def main(args: argparse.Namespace) -> Findings:
+@experiment(
+    __doc__,
+    "runs/narrow_theorem1",
+    figure,
+    sizes={"n": None, "d": None, "activation": "tanh"},
+    quick={"n": 40, "d": 8},
+)
+def main(args: argparse.Namespace) -> list[Table | str]:
     """Run all instances."""
-    sizes, factors = (QUICK_SIZES, QUICK_FACTORS) if args.quick else (SIZES, FACTORS)
-    records = []
-    for (n, d), factor in itertools.product(sizes, factors):
-        records.append(instance(n, d, factor))
-        say(f"n = {n}, d = {d}, m = {records[-1]['width']}: {records[-1]['status']}")
+    if (args.n is None) != (args.d is None):
+        raise argparse.ArgumentError(None, "--n and --d go together")
+    sizes = [args.n] if args.n else list(INPUTS)
+    records = cells(args, {"n": sizes, "factor": FACTORS}, partial(instance, args), told)
     wide = [r["holds"] for r in records if r["width"] >= r["width_needed"]]
-    proven = f"Proven: {sum(wide)} of {len(wide)} instances with m ≥ 2n/d."
-    return Findings(records, partial(figure, records), [summary(records), proven])
+    return [summary(records), f"Proven: {sum(wide)} of {len(wide)} instances with m ≥ 2n/d."]
+
+
+def told(last: Record) -> str:
+    """Say what an instance gave."""
+    return f"n = {last['n']}, d = {last['d']}, m = {last['width']}: {last['status']}"
 
 
 if __name__ == "__main__":
