@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import time
 from typing import Any
 
@@ -33,12 +34,13 @@ from experiments._run import Figure, Record, canvas, cells, experiment
 
 RATE, RECORDS = 5e-3, 200
 CASES: dict[str, Record] = {
-    "digits": {"samples": 1797, "widths": (60, 80, 120), "steps": 6000},
-    "mnist": {"samples": 3000, "widths": (12, 16, 24), "steps": 3000},
-    "cifar10": {"samples": 2000, "widths": (4, 6, 12), "steps": 2000},
-    "cifar10_more": {"samples": 10_000, "widths": (8, 16, 24), "steps": 1500},
-    "digits_few": {"samples": 200, "widths": (20,), "steps": 300},
+    "digits": {"samples": 1797, "widths": {2: (60, 80, 120), 10: (120, 240, 480)}, "steps": 6000},
+    "mnist": {"samples": 3000, "widths": {2: (12, 16, 24), 10: (24, 48, 96)}, "steps": 3000},
+    "cifar10": {"samples": 2000, "widths": {2: (4, 6, 12), 10: (6, 12, 24)}, "steps": 2000},
+    "cifar10_more": {"samples": 10_000, "widths": {2: (8, 16, 24), 10: (24, 48)}, "steps": 1500},
+    "digits_few": {"samples": 200, "widths": {2: (20,), 10: (20,)}, "steps": 300},
 }
+"""Widths by the number of classes."""
 KINDS = {
     "±1, whitened": (2, "whiten"),
     "ten classes, whitened": (10, "whiten"),
@@ -166,9 +168,9 @@ def main(args: argparse.Namespace) -> list[str]:
         point = {"dataset": dataset, "kind": kind, "width": width, "radius": radius, "method": method}
         return [{**point, "samples": samples, "inputs": data.x.shape[1], **found}]
 
-    for case in args.datasets or usual:
-        widths = args.widths or CASES[case]["widths"]
-        axes = {"dataset": [case], "kind": KINDS, "width": widths, "radius": args.radii, "method": METHODS}
+    for case, (kind, (classes, _)) in itertools.product(args.datasets or usual, KINDS.items()):
+        widths = args.widths or CASES[case]["widths"][classes]
+        axes = {"dataset": [case], "kind": [kind], "width": widths, "radius": args.radii, "method": METHODS}
         cells(args, axes, cell, told)
     return []
 

@@ -1,6 +1,6 @@
-"""Every experiment runs in its quick form and writes what its docstring says."""
+"""Every experiment runs in its quick form, keeps what it has found, and says what is wrong before it starts."""
 
-import functools
+import argparse
 import importlib
 import json
 import re
@@ -10,23 +10,66 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
-import narrow_jax as nj
+from experiments import _redraw, _run
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_"))
 
 
+def run(monkeypatch, name, *words):
+    """Run an experiment as the command line does."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    importlib.import_module(f"experiments.{name}").main()
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Folders of the results of quick runs, each run once."""
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            user = (
+                jax.numpy_dtype_promotion("standard"),
+                jax.numpy_rank_promotion("allow"),
+            )  # optax's adam promotes
+            with pytest.MonkeyPatch.context() as patch, user[0], user[1]:
+                run(patch, name, "--quick", "--out", made[name])
+        return made[name]
+
+    return folder
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_quick_run(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
-    # a user's settings: optax's own adam promotes
+def test_quick_run(name, folders):
+    content = json.loads((folders(name) / "summary.json").read_text())
+    assert content["cells"]
+    assert content["seconds"] > 0
+    [machine] = content["machines"]
+    assert machine["versions"]["jax"] == jax.__version__
+    for drawing in importlib.import_module(f"experiments.{name}").main.drawings:
+        assert (folders(name) / f"{drawing.__name__}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["narrow_theorem2", "narrow_random_labels"])
+def test_a_run_that_was_killed_goes_on(name, folders, tmp_path, monkeypatch):
+    """Half of the cells are kept as they are, the rest is made again, and is the same."""
+    content = json.loads((folders(name) / "summary.json").read_text())
+    half = len(content["cells"]) // 2
+    content["cells"], rest = content["cells"][:half], content["cells"][half:]
+    content["cells"][0]["message"] = "kept"
+    (tmp_path / "summary.json").write_text(json.dumps(content))
+    (tmp_path / "summary.part").write_text('{"settings"')  # what a kill leaves of a write
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        importlib.import_module(f"experiments.{name}").main()
-    records = json.loads((tmp_path / "summary.json").read_text())
-    assert records
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+        run(monkeypatch, name, "--quick", "--out", tmp_path)
+    after = json.loads((tmp_path / "summary.json").read_text())["cells"]
+    assert after[0]["message"] == "kept"
+    for one, other in zip(after[half:], rest, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {
+            k: v for k, v in other.items() if k != "seconds"
+        }
 
 
 def test_demo_record_has_one_entry_a_row():
@@ -39,145 +82,186 @@ def test_demo_record_has_one_entry_a_row():
     ]
 
 
-def test_figure_5_streams_images_from_files(tmp_path):
-    """Bright dogs and dark cats, in the layout of ImageNet: learnt within a few epochs, all of the test set right."""
-    from experiments import _image_sets, narrow_fig5
-
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 4)):
-        for wnid, level in (("n02085620", 200), ("n02123045", 50)):
-            folder = tmp_path / part / wnid
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(level - 40, level + 40, size=(20, 24, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
-    data = _image_sets.in_files(tmp_path, pixels=16)
-    assert (data.samples, data.outputs, data.first.shape, data.first.dtype) == (
-        48,
-        9,
-        (1, 16, 16, 3),
-        np.uint8,
-    )
-    s = narrow_fig5.Settings(
-        "restricted-imagenet", None, (), (1,), (8,), (10.0,), 1, epochs=6, pixels=16, batch_size=12
-    )
-    with jax.numpy_dtype_promotion("standard"):  # optax's own schedules promote
-        [record] = narrow_fig5.cell(s, data, width=8, radius=10.0, seed=0, progress=False)
-    assert record["test_accuracy"] == 1.0
-    assert 0 < record["distance"] <= 10 * (1 + 1e-6)
-
-
-def test_net_on_bytes_computes_in_bfloat16():
-    from experiments import _image_sets
-
-    net = nj.models.ResNet(channels=(4,), blocks=(1,), outputs=3)
-    images = np.zeros((2, 6, 6, 3), np.uint8)
-    state = jax.eval_shape(net.init, jax.random.key(0), np.zeros((2, 6, 6, 3), np.float32))
-    params = state.pop("params")
-    dtypes = {}
-    for name, forward in (("as it is", lambda f: f), ("bfloat16", nj.precision.bfloat16)):
-        apply = _image_sets.FromBytes(forward(nj.models.Stateful(net)))
-        with jax.numpy_dtype_promotion("standard"):  # Flax's own code
-            program = str(jax.make_jaxpr(functools.partial(apply, train=True))(params, state, images))
-        dtypes[name] = set(re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", program))
-    assert dtypes == {"as it is": {"f32"}, "bfloat16": {"bf16"}}
+def arguments(folder, **values):
+    return argparse.Namespace(out=folder, quick=False, **values)
 
 
 def test_records_of_other_settings_stay(tmp_path):
-    from experiments import _run
+    def cells(**values):
+        axes = {"width": values["widths"]}
+        return _run.cells(arguments(tmp_path, **values), axes, lambda width: [{"width": width}], str)
 
-    path = tmp_path / "summary.json"
-    assert _run.resumed(path, {"widths": (4, 8)}) == []
-    _run.replace(path, _run.content({"widths": (4, 8)}, [{"width": 4}], machine={}))
-    before = path.read_text()
-    assert _run.resumed(path, {"widths": (4, 8)}) == [{"width": 4}]
-    with pytest.raises(SystemExit, match=r"widths: \[4, 8\] there, \[4\] here.*--out"):
-        _run.resumed(path, {"widths": (4,)})
-    assert path.read_text() == before
+    cells(n=20, widths=(4,), kappa=np.inf)
+    before = (tmp_path / "summary.json").read_text()
+    with pytest.raises(SystemExit, match=r"n: 20 there, 30 here\): choose another folder with --out"):
+        cells(n=30, widths=(4,), kappa=np.inf)
+    with pytest.raises(SystemExit, match=r"kappa: inf there, 1.0 here"):
+        cells(n=20, widths=(4,), kappa=1.0)
+    with pytest.raises(SystemExit, match=r"d: None there, 3 here"):
+        cells(n=20, d=3, widths=(4,), kappa=np.inf)
+    assert (tmp_path / "summary.json").read_text() == before
+    cells(n=20, widths=(8,), kappa=np.inf)
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_cells_go_on_where_a_run_stopped(tmp_path):
-    from experiments import _run
-
+def test_cells_go_on_where_a_run_stopped_and_give_those_asked_for(tmp_path):
     made = []
 
     def cell(width, seed):
         made.append((width, seed))
         return [{"width": width, "seed": seed}]
 
-    for widths in ((4,), (4, 8)):
-        axes = {"width": widths, "seed": range(2)}
-        records = _run.cells(tmp_path, {"dataset": "digits"}, axes, cell, str, machine={})
+    def cells(widths, seeds):
+        args = arguments(tmp_path, dataset="digits", widths=widths, seeds=seeds)
+        return _run.cells(args, {"width": widths, "seed": range(seeds)}, cell, str)
+
+    assert cells((4,), 1) == [{"width": 4, "seed": 0}]
+    assert len(cells((4, 8), 2)) == 4
     assert made == [(4, 0), (4, 1), (8, 0), (8, 1)]
-    content = {"settings": {"dataset": "digits"}, "machine": {}, "cells": records}
-    assert json.loads((tmp_path / "summary.json").read_text()) == content
+    assert cells((8,), 1) == [{"width": 8, "seed": 0}]
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["settings"] == {"dataset": "digits"}
+    assert len(content["cells"]) == 4
+    assert content["machines"] == [_run.machine()]
+
+
+def test_another_machine_is_noted_beside_the_first(tmp_path, monkeypatch):
+    def cells(widths):
+        args = arguments(tmp_path, widths=widths)
+        _run.cells(args, {"width": widths}, lambda width: [{"width": width}], str)
+        return json.loads((tmp_path / "summary.json").read_text())["machines"]
+
+    assert len(cells((4,))) == 1
+    monkeypatch.setattr(_run, "machine", lambda: {"device": "another"})
+    assert len(cells((4,))) == 1  # nothing was made there
+    assert cells((4, 8))[1] == {"device": "another"}
 
 
 def test_a_picture_that_fails_takes_no_record_along(tmp_path, monkeypatch):
-    from experiments import _run
-
-    def figure():
+    def figure(content):
         raise RuntimeError("no fonts")
 
-    @_run.experiment("doc", str(tmp_path), quick="")
+    @_run.experiment("doc", str(tmp_path), figure, sizes={}, quick={})
     def main(args):
-        return _run.Findings([{"loss": 0.5}], figure, [])
+        _run.cells(args, {"width": [4]}, lambda width: [{"width": width, "loss": 0.5}], str)
+        return []
 
     monkeypatch.setattr(sys, "argv", ["main"])
     with pytest.raises(RuntimeError, match="no fonts"):
         main()
-    assert json.loads((tmp_path / "summary.json").read_text()) == [{"loss": 0.5}]
+    assert json.loads((tmp_path / "summary.json").read_text())["cells"] == [{"width": 4, "loss": 0.5}]
 
 
-def test_figure_5_asks_for_the_folder_of_images(monkeypatch, tmp_path):
-    from experiments import narrow_fig5
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[1]", "holds a list"),
+        ('{"cells": []}', "is of other settings"),
+        ('{"settings": {"n": 5}, "cells": []}', "n: 5 there, "),
+    ],
+)
+def test_a_file_that_is_no_record_of_these_settings_stays(content, message, tmp_path, monkeypatch):
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(SystemExit, match=f"{message}.*--out"):
+        run(monkeypatch, "narrow_ablation", "--quick", "--out", tmp_path)
+    assert (tmp_path / "summary.json").read_text() == content
 
-    arguments = ["narrow_fig5", "--dataset", "restricted-imagenet", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit, match="--images DIR"):
-        narrow_fig5.main()
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--widths", "0"], "'0' is no count"),
+        (["--widths", "4.5"], "'4.5' is no count"),
+        (["--radii", "-1"], "expected at least one argument|is no size"),
+        (["--radii", "nan"], "'nan' is no size"),
+        (["--kappa", "0"], "'0' is no size"),
+        (["--steps", "many"], "'many' is no count"),
+        (["--activation", "tan"], "invalid choice: 'tan'"),
+        (["--quick", "--seeds", "-2"], "expected one argument|is no count"),
+    ],
+)
+def test_a_size_that_is_none_is_refused(words, message, monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "narrow_fig4", *words, "--out", tmp_path)
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["narrow_ablation", "demo"])
-def test_a_record_of_other_options_stays(name, tmp_path, monkeypatch):
-    (tmp_path / "summary.json").write_text("[1]")
-    (tmp_path / "options.json").write_text('{"quick": false, "kappa": "inf"}')
-    monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path)])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("narrow_fig4", ["--n", "3000000"]),
+        ("narrow_images", ["--dataset", "digits", "--widths", "30000000"]),
+    ],
+)
+def test_a_size_beyond_the_memory_is_said_before_it_starts(name, words, tmp_path, monkeypatch):
     with pytest.raises(
-        SystemExit, match=r"summary.json is of other settings \(quick: False there, True here"
+        SystemExit, match=r"needs about .* GB, and this machine has .* GB: take smaller sizes"
     ):
-        importlib.import_module(f"experiments.{name}").main()
-    (tmp_path / "options.json").unlink()
-    with pytest.raises(SystemExit, match=r"is of other settings .*choose another folder with --out"):
-        importlib.import_module(f"experiments.{name}").main()
-    assert (tmp_path / "summary.json").read_text() == "[1]"
+        run(monkeypatch, name, *words, "--out", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("narrow_random_labels", ["--datasets", "mnist"]),
+        ("narrow_images", ["--dataset", "cifar100_subset"]),
+        ("narrow_theorem2", ["--dataset", "mnist"]),
+    ],
+)
+def test_data_that_are_absent_are_said_in_words(name, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("NARROW_JAX_RAW", raising=False)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, name, *words, "--raw-dir", tmp_path / "none", "--out", tmp_path / "out")
+    assert stopped.value.code == 2
+    assert "raw_dir" in capsys.readouterr().err
+
+
+def test_more_images_than_there_are_is_refused(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "narrow_images", "--dataset", "digits", "--samples", "1400", "--out", tmp_path)
+    assert "which has 1,4" in capsys.readouterr().err
+
+
+def test_n_and_d_of_theorem_1_go_together(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "narrow_theorem1", "--n", "50", "--out", tmp_path)
+    assert "--n and --d go together" in capsys.readouterr().err
+
+
+def test_data_are_told_apart():
+    x = np.arange(6.0)
+    assert _run.digest(x, x) == _run.digest(x, x)
+    assert len({_run.digest(x, x), _run.digest(x, x + 1), _run.digest(x)}) == 3
 
 
 def test_records_are_strict_json(tmp_path):
-    from experiments import _run
-
     _run.replace(tmp_path / "summary.json", [{"loss": np.float64("inf"), "width": np.int64(4)}])
     assert json.loads((tmp_path / "summary.json").read_text()) == [{"loss": "inf", "width": 4}]
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("pairwise", [False, True])
-def test_kappa_of_the_paper_is_a_setting_of_the_ablation(pairwise):
+@pytest.mark.parametrize("paired", [False, True])
+def test_kappa_of_the_paper_is_a_setting_of_the_ablation(paired):
     from experiments import _nets, narrow_ablation
 
-    net = _nets.pairwise(kappa=1.0) if pairwise else _nets.STANDARD
-    v = narrow_ablation.start(mirrored=True, net=net, width=8)["v"]
-    assert (len(np.unique(v)) == 1) is pairwise
+    net = _nets.pairwise(kappa=1.0) if paired else _nets.standard()
+    v = narrow_ablation.start(mirrored=True, net=net, inputs=10, width=8)["v"]
+    assert (len(np.unique(v)) == 1) is paired
 
 
-def test_every_figure_with_a_record_is_drawn_again_from_it():
-    from experiments import _redraw as redraw
-
-    names = {path.stem for path in redraw.DOCS.glob("*.json")}
-    names -= {"demo", "descent_bound", "pyramidal_convergence"}  # curves that no record holds
-    assert {*redraw.FIGURES, *redraw.WITH_SETTINGS} == names
+def test_every_figure_is_drawn_again_from_its_record():
+    names = {path.stem for path in _redraw.DOCS.glob("*.json")}
+    assert {_redraw.experiment_of(name) for name in names} == set(NAMES)
+    pictures = set()
     for name in names:
-        figure = redraw.drawn(name)
-        assert all(axes.has_data() for axes in figure.axes)
-        assert (redraw.DOCS / f"{name}.png").is_file()
+        content = json.loads((_redraw.DOCS / f"{name}.json").read_text())
+        assert content["machines"], name
+        assert content["seconds"] > 0, name
+        for path, figure in _redraw.drawn(name):
+            assert any(axes.has_data() for axes in figure.axes)
+            pictures.add(path.name)
+    assert pictures == {path.name for path in _redraw.DOCS.glob("*.png")}
