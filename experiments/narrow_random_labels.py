@@ -110,26 +110,34 @@ def descent(data: nj.data.Dataset, width: int, radius: float, steps: int) -> Rec
 
 
 def figure(content: Record) -> Figure:
-    """Draw the share of labels learned over the steps, one panel a data set: colour the kind, line the width."""
+    """Draw the share of labels learned over the width, a panel a data set and a line a kind of labels and inputs.
+
+    A point at which all are learned is filled, with the step at which they were.
+    """
     records = [r for r in content["cells"] if r["method"] == METHODS[1]]
     cases = list(dict.fromkeys((r["dataset"], r["samples"]) for r in records))
-    fig = canvas(4.6 * len(cases) + 0.6, 4.6)
-    panels = fig.subplots(1, len(cases), squeeze=False)[0]
-    for axes, (case, samples) in zip(panels, cases, strict=True):
-        rows = [r for r in records if r["dataset"] == case]
-        widths = sorted({r["width"] for r in rows})
-        for r in rows:
-            kind, style = list(KINDS).index(r["kind"]), (":", "--", "-")[widths.index(r["width"]) % 3]
-            axes.semilogx(r["step"][1:], 100 * np.array(r["learned"][1:]), style, color=f"C{kind}")
-        axes.set(xlabel="step", ylabel="random labels learned (%)", ylim=(0, 102))
-        lines = ", ".join(
-            f"{name} {width}" for name, width in zip(("dotted", "dashed", "solid"), widths, strict=False)
-        )
-        axes.set_title(f"{case.split('_')[0]}, {samples:,} images\nhidden units: {lines}")
-    for place, kind in enumerate(KINDS):
-        panels[-1].plot([], [], color=f"C{place}", label=kind)
-    panels[-1].legend(loc="lower right")
-    fig.suptitle("Random labels: projected descent (Adam in the coordinates of the ball)")
+    fig = canvas(3.9 * len(cases) + 0.6, 4.2)
+    for axes, (case, samples) in zip(fig.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
+        for place, kind in enumerate(KINDS):
+            rows = [r for r in records if (r["dataset"], r["kind"]) == (case, kind)]
+            rows.sort(key=lambda r: r["width"])
+            learned = [100 * r["learned"][-1] for r in rows]
+            axes.plot([r["width"] for r in rows], learned, "o-", color=f"C{place}", mfc="white", label=kind)
+            for r in rows:
+                if r["all_at"] is not None:
+                    axes.plot(r["width"], 100, "o", color=f"C{place}")
+                    above = {"xytext": (0, 6 + 11 * place), "textcoords": "offset points", "ha": "center"}
+                    axes.annotate(f"{r['all_at']:,}", (r["width"], 100), color=f"C{place}", **above)
+        widths = sorted({r["width"] for r in records if r["dataset"] == case})
+        axes.set_xscale("log")
+        axes.set_xticks(widths, map(str, widths))
+        axes.minorticks_off()
+        axes.set(xlabel="hidden units", ylabel="random labels learned (%)", ylim=(None, 112))
+        axes.set_title(f"{case.split('_')[0]}, {samples:,} images")
+    fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(KINDS))
+    fig.suptitle(
+        "Random labels by projected descent in the ball (filled: all, from the step that is written there on)"
+    )
     return fig
 
 

@@ -30,10 +30,14 @@ def result(name: str) -> list[Record]:
     return json.loads((RESULTS / f"{name}.json").read_text())["records"]
 
 
+def whole_record(name: str) -> Record:
+    """Return what is kept of an experiment: settings, machines, seconds and cells."""
+    return json.loads((FIGURES / f"{name}.json").read_text())
+
+
 def figure(name: str) -> list[Record]:
-    """Return the records behind a figure."""
-    content = json.loads((FIGURES / f"{name}.json").read_text())
-    return content if isinstance(content, list) else content.get("records") or content["cells"]
+    """Return the cells behind a figure."""
+    return whole_record(name)["cells"]
 
 
 def the(records: list[Record], **wanted: Any) -> Record:

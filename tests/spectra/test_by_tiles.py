@@ -205,3 +205,25 @@ def test_ctrl_c_leaves():
     out, err = process.communicate(timeout=60)
     assert out == b""
     assert err.rstrip().endswith(b"KeyboardInterrupt")
+
+
+@pytest.mark.parametrize(
+    ("off", "status"), [(1e-17, "certified"), (1e-16, "certified"), (1e-14, "not_converged")]
+)
+def test_what_is_proven_is_believed_whatever_the_iteration_says(off, status, by_tiles, monkeypatch):
+    """A vector a little off that does not call itself converged: a narrow interval around its value is a proof."""
+    by_tiles(16)
+    own = on_tiles.Tiles.smallest
+
+    def unfinished(self, factor, tolerance):
+        ritz = own(self, factor, tolerance)
+        beside = np.random.default_rng(0).normal(size=len(ritz.vector))
+        vector = ritz.vector + off**0.5 * beside / np.linalg.norm(beside)
+        return ritz._replace(vector=vector / np.linalg.norm(vector), converged=False)
+
+    monkeypatch.setattr(on_tiles.Tiles, "smallest", unfinished)
+    s = nj.sigma_min(net(), "gram")
+    assert s.status == status
+    dense = np.linalg.svd(np.asarray(net().dense(), float), compute_uv=False)
+    assert s.lower <= dense[-1] <= s.upper
+    assert bool(s.upper - s.lower <= 1e-11 * s.sigma_max) == (status == "certified")
