@@ -224,6 +224,9 @@ def test_what_is_proven_is_believed_whatever_the_iteration_says(off, status, by_
     monkeypatch.setattr(on_tiles.Tiles, "smallest", unfinished)
     s = nj.sigma_min(net(), "gram")
     assert s.status == status
-    dense = np.linalg.svd(np.asarray(net().dense(), float), compute_uv=False)
-    assert s.lower <= dense[-1] <= s.upper
+    rng = np.random.default_rng(0)  # as in net
+    x, w, v = rng.normal(size=(60, 10)), rng.normal(size=(10, 12)) / np.sqrt(10), rng.normal(size=6)
+    weighted = np.concatenate([v, -v]) / np.cosh(x @ w) ** 2
+    dense = np.linalg.svd((weighted[:, :, None] * x[:, None, :]).reshape(60, -1), compute_uv=False)[-1]
+    assert s.lower - 1e-13 <= dense <= s.upper + 1e-13
     assert bool(s.upper - s.lower <= 1e-11 * s.sigma_max) == (status == "certified")
