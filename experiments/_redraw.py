@@ -30,7 +30,7 @@ def experiment_of(name: str) -> str:
 def drawn(name: str) -> Iterator[tuple[Path, Figure]]:
     """Yield the files and the pictures of a record in docs/figures/."""
     content = json.loads((DOCS / f"{name}.json").read_text())
-    for drawing in importlib.import_module(f"experiments.{experiment_of(name)}").main.drawings:
+    for drawing in importlib.import_module(f".{experiment_of(name)}", __package__).main.drawings:
         picture = "" if drawing.__name__ == "figure" else f"_{drawing.__name__}"
         with nj.plots.style():
             yield DOCS / f"{name}{picture}.png", drawing(content)

@@ -27,7 +27,8 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Record, Table, canvas, cells, experiment, table
+
+from ._run import Figure, Record, Table, canvas, cells, experiment, table
 
 RADIUS = 0.1
 GAUSSIAN = {"quick": (40, 3), "d = 3": (100, 3), "d = 3, more": (1000, 3), "d = 20": (1000, 20)}

@@ -22,8 +22,9 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import Net, Params, pairwise, standard
-from experiments._run import Figure, Record, Table, canvas, cells, experiment, say, table
+
+from ._nets import Net, Params, pairwise, standard
+from ._run import Figure, Record, Table, canvas, cells, experiment, say, table
 
 WIDTH, RADIUS = 120, 0.1
 LEARNING_RATE = 5e-3

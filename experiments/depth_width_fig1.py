@@ -29,8 +29,9 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import Params
-from experiments._run import Figure, Findings, Record, canvas, cells, content, experiment
+
+from ._nets import Params
+from ._run import Figure, Findings, Record, canvas, cells, content, experiment
 
 FOLDER = "runs/depth_width_fig1"
 LEARNING_RATE = 0.01

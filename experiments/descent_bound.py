@@ -29,10 +29,11 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import Params
-from experiments._run import Figure, Record, Table, canvas, cells, experiment, table
-from experiments.pyramidal_convergence import on_sphere, practical
 from narrow_jax.certificates import GradientDescent
+
+from ._nets import Params
+from ._run import Figure, Record, Table, canvas, cells, experiment, table
+from .pyramidal_convergence import on_sphere, practical
 
 TANH = nj.activations.get("tanh")
 TANH_VALUE = TANH.value or TANH

@@ -26,8 +26,9 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import Net, Params, pairwise, standard
-from experiments._run import Figure, Record, canvas, cells, experiment
+
+from ._nets import Net, Params, pairwise, standard
+from ._run import Figure, Record, canvas, cells, experiment
 
 RATE = 1e-2
 

@@ -27,7 +27,8 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Record, canvas, cells, experiment, positive
+
+from ._run import Figure, Record, canvas, cells, experiment, positive
 
 ALL = 50_000
 WIDTHS = {50_000: (66, 96, 128), 20_000: (48, 66), 10_000: (24, 48), 0: (16, 24, 48)}

@@ -31,8 +31,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.image import AxesImage
 
 import narrow_jax as nj
-from experiments._nets import Net, Params, pairwise, standard
-from experiments._run import Figure, Record, canvas, cells, experiment, require_memory
+
+from ._nets import Net, Params, pairwise, standard
+from ._run import Figure, Record, canvas, cells, experiment, require_memory
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 METHODS = ("PGD", "PGD in ball coordinates", "KKT solver")

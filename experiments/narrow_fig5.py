@@ -42,8 +42,9 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._image_sets import RESTRICTED, FromBytes, ImageSet, accuracy, in_arrays, in_files, scaled
-from experiments._run import Figure, Findings, Record, canvas, cells, experiment, machine, path
+
+from ._image_sets import RESTRICTED, FromBytes, ImageSet, accuracy, in_arrays, in_files, scaled
+from ._run import Figure, Findings, Record, canvas, cells, experiment, machine, path
 
 FOLDER = "runs/narrow_fig5"
 SUBSETS = {"cifar100": "cifar100_subset", "svhn": "svhn_cropped_subset"}

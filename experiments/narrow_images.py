@@ -25,8 +25,9 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import Net, Params, pairwise, standard
-from experiments._run import Figure, Record, canvas, cells, digest, experiment, positive, require_memory
+
+from ._nets import Net, Params, pairwise, standard
+from ._run import Figure, Record, canvas, cells, digest, experiment, positive, require_memory
 
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
 MOMENTUM = 0.9

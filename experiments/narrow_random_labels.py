@@ -29,8 +29,9 @@ import numpy as np
 import optax
 
 import narrow_jax as nj
-from experiments._nets import pairwise
-from experiments._run import Figure, Record, canvas, cells, experiment
+
+from ._nets import pairwise
+from ._run import Figure, Record, canvas, cells, experiment
 
 RATE, RECORDS = 5e-3, 200
 CASES: dict[str, Record] = {

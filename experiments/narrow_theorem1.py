@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Record, Table, canvas, cells, experiment, table
+
+from ._run import Figure, Record, Table, canvas, cells, experiment, table
 
 INPUTS = {100: 10, 200: 20, 400: 40, 1000: 50}
 """d of each n."""

@@ -24,7 +24,8 @@ import jax
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Record, Table, canvas, cells, digest, experiment, table
+
+from ._run import Figure, Record, Table, canvas, cells, digest, experiment, table
 
 FLOOR = 1e-16
 """Losses below are the solver's floor: residuals f − y of about 1e-9 an entry."""

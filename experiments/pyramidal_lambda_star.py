@@ -24,8 +24,9 @@ import numpy as np
 from rich.progress import track
 
 import narrow_jax as nj
-from experiments._run import Figure, Findings, Record, canvas, experiment
-from experiments.pyramidal_convergence import on_sphere
+
+from ._run import Figure, Findings, Record, canvas, experiment
+from .pyramidal_convergence import on_sphere
 
 SIGMAS = (
     nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0),

@@ -1,4 +1,4 @@
-"""Every package that narrow_jax imports is declared, and the README names those that everyone needs."""
+"""Every package that narrow_jax imports is declared, every one of its own is installed, and the README names the former."""
 
 import ast
 import re
@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 
 
 def names(requirements):
@@ -36,6 +37,13 @@ def test_every_import_is_declared():
     declared = names(PROJECT["dependencies"]) | optional
     for package in set().union(*map(imported, MODULES)):
         assert names(providers[package]) & declared, f"{package} is imported and not declared"
+
+
+def test_every_package_is_installed_and_the_experiments_below_it():
+    folders = [path.parent for path in (ROOT / "narrow_jax").rglob("__init__.py")]
+    own = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(SETTINGS["tool"]["setuptools"]["packages"]) == own | {"narrow_jax.experiments"}
+    assert SETTINGS["tool"]["setuptools"]["package-dir"] == {"narrow_jax.experiments": "experiments"}
 
 
 def test_readme_names_what_everyone_needs():

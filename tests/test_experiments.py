@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -230,6 +231,14 @@ def test_n_and_d_of_theorem_1_go_together(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "narrow_theorem1", "--n", "50", "--out", tmp_path)
     assert "--n and --d go together" in capsys.readouterr().err
+
+
+def test_an_installed_package_has_the_experiments(tmp_path):
+    """From a folder that is no clone; a start in a process of its own."""
+    command = [sys.executable, "-m", "narrow_jax.experiments.narrow_all_images", "--quick", "--out", "here"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "figure.png").is_file()
 
 
 def test_data_are_told_apart():

@@ -35,7 +35,8 @@ def files():
     listed = metadata.files("narrow_jax")
     assert sum(path.locate().stat().st_size for path in listed if path.suffix != ".pyc") < MOST_BYTES
     assert {path.name for path in listed} >= {"py.typed", "LICENSE", "entry_points.txt"}
-    assert not [path for path in listed if {"tests", "docs", "experiments", "benchmarks"} & set(path.parts)]
+    assert not [path for path in listed if {"tests", "docs", "benchmarks"} & set(path.parts)]
+    assert {path.parts[0] for path in listed if "experiments" in path.parts} == {"narrow_jax"}
     assert told["License-Expression"] == "Apache-2.0"
     assert told["Summary"]
     assert "## Train, save, load, predict" in told.get_payload()
@@ -71,6 +72,9 @@ def shell():
     refused = run("train", "--dataset", "digits")
     assert refused.returncode == 2
     assert "narrow_jax[data]" in refused.stderr, refused.stderr
+    command = sys.executable
+    refused = run("-m", "narrow_jax.experiments.demo")
+    assert "pip install 'narrow_jax[data,plots]'" in refused.stderr, refused.stderr
 
 
 if __name__ == "__main__":
