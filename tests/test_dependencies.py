@@ -1,4 +1,4 @@
-"""Every package that narrow_jax imports is declared, every one of its own is installed, and the README names the former."""
+"""Every package that narrow_jax imports is declared, its own are installed, and the README names what all need."""
 
 import ast
 import re
