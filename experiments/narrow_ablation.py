@@ -28,7 +28,7 @@ import optax
 import narrow_jax as nj
 
 from ._nets import Net, Params, pairwise, standard
-from ._run import Figure, Record, canvas, cells, experiment
+from ._run import Figure, Record, canvas, cells, experiment, require_memory
 
 RATE = 1e-2
 
@@ -135,7 +135,8 @@ def told(last: Record) -> str:
 )
 def main(args: argparse.Namespace) -> list[str]:
     """Run all combinations."""
-    both = (True, False)
+    both, weights = (True, False), args.d * max(args.widths)
+    require_memory(24 * args.n * weights, f"the Jacobian of {args.n:,} samples by {weights:,} weights")
     with jax.enable_x64(True):
         axes = {"width": args.widths, "mirrored": both, "pairwise": both, "radius": args.radii}
         records = cells(args, axes, partial(combination, args), told)

@@ -31,7 +31,7 @@ import optax
 import narrow_jax as nj
 
 from ._nets import pairwise
-from ._run import Figure, Record, canvas, cells, experiment
+from ._run import Figure, Record, canvas, cells, experiment, require_memory
 
 RATE, RECORDS = 5e-3, 200
 CASES: dict[str, Record] = {
@@ -169,6 +169,9 @@ def main(args: argparse.Namespace) -> list[str]:
 
     def cell(dataset: str, kind: str, width: int, radius: float, method: str) -> list[Record]:
         data, samples = load(dataset, kind, args.raw_dir), CASES[dataset]["samples"]
+        require_memory(
+            12 * samples * (data.x.shape[1] + 8 * width), f"training {width:,} units on {samples:,} images"
+        )
         found = (
             newton(data, width, radius)
             if method == METHODS[0]

@@ -22,7 +22,7 @@ import numpy as np
 
 import narrow_jax as nj
 
-from ._run import Figure, Record, Table, canvas, cells, experiment, table
+from ._run import Figure, Record, Table, canvas, cells, experiment, require_memory, table
 
 INPUTS = {100: 10, 200: 20, 400: 40, 1000: 50}
 """d of each n."""
@@ -99,6 +99,8 @@ def main(args: argparse.Namespace) -> list[Table | str]:
     if (args.n is None) != (args.d is None):
         raise argparse.ArgumentError(None, "--n and --d go together")
     sizes = [args.n] if args.n else list(INPUTS)
+    n, d = max(sizes), args.d or max(INPUTS.values())
+    require_memory(16 * n * (n + 3 * max(n, d)), f"memorize with {n:,} samples of {d:,} inputs")
     records = cells(args, {"n": sizes, "factor": FACTORS}, partial(instance, args), told)
     wide = [r["holds"] for r in records if r["width"] >= r["width_needed"]]
     return [summary(records), f"Proven: {sum(wide)} of {len(wide)} instances with m ≥ 2n/d."]

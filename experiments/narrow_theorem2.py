@@ -25,7 +25,7 @@ import numpy as np
 
 import narrow_jax as nj
 
-from ._run import Figure, Record, Table, canvas, cells, digest, experiment, table
+from ._run import Figure, Record, Table, canvas, cells, digest, experiment, require_memory, table
 
 FLOOR = 1e-16
 """Losses below are the solver's floor: residuals f − y of about 1e-9 an entry."""
@@ -131,7 +131,11 @@ def main(args: argparse.Namespace) -> list[Table | str]:
     """Solve every cell."""
     usual = IMAGES.get(args.dataset, {"samples": 40, "widths": (8, 16, 24)})
     args.samples, args.widths = args.samples or usual["samples"], args.widths or usual["widths"]
+    if args.dataset == "gaussian":
+        require_memory(8 * args.samples * args.d, f"{args.samples:,} samples of {args.d:,} inputs")
     x, y = problem(args)
+    weights = max(args.widths) * x.shape[1]
+    require_memory(32 * weights**2, f"the KKT solver with {weights:,} weights")
     admitted = nj.jacobian.admissible_width(x)
     depends = {"data": digest(x, y), "width_admitted": admitted}
     axes = {"width": args.widths, "radius": args.radii}

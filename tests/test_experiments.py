@@ -194,6 +194,10 @@ def test_a_size_that_is_none_is_refused(words, message, monkeypatch, tmp_path, c
     [
         ("narrow_fig4", ["--n", "3000000"]),
         ("narrow_images", ["--dataset", "digits", "--widths", "30000000"]),
+        ("narrow_ablation", ["--n", "100000000"]),
+        ("narrow_theorem1", ["--n", "1000000", "--d", "10"]),
+        ("narrow_theorem2", ["--d", "1000000000"]),
+        ("narrow_theorem2", ["--widths", "1000000"]),
     ],
 )
 def test_a_size_beyond_the_memory_is_said_before_it_starts(name, words, tmp_path, monkeypatch):

@@ -53,8 +53,8 @@ def figure4() -> list[Claim]:
             "narrow",
             "Figure 4 a: under the constraints the loss is low at every ε from m = 2n/d on",
             told(
-                "at m = 20 and 40 KKT points end at {} at most; descent in the coordinates of the ball at {} to {} with "
-                "ε ≤ 1",
+                "m = 20 and 40: KKT points end at {} at most; with ε ≤ 1, descent in the coordinates of the ball at {} "
+                "to {}",
                 lambda c: (
                     max(numbers(c, net=["pairwise"], method=[solver], width=wide)),
                     min(numbers(c, net=["pairwise"], method=[scaled], width=wide, radius=small)),
@@ -91,7 +91,7 @@ def figure4() -> list[Claim]:
             "narrow",
             "Figure 4 c: regular training (ε = 1000) fails when the net is narrow",
             told(
-                "standard net, m = 12 to 40, ε = 1000: {} at most by gradient descent, {} by Adam; it succeeds by leaving",
+                "standard net, m = 12 to 40, ε = 1000: {} at most by gradient descent, {} by Adam, far from the start",
                 lambda c: [
                     max(numbers(c, net=["standard"], method=[m], width=(12, 20, 40), radius=[1000.0]))
                     for m in (pgd, scaled)
@@ -118,7 +118,11 @@ def figure4() -> list[Claim]:
             told(
                 "m = 20 and 40: σ_min is {} at least",
                 lambda c: [
-                    min(numbers(c, "sigma_min", net=["standard"], method=[scaled], width=wide, radius=[1000.0]))
+                    min(
+                        numbers(
+                            c, "sigma_min", net=["standard"], method=[scaled], width=wide, radius=[1000.0]
+                        )
+                    )
                 ],
             ),
             NOT,
@@ -151,7 +155,7 @@ def theorems() -> list[Claim]:
         Claim(
             "narrow",
             "Theorem 1: with m ≥ 2n/d a net of zero loss lies within any ε of the start",
-            f"found and proven by Newton's method: {sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances",
+            f"{sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances are found by Newton's method and proven",
             AGREES,
             experiment("narrow_theorem1"),
             ("narrow_theorem1",),
@@ -167,8 +171,8 @@ def theorems() -> list[Claim]:
         Claim(
             "narrow",
             "Theorem 2: the loss of KKT points is O(ε²)",
-            f"{kkt}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at ε = 0.001, no ε² law "
-            "either",
+            f"{kkt}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at ε = 0.001, and no "
+            "ε² law either",
             f"{AGREES}: it is 0",
             experiment("narrow_theorem2", "--dataset gaussian"),
             tuple(f"narrow_theorem2_{name}" for name in two),
@@ -176,8 +180,8 @@ def theorems() -> list[Claim]:
         Claim(
             "narrow",
             "Mirrored start, pairwise head and ball go together",
-            f"n = 100, m = 40, ε = 0.1: {short(eight[True, True])} with all three, {short(eight[True, False])} without the "
-            f"head, {short(eight[False, True])} and {short(eight[False, False])} without the start",
+            f"n = 100, m = 40, ε = 0.1: {short(eight[True, True])} with all three, {short(eight[True, False])} without "
+            f"the head, {short(eight[False, True])} and {short(eight[False, False])} without the start",
             AGREES,
             experiment("narrow_ablation"),
             ("narrow_ablation",),
@@ -207,7 +211,7 @@ def images() -> list[Claim]:
         best = max(rows, key=lambda r: r["learned"][-1])
         return f"{percent(best['learned'][-1])} with {best['width']} units"
 
-    said = []
+    proven, said = sum(r["proven"] for r in newton), []
     for case, name in (
         ("digits", "1,797 digits"),
         ("mnist", "MNIST, 3,000"),
@@ -222,7 +226,7 @@ def images() -> list[Claim]:
         Claim(
             "narrow",
             "Appendix H.6: narrow nets memorise random labels of CIFAR-10 under the constraints",
-            f"{'; '.join(said)}. Newton's method in the same ball: {sum(r['proven'] for r in newton)} of {len(newton)} proven",
+            f"{'; '.join(said)}. Newton's method in the same ball: {proven} of {len(newton)} proven",
             AGREES,
             experiment("narrow_random_labels", "--raw-dir DIR"),
             ("narrow_random_labels",),
@@ -230,7 +234,7 @@ def images() -> list[Claim]:
         Claim(
             "narrow",
             "Beyond the paper: all training images of CIFAR-10",
-            f"{whole(largest['samples'])} images with random ±1 labels memorised with {largest['width']} units, and proven",
+            f"{whole(largest['samples'])} images, random ±1 labels: memorised with {largest['width']} units, and proven",
             "proven",
             experiment("narrow_all_images", "--all --raw-dir DIR"),
             ("narrow_all_images",),
@@ -258,7 +262,9 @@ def accuracy_claim(name: str) -> Claim:
         (a, da), (b, db) = (mean_and_error(r["test_accuracy"], r["test_images"]) for r in (regime, plain))
         better += a - b > 2 * math.hypot(da, db)
         worse += b - a > 2 * math.hypot(da, db)
-        told.append(f"m = {width}: {a:.1f} ± {da:.1f} % (ε = {float(regime['radius']):g}) / {b:.1f} ± {db:.1f} %")
+        told.append(
+            f"m = {width}: {a:.1f} ± {da:.1f} % (ε = {float(regime['radius']):g}) / {b:.1f} ± {db:.1f} %"
+        )
     verdict = NOT if worse and not better else IN_PART if worse else AGREES
     return Claim(
         "narrow",
