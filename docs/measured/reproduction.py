@@ -155,7 +155,7 @@ def theorems() -> list[Claim]:
         Claim(
             "narrow",
             "Theorem 1: with m ≥ 2n/d a net of zero loss lies within any ε of the start",
-            f"{sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances are found by Newton's method and proven",
+            f"{sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances found by Newton's method and proven",
             AGREES,
             experiment("narrow_theorem1"),
             ("narrow_theorem1",),
@@ -234,7 +234,7 @@ def images() -> list[Claim]:
         Claim(
             "narrow",
             "Beyond the paper: all training images of CIFAR-10",
-            f"{whole(largest['samples'])} images, random ±1 labels: memorised with {largest['width']} units, and proven",
+            f"{whole(largest['samples'])} images, random ±1 labels: memorised with {largest['width']} units and proven",
             "proven",
             experiment("narrow_all_images", "--all --raw-dir DIR"),
             ("narrow_all_images",),
