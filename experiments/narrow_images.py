@@ -158,7 +158,7 @@ def told(last: Record) -> str:
     sizes={
         "samples": None,
         "widths": (8, 32, 128),
-        "radii": (1.0, 10.0, 100.0),
+        "radii": (1.0, 10.0),
         "activation": "tanh",
         "epochs": 8,
         "seeds": 3,

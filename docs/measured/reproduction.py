@@ -155,7 +155,7 @@ def theorems() -> list[Claim]:
         Claim(
             "narrow",
             "Theorem 1: with m ≥ 2n/d a net of zero loss lies within any ε of the start",
-            f"{sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances found by Newton's method and proven",
+            f"{sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances found and proven (Newton's method)",
             AGREES,
             experiment("narrow_theorem1"),
             ("narrow_theorem1",),
