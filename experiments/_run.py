@@ -130,7 +130,7 @@ def experiment(
             args.out = args.out or Path(folder, *below, *(["quick"] if args.quick else []))
             try:
                 text = list(run(args))
-            except (argparse.ArgumentError, FileNotFoundError) as error:
+            except (argparse.ArgumentError, FileNotFoundError, ValueError) as error:
                 parser.exit(2, f"{parser.prog}: {error}\n")
             _publish(args.out, drawings, text)
 

@@ -182,12 +182,6 @@ def main(args: argparse.Namespace) -> list[str]:
     samples, held_out = USUAL.get(args.dataset, (10_000, 2000))
     args.samples, args.held_out = args.samples or samples, args.held_out or held_out
     data = load(args)
-    if len(data.x) < args.samples + args.held_out:
-        raise argparse.ArgumentError(
-            None,
-            f"--samples {args.samples} and --held-out {args.held_out} of {args.dataset}, which has {len(data.x):,} "
-            "training images: take fewer",
-        )
     runs = len(RATES) * args.seeds
     require_memory(
         12 * data.x.nbytes + 4 * runs * max(args.widths) * (6 * data.x.shape[1] + len(data.x)),

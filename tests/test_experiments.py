@@ -218,6 +218,7 @@ def test_a_size_beyond_the_memory_is_said_before_it_starts(name, words, tmp_path
 )
 def test_data_that_are_absent_are_said_in_words(name, words, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("NARROW_JAX_RAW", raising=False)
+    monkeypatch.setenv("NARROW_JAX_DATA", str(tmp_path / "prepared"))
     monkeypatch.setattr("socket.socket.connect", lambda *_: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, name, *words, "--raw-dir", tmp_path / "none", "--out", tmp_path / "out")
@@ -228,7 +229,7 @@ def test_data_that_are_absent_are_said_in_words(name, words, tmp_path, monkeypat
 def test_more_images_than_there_are_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "narrow_images", "--dataset", "digits", "--samples", "1400", "--out", tmp_path)
-    assert "which has 1,4" in capsys.readouterr().err
+    assert "samples is 1600, but 'digits' has 1438 training rows" in capsys.readouterr().err
 
 
 def test_n_and_d_of_theorem_1_go_together(tmp_path, monkeypatch, capsys):
