@@ -6,6 +6,7 @@ for the text of the pages.
 
 from __future__ import annotations
 
+from measured import reproduction
 from measured.reading import ROOT, Row, accuracy, figure, percent, result, table, the, whole
 from measured.sizes import sizes
 from measured.solvers import convergence, largest, memorizing, stationary
@@ -24,9 +25,9 @@ def substitutions() -> dict[str, str]:
     """Return the numbers that the pages name."""
     cells = figure("narrow_images_cifar10")
     cifar = {
-        f"cifar_{method.lower()}_{width}": accuracy(the(cells, width=width, method=method))
+        f"cifar_{method}_{width}": accuracy(the(cells, width=width, radius=radius))
         for width in (8, 32, 128)
-        for method in ("regime", "SGD")
+        for method, radius in (("regime", 1.0), ("sgd", None))
     }
     eager = [
         r["result"].replace("×", " ×") for r in result("minibatch") if r["what"] == "against PyTorch eager"
@@ -58,4 +59,5 @@ def substitutions() -> dict[str, str]:
         "memorized_minutes": f"{(memorized['seconds'] + certified['seconds']) / 60:.0f}",
         "memorized_gb": f"{certified['peak_gb']:.0f}",
         **{f"table_{part.__name__}": table(part()) for part in PARTS},
+        **reproduction.substitutions(),
     }

@@ -14,7 +14,6 @@ AGREES, IN_PART, NOT = "agrees", "agrees in part", "does not"
 class Claim(NamedTuple):
     """A row of the table; ``records`` are those behind what was found."""
 
-    paper: str
     claim: str
     ours: str
     verdict: str
@@ -50,7 +49,6 @@ def figure4() -> list[Claim]:
     command = experiment("narrow_fig4", "[--kappa 1]")
     return [
         Claim(
-            "narrow",
             "Figure 4 a: under the constraints the loss is low at every ε from m = 2n/d on",
             told(
                 "m = 20 and 40: KKT points end at {} at most; with ε ≤ 1, descent in the coordinates of the ball at {} "
@@ -66,7 +64,6 @@ def figure4() -> list[Claim]:
             names,
         ),
         Claim(
-            "narrow",
             "Projected gradient descent, as the paper writes it, finds these points",
             told(
                 "with ε ≤ 1 it stays at {} and more at every width: one step size cannot serve both layers",
@@ -77,7 +74,6 @@ def figure4() -> list[Claim]:
             names,
         ),
         Claim(
-            "narrow",
             "Figure 4 b: σ_min of the Jacobian at the solution stays away from 0",
             told(
                 "at m = 20 and 40 it is {} at least at the KKT points",
@@ -88,7 +84,6 @@ def figure4() -> list[Claim]:
             names,
         ),
         Claim(
-            "narrow",
             "Figure 4 c: regular training (ε = 1000) fails when the net is narrow",
             told(
                 "standard net, m = 12 to 40, ε = 1000: {} at most by gradient descent, {} by Adam, far from the start",
@@ -102,7 +97,6 @@ def figure4() -> list[Claim]:
             names,
         ),
         Claim(
-            "narrow",
             "Figure 4 c: the standard net fails in a small ball",
             told(
                 "ε ≤ 0.3: {} and more by every method and at every width",
@@ -113,7 +107,6 @@ def figure4() -> list[Claim]:
             names,
         ),
         Claim(
-            "narrow",
             "Figure 4 d: the Jacobian of the regular net is singular at ε = 1000",
             told(
                 "m = 20 and 40: σ_min is {} at least",
@@ -153,7 +146,6 @@ def theorems() -> list[Claim]:
     }
     return [
         Claim(
-            "narrow",
             "Theorem 1: with m ≥ 2n/d a net of zero loss lies within any ε of the start",
             f"{sum(r['holds'] for r in solved)} of {len(solved)} Gaussian instances found and proven (Newton's method)",
             AGREES,
@@ -161,7 +153,6 @@ def theorems() -> list[Claim]:
             ("narrow_theorem1",),
         ),
         Claim(
-            "narrow",
             "Section 6: the same for deep nets (left open)",
             f"{sum(r['proven'] for r in deep)} of {len(deep)} nets of one to three hidden layers are proven",
             AGREES,
@@ -169,16 +160,14 @@ def theorems() -> list[Claim]:
             ("deep_theorem1",),
         ),
         Claim(
-            "narrow",
             "Theorem 2: the loss of KKT points is O(ε²)",
             f"{kkt}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at ε = 0.001, and no "
             "ε² law either",
-            f"{AGREES}: it is 0",
+            AGREES,
             experiment("narrow_theorem2", "--dataset gaussian"),
             tuple(f"narrow_theorem2_{name}" for name in two),
         ),
         Claim(
-            "narrow",
             "Mirrored start, pairwise head and ball go together",
             f"n = 100, m = 40, ε = 0.1: {short(eight[True, True])} with all three, {short(eight[True, False])} without "
             f"the head, {short(eight[False, True])} and {short(eight[False, False])} without the start",
@@ -187,7 +176,6 @@ def theorems() -> list[Claim]:
             ("narrow_ablation",),
         ),
         Claim(
-            "narrow",
             "With κ = 1 the output weights never touch the boundary of their cone",
             "κ = 1 is v_i = v_j: the cone has no interior, and every v lies on its boundary",
             NOT,
@@ -224,7 +212,6 @@ def images() -> list[Claim]:
     largest = max(most, key=lambda r: r["samples"])
     return [
         Claim(
-            "narrow",
             "Appendix H.6: narrow nets memorise random labels of CIFAR-10 under the constraints",
             f"{'; '.join(said)}. Newton's method in the same ball: {proven} of {len(newton)} proven",
             AGREES,
@@ -232,10 +219,9 @@ def images() -> list[Claim]:
             ("narrow_random_labels",),
         ),
         Claim(
-            "narrow",
             "Beyond the paper: all training images of CIFAR-10",
             f"{whole(largest['samples'])} images, random ±1 labels: memorised with {largest['width']} units and proven",
-            "proven",
+            AGREES,
             experiment("narrow_all_images", "--all --raw-dir DIR"),
             ("narrow_all_images",),
         ),
@@ -267,7 +253,6 @@ def accuracy_claim(name: str) -> Claim:
         )
     verdict = NOT if worse and not better else IN_PART if worse else AGREES
     return Claim(
-        "narrow",
         f"Appendix H, {s['dataset'].replace('_', ' ')}, {whole(s['samples'])} training images: test accuracy of the "
         "regime is higher than that of regular training, or competitive",
         f"regime / plain SGD, both by one grid of step sizes and held-out images: {'; '.join(told)}",
@@ -280,6 +265,30 @@ def accuracy_claim(name: str) -> Claim:
 def chosen_by(record: Record) -> float:
     """Return the held-out accuracy that a cell's step size was chosen by."""
     return max(record["held_out_accuracy_of_rates_times_d"].values())
+
+
+PAPERS = {"narrow": (figure4, theorems, images)}
+"""The claims of each paper."""
+
+
+def substitutions() -> dict[str, str]:
+    """Return what the page on reproduction shows."""
+    by_paper = {paper: [claim for part in parts for claim in part()] for paper, parts in PAPERS.items()}
+    claims = [claim for of_paper in by_paper.values() for claim in of_paper]
+    used = sorted({name for claim in claims for name in claim.records})
+    seconds = sum(whole_record(name)["seconds"] for name in used)
+    counts = {
+        verdict: sum(claim.verdict == verdict for claim in claims) for verdict in (AGREES, IN_PART, NOT)
+    }
+    not_seen = [
+        f"* {claim.claim}: {claim.ours} ({claim.command})" for claim in claims if claim.verdict == NOT
+    ]
+    return {
+        **{f"reproduction_{paper}": table(of_paper) for paper, of_paper in by_paper.items()},
+        "reproduction_not": "\n".join(not_seen),
+        "reproduction_counts": ", ".join(f"{count} × {verdict}" for verdict, count in counts.items()) + ".",
+        "reproduction_hours": f"{seconds / 3600:.1f}",
+    }
 
 
 def table(claims: list[Claim]) -> str:

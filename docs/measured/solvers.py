@@ -16,12 +16,12 @@ def memorizing() -> list[Row]:
     solved = [r for r in figure("narrow_theorem1") if r["status"] != "refused"]
     steps = [r["steps"] for r in proven]
     deep = figure("deep_theorem1")
-    one, two = (the(deep, dataset="d = 3", n=1000, depth=depth) for depth in (1, 2))
+    one, two = (the(deep, dataset="d = 3, more", depth=depth) for depth in (1, 2))
     layers = [the(deep, dataset=name, depth=1)["neurons"] for name in ("mnist", "digits")]
     command = bench("memorize", "--raw-dir DIR")
     kkt = [r for r in figure("narrow_fig4") if r["method"] == "KKT solver"]
     residual = max(r["residual"] for r in kkt)
-    loss = max(r["loss"] for r in figure("narrow_theorem2") if r["width"] >= 16)
+    loss = max(r["loss"] for r in figure("narrow_theorem2_gaussian") if r["width"] >= 16)
     return [
         Row(
             "`memorize`, n=1000, d=50, m=44, ε = 0.1 / 1: exact net, with certificate",

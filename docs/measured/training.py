@@ -108,8 +108,8 @@ def cifar10() -> list[Row]:
     return [
         Row(
             what.format(width),
-            " / ".join(accuracy(the(cells, width=width, method=method)) for method in ("regime", "SGD")),
-            experiment("narrow_images", "--dataset cifar10"),
+            " / ".join(accuracy(the(cells, width=width, radius=radius)) for radius in (1.0, None)),
+            experiment("narrow_images", "--dataset cifar10 --raw-dir DIR"),
         )
         for width in (8, 32, 128)
     ]
