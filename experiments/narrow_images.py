@@ -112,8 +112,9 @@ def figure(content: Record) -> Figure:
     radii = sorted({float(r["radius"]) for r in records if r["radius"] is not None})
     fig = canvas(7.5, 4.6)
     axes = fig.subplots()
+    widths = sorted({r["width"] for r in records})
     for (place, radius), (what, style) in itertools.product(
-        enumerate([None, *radii]), (("test", "o-"), ("train", "o:"))
+        enumerate([None, *radii]), (("test", "o-"), ("train", "s:"))
     ):
         rows = [r for r in records if (r["radius"] and float(r["radius"])) == radius]
         values = 100 * np.array([row[f"{what}_accuracy"] for row in rows])
@@ -125,10 +126,11 @@ def figure(content: Record) -> Figure:
             fmt=style,
             color=f"C{place}" if place else "black",
             capsize=3,
+            mfc="white" if what == "train" else None,
             label=f"{name_of(radius)}, {what}",
         )
-    widths = sorted({r["width"] for r in records})
     axes.set_xscale("log", base=2)
+    axes.set_xlim(widths[0] / 1.5, widths[-1] * 1.5)
     axes.set_xticks(widths, map(str, widths))
     axes.set(xlabel="width", ylabel="accuracy (%)")
     axes.set_title(
