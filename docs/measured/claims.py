@@ -1,0 +1,43 @@
+"""What a claim of a paper is beside what was found, and how that is read from the records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from measured.reading import Record, whole_record
+
+AGREES, IN_PART, NOT = "agrees", "agrees in part", "does not"
+
+
+class Claim(NamedTuple):
+    """A row of the table; ``records`` are those behind what was found."""
+
+    claim: str
+    ours: str
+    verdict: str
+    command: str
+    records: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the row in Markdown."""
+        return f"| {self.claim} | {self.ours} | **{self.verdict}** | {self.command} | {cost(self.records)} |"
+
+
+def cost(records: Iterable[str]) -> str:
+    """Return what the records took, in minutes."""
+    seconds = sum(whole_record(name)["seconds"] for name in records)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def numbers(records: list[Record], field: str = "loss", **wanted: Any) -> list[float]:
+    """Return the values of a field in the records whose fields are among those wanted."""
+    return [float(r[field]) for r in records if all(r[name] in among for name, among in wanted.items())]
+
+
+def mean_and_error(values: list[float], images: int) -> tuple[float, float]:
+    """Return the mean over seeds, and its error from the seeds and from the number of test images, in per cent."""
+    mean = sum(values) / len(values)
+    of_seeds = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1) / len(values)
+    return 100 * mean, 100 * math.sqrt(of_seeds + mean * (1 - mean) / images)
