@@ -26,8 +26,8 @@ def figure4() -> list[Claim]:
     found = [
         (
             "Figure 4 a: under the constraints the loss is low at every ε from m = 2n/d = 20 on",
-            f"m = 20 and 40, κ = 1 and ∞: {short(max(regime(method=[solver], width=wide)))} at most at KKT points; with "
-            f"ε ≤ 1, descent in the coordinates of the ball ends at {short(min(ball))} (m = 40) to {short(max(ball))} (20)",
+            f"m = 20 and 40, κ = 1 and ∞: {short(max(regime(method=[solver], width=wide)))} at most at KKT points; "
+            f"with ε ≤ 1, {short(min(ball))} (40) to {short(max(ball))} (20) by descent in the coordinates of the ball",
             AGREES,
         ),
         (
