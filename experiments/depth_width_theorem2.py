@@ -34,7 +34,7 @@ import narrow_jax as nj
 from experiments._nets import Params
 from experiments._run import Figure, Record, canvas, cells, experiment, require_memory, table
 
-OUTPUTS, NOISE_OF_TARGETS = 2, 0.3
+OUTPUTS, NOISE_OF_TARGETS = 1, 0.3
 SEPARATED, PLAIN, NOISE = "separated linear units", "plain", "white noise"
 STATIONARY = 1e-10
 """Share of ½‖Y‖² up to which L counts as J."""
@@ -148,7 +148,7 @@ def theorem_2(axes: Axes, records: list[Record]) -> None:
             found = [r for r in records if (r["depth"], r["stationary"]) == (depth, stationary)]
             loss, bound = ([r[name] / r["regression"] for r in found] for name in ("loss", "bound"))
             fill = f"C{depth - 1}" if stationary else "none"
-            label = f"depth {depth}, {'stationary' if stationary else 'ends at a kink'}"
+            label = f"depth {depth}, {'stationary' if stationary else 'not stationary'}"
             axes.scatter(bound, loss, 28, facecolor=fill, edgecolor=f"C{depth - 1}", label=label, alpha=0.8)
     axes.axline((1, 1), slope=1, color="black", linewidth=1)
     axes.axhline(1, color="0.6", linestyle=":")
@@ -219,7 +219,7 @@ def verdict(records: list[Record]) -> list[str]:
     __doc__,
     "runs/depth_width_theorem2",
     figure,
-    sizes={"n": 40, "d": 4, "depths": (1, 2, 3), "widths": (2, 3, 4, 6), "seeds": 8, "steps": 1000},
+    sizes={"n": 60, "d": 4, "depths": (1, 2, 3), "widths": (2, 3, 4, 6), "seeds": 8, "steps": 1000},
     quick={"depths": (1,), "widths": (2,), "seeds": 3, "steps": 200},
 )
 def main(args: argparse.Namespace) -> list[object]:
