@@ -29,8 +29,9 @@ import optax
 from rich.table import Table
 
 import narrow_jax as nj
-from experiments._nets import Params
-from experiments._run import Figure, Record, canvas, cells, digest, experiment, require_memory, table
+
+from ._nets import Params
+from ._run import Figure, Record, canvas, cells, digest, experiment, require_memory, table
 
 LEARNING_RATE = 0.01
 IMAGES = {"mnist": ("mnist", 24, 8), "cifar10": ("cifar10", 28, 12), "svhn": ("svhn_cropped_subset", 28, 12)}

@@ -1,10 +1,11 @@
 """Why the stationary value J of a random start need not fall with depth: what each layer takes off ½‖Y‖².
 
-Command:  python -m experiments.depth_width_starts [--samples N] [--depths …] [--widths …] [--seeds S] [--quick] [--out DIR]
+Command:  python -m experiments.depth_width_starts [--samples N] [--depths …] [--widths …] [--seeds S] [--quick]
+          [--out DIR]
 Cost:     COST
-Expected: with ReLU J rises with depth in narrow nets, far beyond the standard errors of ten seeds, and with |z| it falls.
-          The first layer's columns of D, which alone nearly reach linear regression on the inputs, are cut by the gates
-          of every layer above; what the other layers add does not make up for it.
+Expected: with ReLU J rises with depth in narrow nets, beyond the standard errors of ten seeds, and with |z| it falls.
+          The first layer's columns of D, which alone come near linear regression on the inputs, are cut by the gates of
+          every layer above; what the other layers add does not make up for it.
 Measured: MEASURED
 Writes:   runs/depth_width_starts/summary.json (one record a cell and seed) and figure.png.
 
@@ -17,6 +18,7 @@ Reference: "Effect of Depth and Width on Local Minima in Deep Learning", Theorem
 from __future__ import annotations
 
 import argparse
+import itertools
 from functools import partial
 
 import jax
@@ -24,12 +26,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import narrow_jax as nj
-from experiments._run import Figure, Record, canvas, cells, experiment, require_memory, table
-from experiments.depth_width_fig1 import draw
+
+from ._run import Figure, Record, canvas, cells, experiment, require_memory, table
+from .depth_width_fig1 import draw
 
 ACTIVATIONS = {
     "relu": nj.activations.get("relu"),
-    "leaky relu, slope ½": nj.activations.leaky_relu(0.5),
+    "leaky ½": nj.activations.leaky_relu(0.5),
     "|z|": nj.activations.get("abs"),
 }
 
@@ -65,6 +68,12 @@ def levels(records: list[Record], name: str) -> list[int]:
     return sorted({r[name] for r in records})
 
 
+def mean_and_error(records: list[Record]) -> tuple[float, float]:
+    """Return mean and standard error of J over ½‖Y‖², the error of one seed as 0."""
+    values = [r["value"] for r in records]
+    return float(np.mean(values)), float(np.std(values, ddof=len(values) > 1) / np.sqrt(len(values)))
+
+
 def figure(content: Record) -> Figure:
     """Draw J over the depth, and what each layer takes off."""
     records = content["cells"]
@@ -75,16 +84,14 @@ def figure(content: Record) -> Figure:
         for color, activation in enumerate(ACTIVATIONS):
             found = chosen(records, activation=activation, width=width)
             depths = levels(found, "depth")
-            seeds = [[r["value"] for r in chosen(found, depth=depth)] for depth in depths]
-            errors = [np.std(s, ddof=1) / np.sqrt(len(s)) if len(s) > 1 else 0.0 for s in seeds]
+            shares = [mean_and_error(chosen(found, depth=depth)) for depth in depths]
+            mean, error = zip(*shares, strict=True)
             label = f"{activation}, width {width}"
-            mean = [np.mean(s) for s in seeds]
-            values.errorbar(depths, mean, errors, fmt=style, color=f"C{color}", label=label, capsize=2)
-    values.axhline(
-        content["settings"]["linear"], color="0.5", linewidth=1, label="linear regression on inputs"
-    )
-    values.set(xlabel="depth", ylabel="J(θ) / ½‖Y‖² at the start", ylim=(0, 1.05))
-    values.legend(fontsize=7)
+            values.errorbar(depths, mean, error, fmt=style, color=f"C{color}", label=label, capsize=2)
+    regression = content["settings"]["linear"]
+    values.axhline(regression, color="0.5", linewidth=1, label="linear regression on inputs")
+    values.set(xlabel="depth", ylabel="J(θ) / ½‖Y‖² at the start", ylim=(0, 1.45))
+    values.legend(fontsize=7, ncols=2, loc="upper center")
     for axes, width in zip(bars, widths, strict=True):
         stacked(axes, chosen(records, activation="relu", width=width))
         axes.set(xlabel="depth", ylim=(0, 1.05), title=f"ReLU, width {width}")
@@ -131,16 +138,11 @@ def main(args: argparse.Namespace) -> list[object]:
     axes = {"activation": ACTIVATIONS, "depth": args.depths, "width": args.widths}
     records = cells(args, axes, partial(cell, data, args.seeds), told, linear=linear(data))
     rows = []
-    for activation in ACTIVATIONS:
-        for width in args.widths:
-            found = chosen(records, activation=activation, width=width)
-            by_depth = [[r["value"] for r in chosen(found, depth=depth)] for depth in args.depths]
-            shares = (
-                f"{np.mean(s):.3f} ± {np.std(s, ddof=1) / np.sqrt(len(s)) if len(s) > 1 else 0:.3f}"
-                for s in by_depth
-            )
-            rows.append((f"{activation}, {width}", *shares))
-    headings = ("net", *(f"depth {depth}" for depth in args.depths))
+    for activation, width in itertools.product(ACTIVATIONS, args.widths):
+        found = chosen(records, activation=activation, width=width)
+        shares = (mean_and_error(chosen(found, depth=depth)) for depth in args.depths)
+        rows.append((f"{activation}, {width}", *(f"{mean:.3f}±{error:.3f}" for mean, error in shares)))
+    headings = ("net", *(f"H = {depth}" for depth in args.depths))
     return [
         table("J / ½‖Y‖² at the start, by activation and width", headings, rows),
         f"Linear regression on the inputs leaves {linear(data):.3f} of ½‖Y‖²",

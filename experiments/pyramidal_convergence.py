@@ -28,9 +28,10 @@ import optax
 from rich.table import Table
 
 import narrow_jax as nj
-from experiments._nets import Params
-from experiments._run import Figure, Record, canvas, cells, experiment, table
 from narrow_jax.certificates import Guarantee, PyramidalCertificate, PyramidalInvariants
+
+from ._nets import Params
+from ._run import Figure, Record, canvas, cells, experiment, table
 
 SIGMA = nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0)
 APPLY = functools.partial(nj.models.mlp_apply, activation=SIGMA)

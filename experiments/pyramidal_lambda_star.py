@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 import narrow_jax as nj
-from experiments._run import Figure, Record, canvas, cells, experiment
-from experiments.pyramidal_convergence import on_sphere
+
+from ._run import Figure, Record, canvas, cells, experiment
+from .pyramidal_convergence import on_sphere
 
 SIGMAS = (
     nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0),
