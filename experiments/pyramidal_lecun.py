@@ -37,7 +37,6 @@ from .pyramidal_convergence import on_sphere
 ABOVE = {2: (1,), 3: (4, 1)}
 """n_2 … n_L by L."""
 
-WIDTHS = tuple(2**k for k in range(3, 17))
 FIT = 6
 """Widths from whose margins the n_1 of (4) and (5) is extrapolated."""
 
@@ -182,14 +181,16 @@ def told(last: Record) -> str:
             "default": (5, 10, 20, 40),
             "help": "numbers of samples N",
         },
-        "largest": {"type": positive, "default": WIDTHS[-1], "help": "largest first width that is tried"},
+        "largest": {"type": positive, "default": 2**16, "help": "largest first width that is tried"},
     },
 )
 def main(args: argparse.Namespace) -> list[object]:
     """Compute the cells that are missing."""
-    widths = tuple(width for width in WIDTHS if width <= args.largest)
+    widths = tuple(2**k for k in range(3, args.largest.bit_length()))
+    most = max(args.numbers)
     require_memory(
-        8 * 12 * args.largest * (args.d + 4 * max(args.numbers)), f"a layer of width {args.largest:,}"
+        8 * (12 * args.largest * (args.d + 4 * most) + 8 * most**2),
+        f"a layer of width {args.largest:,} on {most:,} samples",
     )
     axes = {"layers": args.layers, "samples": args.numbers}
     with jax.enable_x64(True):

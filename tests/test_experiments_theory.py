@@ -1,6 +1,8 @@
 """What the experiments on depth, width and pyramids say of their records: rises, partial grids, widths."""
 
+import importlib
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -150,3 +152,20 @@ def test_the_width_of_the_conditions_is_where_the_later_margin_is_0(slower):
 
 def test_a_margin_that_does_not_grow_is_never_0():
     assert pyramidal_lecun.crossing(margins(lambda z: -1 - 0 * z - 1e-9 * z, lambda z: z)) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("depth_width_fig1", ["--widths", "100000"]),
+        ("depth_width_starts", ["--widths", "4", "100000"]),
+        ("depth_width_theorem2", ["--widths", "100000"]),
+        ("pyramidal_lecun", ["--largest", "10000000000"]),
+        ("pyramidal_lecun", ["--numbers", "1000000"]),
+    ],
+)
+def test_sizes_beyond_the_memory_are_refused(name, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [name, *words, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"needs about .* GB, and this machine has .* GB"):
+        importlib.import_module(f"experiments.{name}").main()
+    assert list(tmp_path.iterdir()) == []

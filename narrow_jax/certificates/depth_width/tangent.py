@@ -140,7 +140,7 @@ class Tangent:
         return np.asfortranarray(lower.T)
 
     def column_gram(self) -> Float[np.ndarray, "p p"]:
-        """Return DᵀD, upper triangle, without D: Σ_i Φ_ia Φ_ia' Σ_c G_icb G_icb', n instead of n·k products an entry."""
+        """Return DᵀD, upper triangle, without D: sums of n products Φ_ia Φ_ia' Σ_c G_icb G_icb', not of n·k."""
         lower = np.zeros((self.columns, self.columns), order="F")
         size = max(1, SLAB // self.columns)
         for first in range(0, len(self.outputs), size):
