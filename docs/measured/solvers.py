@@ -161,7 +161,8 @@ def stationary() -> list[Row]:
     cholesky = the(result("stationary_value"), size="20,000 × 2,970", method="cholesky")
     return [
         Row(
-            f"stationary value over 5 depths × 5 widths before and after training, {whole(grid['settings']['samples'])} "
+            "stationary value over 5 depths × 5 widths before and after training, "
+            f"{whole(grid['settings']['samples'])} "
             f"samples, {grid['settings']['seeds']} seeds, training included",
             f"{grid['seconds']:.0f} s",
             experiment("depth_width_fig1", "--dataset synthetic"),
