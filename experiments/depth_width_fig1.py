@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich.console import RenderableType
 from rich.table import Table
 
 import narrow_jax as nj
@@ -119,7 +121,7 @@ def cell(data: nj.data.Dataset, args: argparse.Namespace, depth: int, width: int
     return records
 
 
-def measured(params: Params, data: nj.data.Dataset) -> Record:
+def measured(params: dict[str, np.ndarray], data: nj.data.Dataset) -> Record:
     """Return J beside what explains it: dead units, and the share of ½‖Y‖² that is on silent samples."""
     found = nj.certificates.stationary_value(params, data.x, data.y, contributions=False)
     *hidden, _ = params.values()
@@ -151,7 +153,7 @@ def gain(record: Record) -> float:
     return value(record, "initial") - value(record, "trained")
 
 
-def mapped(records: list[Record], share) -> Map:
+def mapped(records: list[Record], share: Callable[[Record], float]) -> Map:
     """Return a share over depth × width."""
     depths, widths = (sorted({r[name] for r in records}) for name in ("depth", "width"))
     mean, error = np.full((2, len(depths), len(widths)), np.nan)
@@ -278,7 +280,7 @@ def starts(records: list[Record]) -> Table:
     paper={"widths": (10, 20, 30, 40, 50)},
     options={"dataset": {"choices": SAMPLES, "default": "synthetic", "help": "data set"}},
 )
-def main(args: argparse.Namespace) -> list[object]:
+def main(args: argparse.Namespace) -> list[RenderableType]:
     """Run the cells that are missing, say where J does not decrease."""
     args.samples = args.samples or SAMPLES[args.dataset]
     data = load(args)

@@ -24,6 +24,7 @@ from functools import partial
 import jax
 import numpy as np
 from matplotlib.axes import Axes
+from rich.console import RenderableType
 
 import narrow_jax as nj
 
@@ -45,6 +46,7 @@ def cell(data: nj.data.Dataset, seeds: int, activation: str, depth: int, width: 
         params = draw(jax.random.key(seed), sizes)
         j = nj.certificates.stationary_value(params, data.x, data.y, ACTIVATIONS[activation])
         record = {"activation": activation, "depth": depth, "width": width, "seed": seed}
+        assert j.layers is not None  # those of an iteration only
         record |= {"value": j.value / j.baseline, "layers": j.layers / j.baseline}
         records.append(record | {"ranks": j.ranks, "weights": j.shape[1], "status": j.status})
     return records
@@ -127,7 +129,7 @@ def told(last: Record) -> str:
     sizes={"samples": 5000, "depths": (1, 2, 3, 4, 5), "widths": (4, 12), "seeds": 10},
     quick={"samples": 200, "depths": (1, 3), "widths": (3,), "seeds": 2},
 )
-def main(args: argparse.Namespace) -> list[object]:
+def main(args: argparse.Namespace) -> list[RenderableType]:
     """Run the cells that are missing."""
     columns = max(args.widths) * (11 + max(args.depths) * max(args.widths))
     require_memory(

@@ -29,6 +29,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
+from rich.console import RenderableType
 
 import narrow_jax as nj
 
@@ -54,7 +55,7 @@ def problem(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     return x, linear + NOISE_OF_TARGETS * rng.normal(size=linear.shape)
 
 
-def start(net: str, seed: int, x: np.ndarray, depth: int, width: int) -> Params:
+def start(net: str, seed: int, x: np.ndarray, depth: int, width: int) -> dict[str, np.ndarray]:
     """Return a start with k linear units in every layer, or one of which Theorem 2 says nothing."""
     widths = (*[width] * depth, OUTPUTS)
     if net == SEPARATED:
@@ -224,7 +225,7 @@ def verdict(records: list[Record]) -> list[str]:
     sizes={"n": 60, "d": 4, "depths": (1, 2, 3), "widths": (2, 3, 4, 6), "seeds": 8, "steps": 1000},
     quick={"depths": (1,), "widths": (2,), "seeds": 3, "steps": 200},
 )
-def main(args: argparse.Namespace) -> list[object]:
+def main(args: argparse.Namespace) -> list[RenderableType]:
     """Run the cases that are missing."""
     weights = max(args.widths) * (args.d + max(args.depths) * max(args.widths) + OUTPUTS)
     require_memory(

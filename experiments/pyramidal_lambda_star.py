@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -73,7 +73,7 @@ def powers(points: int, seeds: int, power: int) -> list[Record]:
     return found
 
 
-def curves(quick: bool, seeds: int) -> dict[str, Callable[[], list[Record]]]:
+def curves(quick: bool, seeds: int) -> Mapping[str, Callable[[], list[Record]]]:
     """Return by name what gives the records of a curve."""
     inputs, of_stars = (INPUTS[:1], 5) if quick else (INPUTS, 14)
     orders, of_powers = (POWERS[:1], 5) if quick else (POWERS, 18)

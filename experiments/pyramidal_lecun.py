@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
+from rich.console import RenderableType
 
 import narrow_jax as nj
 
-from ._nets import Params
 from ._run import Figure, Record, canvas, cells, experiment, positive, require_memory, table
 from .descent_bound import LEAKY_TANH
 from .pyramidal_convergence import on_sphere
@@ -50,7 +50,7 @@ def problem(samples: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
     return on_sphere(rng.normal(size=(samples, inputs))), rng.choice([-1.0, 1.0], size=(samples, 1))
 
 
-def lecun(inputs: int, widths: tuple[int, ...]) -> Params:
+def lecun(inputs: int, widths: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Return a draw of N(0, 1/n_{l−1}), the upper layers the same for every first width."""
     sizes = itertools.pairwise((inputs, *widths))
     return {
@@ -184,7 +184,7 @@ def told(last: Record) -> str:
         "largest": {"type": positive, "default": 2**16, "help": "largest first width that is tried"},
     },
 )
-def main(args: argparse.Namespace) -> list[object]:
+def main(args: argparse.Namespace) -> list[RenderableType]:
     """Compute the cells that are missing."""
     widths = tuple(2**k for k in range(3, args.largest.bit_length()))
     most = max(args.numbers)
