@@ -2,11 +2,15 @@
 
 Command:  python -m experiments.depth_width_starts [--samples N] [--depths …] [--widths …] [--seeds S] [--quick]
           [--out DIR]
-Cost:     COST
+Cost:     eleven minutes on one busy core, four on one that is less so; ``--quick`` a few seconds.
 Expected: with ReLU J rises with depth in narrow nets, beyond the standard errors of ten seeds, and with |z| it falls.
           The first layer's columns of D, which alone come near linear regression on the inputs, are cut by the gates of
           every layer above; what the other layers add does not make up for it.
-Measured: MEASURED
+Measured: J over ½‖Y‖² at depths 1 to 5, mean of ten seeds (docs/figures/depth_width_starts.*). ReLU, width 4: 0.38,
+          0.57, 0.59, 0.58, 0.70 (standard errors 0.01 to 0.05); the first layer takes off 0.62, 0.40, 0.37, 0.38, 0.27,
+          all others together 0.04 at most. Width 12: 0.275, 0.278, 0.304, 0.343, 0.335. Leaky ReLU with slope ½: 0.27
+          to 0.33 at width 4, and a fall from 0.252 to 0.203 at width 12. |z|: 0.993 to 0.986, and 0.977 to 0.878.
+          Linear regression on the inputs leaves 0.255: three quarters of the target are linear.
 Writes:   runs/depth_width_starts/summary.json (one record a cell and seed) and figure.png.
 
 The teacher of Figure 1, weights drawn as there. Their scale cannot matter: J is the same for any positive multiples of
@@ -143,10 +147,12 @@ def main(args: argparse.Namespace) -> list[RenderableType]:
     for activation, width in itertools.product(ACTIVATIONS, args.widths):
         found = chosen(records, activation=activation, width=width)
         shares = (mean_and_error(chosen(found, depth=depth)) for depth in args.depths)
-        rows.append((f"{activation}, {width}", *(f"{mean:.3f}±{error:.3f}" for mean, error in shares)))
+        rows.append(
+            (f"{activation}, {width}", *(f"{mean:.3f}({1000 * error:.0f})" for mean, error in shares))
+        )
     headings = ("net", *(f"H = {depth}" for depth in args.depths))
     return [
-        table("J / ½‖Y‖² at the start, by activation and width", headings, rows),
+        table("J / ½‖Y‖² at the start (standard error of the last digits)", headings, rows),
         f"Linear regression on the inputs leaves {linear(data):.3f} of ½‖Y‖²",
     ]
 
