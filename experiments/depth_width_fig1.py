@@ -1,16 +1,15 @@
 """Figure 1: the stationary value J(θ) over depth and width, at the start and after training.
 
-Command:  python -m experiments.depth_width_fig1 --dataset synthetic|digits|mnist|cifar10|svhn [--paper] [--quick]
-Cost:     CPU size (5 depths × 5 widths up to 20; 5,000 synthetic or 1,000 image samples): minutes on two cores.
-          ``--paper``: widths up to 50, 10,000 images, hours. Run again after an interruption: cells are kept.
-Expected: J decreases with depth, with width and with training; the summary lists where it does not.
-Measured: ``--dataset synthetic``, 1 seed: J falls with width in every row but not always with depth: it rises in
-          20 of 105 comparisons, 12 of them with depth at the start, 5 with depth after training, 3 with training
-          (width 4, where a net of depth 5 dies and keeps ½‖Y‖²). Depth 5, width 20: 0.202 of ½‖Y‖² at the start,
-          0.072 after training. 2 min 47 s on two cores (docs/figures/depth_width_synthetic.*).
-Writes:   DIR/summary.json (settings, one record a cell and seed, the exceptions) and DIR/figure.png.
+Command:  python -m experiments.depth_width_fig1 --dataset synthetic|digits|mnist|cifar10|svhn [--samples N]
+          [--depths …] [--widths …] [--epochs E] [--seeds S] [--raw-dir DIR] [--paper] [--quick] [--out DIR]
+Cost:     COST
+Expected: J decreases with depth, with width and with training; the text lists where it does not, and by how much.
+Measured: MEASURED
+Writes:   runs/depth_width_fig1/DATASET/summary.json (one record a cell and seed) and figure.png.
 
-The images come from the original files (NARROW_JAX_RAW); ``svhn`` there is the subset of SVHN's test split.
+The paper's sizes are 5,000 samples of its teacher, 10,000 images and 40 epochs; widths here are 4 to 20. ``svhn`` is a
+subset of SVHN's test split with 5,000 images. "Silent" samples find a layer with all units off: their rows of D are 0,
+so that J keeps all of their ½‖y‖².
 
 Reference: "Effect of Depth and Width on Local Minima in Deep Learning", section 4.3 and appendix C.
 """
@@ -18,70 +17,53 @@ Reference: "Effect of Depth and Width on Local Minima in Deep Learning", section
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich.console import RenderableType
+from rich.table import Table
 
 import narrow_jax as nj
 
 from ._nets import Params
-from ._run import Figure, Findings, Record, canvas, cells, content, experiment
+from ._run import Figure, Record, canvas, cells, digest, experiment, require_memory, table
 
-FOLDER = "runs/depth_width_fig1"
 LEARNING_RATE = 0.01
 IMAGES = {"mnist": ("mnist", 24, 8), "cifar10": ("cifar10", 28, 12), "svhn": ("svhn_cropped_subset", 28, 12)}
-DATASETS = ("synthetic", "digits", *IMAGES)
-VALUES = ("value", "loss", "gap", "baseline", "ranks", "shape", "kinks", "status", "method")
+SAMPLES = {"synthetic": 5000, "digits": 1797, "mnist": 10_000, "cifar10": 10_000, "svhn": 5000}
+"""Those of the paper, or all that there are."""
+
+VALUES = (
+    "value",
+    "loss",
+    "gap",
+    "gap_bound",
+    "gradient_norm",
+    "baseline",
+    "ranks",
+    "shape",
+    "kinks",
+    "status",
+    "method",
+)
+TIMES = {"initial": "at the start", "trained": "after training"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a cell depends on beside its depth and width."""
-
-    dataset: str
-    samples: int
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    epochs: int
-    seeds: int
-
-    @property
-    def momentum(self) -> float:
-        """Return the momentum of appendix C."""
-        return 0.9 if self.dataset == "synthetic" else 0.5
-
-    @property
-    def batch_size(self) -> int:
-        """Return the batch size of appendix C, or all samples if there are fewer."""
-        return min(self.samples, 200 if self.dataset == "synthetic" else 64)
-
-
-def settings(dataset: str, size: str, seeds: int) -> Settings:
-    """Return the settings of a size: "quick", "cpu" or "paper"."""
-    if size == "quick":
-        return Settings(dataset, 100, (1, 2), (3, 6), epochs=2, seeds=seeds)
-    depths = (1, 2, 3, 4, 5)
-    if size == "cpu":
-        samples = 5000 if dataset == "synthetic" else 1000
-        return Settings(dataset, samples, depths, (4, 8, 12, 16, 20), epochs=40, seeds=seeds)
-    samples = {"synthetic": 5000, "digits": 1797}.get(dataset, 10_000 if dataset != "svhn" else 5000)
-    return Settings(dataset, samples, depths, (10, 20, 30, 40, 50), epochs=40, seeds=seeds)
-
-
-def load(dataset: str, samples: int) -> nj.data.Dataset:
+def load(args: argparse.Namespace) -> nj.data.Dataset:
     """Return the teacher's set, or images made small and grey."""
-    if dataset == "synthetic":
-        return nj.data.load("teacher", samples=samples)
-    if dataset == "digits":
-        return nj.data.load("digits", samples=samples)
-    name, crop, size = IMAGES[dataset]
-    return nj.data.shrink(nj.data.load(name, samples=samples), crop, size)
+    if args.dataset == "synthetic":
+        return nj.data.load("teacher", samples=args.samples)
+    if args.dataset == "digits":
+        return nj.data.load("digits", samples=args.samples)
+    name, crop, size = IMAGES[args.dataset]
+    return nj.data.shrink(nj.data.load(name, samples=args.samples, raw_dir=args.raw_dir), crop, size)
 
 
 def draw(key: jax.Array, sizes: tuple[int, ...]) -> Params:
@@ -98,14 +80,17 @@ def mean_loss(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum((outputs - y) ** 2) / (2 * len(y))
 
 
-def train(data: nj.data.Dataset, sizes: tuple[int, ...], s: Settings) -> tuple[Params, nj.FitResult]:
-    """Train all seeds of a cell in one call; return the starts and the result, seeds along the first axis."""
+def train(
+    data: nj.data.Dataset, sizes: tuple[int, ...], args: argparse.Namespace
+) -> tuple[Params, nj.FitResult]:
+    """Train all seeds of a cell in one call, with momentum and batches of appendix C; return starts and result."""
+    momentum, batch = (0.9, 200) if args.dataset == "synthetic" else (0.5, 64)
+    batch = min(batch, len(data.x))
 
     def setup(seed: jax.Array) -> tuple[Params, optax.GradientTransformation]:
-        return draw(jax.random.key(seed), sizes), optax.sgd(LEARNING_RATE, momentum=s.momentum)
+        return draw(jax.random.key(seed), sizes), optax.sgd(LEARNING_RATE, momentum=momentum)
 
-    steps = s.epochs * (len(data.x) // s.batch_size)
-    seeds = np.arange(s.seeds)
+    steps, seeds = args.epochs * (len(data.x) // batch), np.arange(args.seeds)
     result = nj.sweep(
         nj.models.mlp_apply,
         setup,
@@ -114,80 +99,137 @@ def train(data: nj.data.Dataset, sizes: tuple[int, ...], s: Settings) -> tuple[P
         steps=steps,
         every=steps,
         loss=mean_loss,
-        batch_size=s.batch_size,
+        batch_size=batch,
         key=jax.random.key(0),
         progress=False,
     )
     return jax.vmap(lambda seed: setup(seed)[0])(seeds), result
 
 
-def cell(data: nj.data.Dataset, s: Settings, depth: int, width: int) -> list[Record]:
+def cell(data: nj.data.Dataset, args: argparse.Namespace, depth: int, width: int) -> list[Record]:
     """Return the records of a cell, one a seed."""
     started = time.perf_counter()
-    starts, result = train(data, (data.x.shape[1], *[width] * depth, data.y.shape[1]), s)
-    trained_in = time.perf_counter() - started
+    starts, result = train(data, (data.x.shape[1], *[width] * depth, data.y.shape[1]), args)
     records = []
-    for seed in range(s.seeds):
+    for seed in range(args.seeds):
         record: Record = {"depth": depth, "width": width, "seed": seed}
         for when, params in (("initial", starts), ("trained", result.params)):
-            one = jax.tree.map(lambda leaf: np.asarray(leaf[seed]), params)  # noqa: B023
-            value = nj.certificates.stationary_value(one, data.x, data.y, contributions=False)
-            record[when] = {name: getattr(value, name) for name in VALUES}
+            record[when] = measured({name: np.asarray(leaf[seed]) for name, leaf in params.items()}, data)
         record["diverged"] = bool(np.asarray(result.diverged)[seed])
-        record["seconds_of_training"] = round(trained_in, 2)
-        record["seconds"] = round(time.perf_counter() - started, 2)
+        record["seconds"] = round((time.perf_counter() - started), 2)
         records.append(record)
     return records
 
 
-def mean_values(records: list[Record], s: Settings, when: str) -> np.ndarray:
-    """Return J over depth × width, the mean of the seeds."""
-    return np.array(
-        [
-            [
-                np.mean([r[when]["value"] for r in records if (r["depth"], r["width"]) == (depth, width)])
-                for width in s.widths
-            ]
-            for depth in s.depths
-        ]
-    )
+def measured(params: dict[str, np.ndarray], data: nj.data.Dataset) -> Record:
+    """Return J beside what explains it: dead units, and the share of ½‖Y‖² that is on silent samples."""
+    found = nj.certificates.stationary_value(params, data.x, data.y, contributions=False)
+    *hidden, _ = params.values()
+    features, dead, silent = np.asarray(data.x, float), 0, np.zeros(len(data.x), bool)
+    for w in hidden:
+        features = np.maximum(features @ w, 0)
+        dead += int(np.sum(~features.any(axis=0)))
+        silent |= ~features.any(axis=1)
+    record = {name: getattr(found, name) for name in VALUES}
+    return record | {"dead_units": dead, "silent": float(np.sum(data.y[silent] ** 2) / np.sum(data.y**2))}
 
 
-def exceptions(records: list[Record], s: Settings) -> list[str]:
-    """Return where J does not decrease with width, depth or training."""
-    maps = {when: mean_values(records, s, when) for when in ("initial", "trained")}
-    slack = 1e-9 * records[0]["initial"]["baseline"]
-    found = []
-    for when, values in maps.items():
-        for i, j in np.argwhere(np.diff(values, axis=1) > slack):
-            found.append(f"{when}: depth {s.depths[i]}, width {s.widths[j]} to {s.widths[j + 1]}")
-        for i, j in np.argwhere(np.diff(values, axis=0) > slack):
-            found.append(f"{when}: width {s.widths[j]}, depth {s.depths[i]} to {s.depths[i + 1]}")
-    for i, j in np.argwhere(maps["trained"] > maps["initial"] + slack):
-        found.append(f"training: depth {s.depths[i]}, width {s.widths[j]}")
-    return found
+class Map(NamedTuple):
+    """A share of ½‖Y‖² over depth × width, mean and standard error of the seeds; nan where it was not measured."""
+
+    depths: list[int]
+    widths: list[int]
+    mean: np.ndarray
+    error: np.ndarray
 
 
-def figure(records: list[Record], s: Settings) -> Figure:
-    """Draw the two heat maps with one scale of colours."""
+def value(record: Record, when: str) -> float:
+    """Return J over ½‖Y‖²."""
+    return record[when]["value"] / record[when]["baseline"]
+
+
+def gain(record: Record) -> float:
+    """Return how much lower J over ½‖Y‖² is after training."""
+    return value(record, "initial") - value(record, "trained")
+
+
+def mapped(records: list[Record], share: Callable[[Record], float]) -> Map:
+    """Return a share over depth × width."""
+    depths, widths = (sorted({r[name] for r in records}) for name in ("depth", "width"))
+    mean, error = np.full((2, len(depths), len(widths)), np.nan)
+    for (i, depth), (j, width) in itertools.product(enumerate(depths), enumerate(widths)):
+        of_seeds = [share(r) for r in records if (r["depth"], r["width"]) == (depth, width)]
+        mean[i, j] = np.mean(of_seeds) if of_seeds else np.nan
+        error[i, j] = np.std(of_seeds, ddof=1) / np.sqrt(len(of_seeds)) if len(of_seeds) > 1 else np.nan
+    return Map(depths, widths, mean, error)
+
+
+class Step(NamedTuple):
+    """A comparison that should be a fall: where, the rise, and its standard error."""
+
+    where: str
+    rise: float
+    error: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is a rise by more than two standard errors."""
+        return self.rise > 2 * self.error
+
+
+def comparisons(records: list[Record]) -> list[Step]:
+    """Return what J does from each width to the next, from each depth to the next, and in training."""
+    steps = []
+    for when, words in TIMES.items():
+        j = mapped(records, partial(value, when=when))
+        for (a, low), (b, high) in itertools.pairwise(enumerate(j.widths)):
+            for i, depth in enumerate(j.depths):
+                rise, error = j.mean[i, b] - j.mean[i, a], np.hypot(j.error[i, a], j.error[i, b])
+                steps.append(Step(f"{words}, depth {depth}, width {low} to {high}", rise, error))
+        for (a, low), (b, high) in itertools.pairwise(enumerate(j.depths)):
+            for i, width in enumerate(j.widths):
+                rise, error = j.mean[b, i] - j.mean[a, i], np.hypot(j.error[a, i], j.error[b, i])
+                steps.append(Step(f"{words}, width {width}, depth {low} to {high}", rise, error))
+    gained = mapped(records, gain)
+    for (i, depth), (k, width) in itertools.product(enumerate(gained.depths), enumerate(gained.widths)):
+        steps.append(
+            Step(f"in training, depth {depth}, width {width}", -gained.mean[i, k], gained.error[i, k])
+        )
+    return [step for step in steps if not np.isnan(step.rise)]
+
+
+def exceptions(records: list[Record]) -> list[Step]:
+    """Return where J rises."""
+    return [step for step in comparisons(records) if step.rise > 1e-9]
+
+
+def figure(content: Record) -> Figure:
+    """Draw the two heat maps with one scale of colours; cells that were not run are hatched."""
+    s, records = content["settings"], content["cells"]
     fig = canvas(12, 5)
     panels = fig.subplots(1, 2)
-    baseline = records[0]["initial"]["baseline"]
-    maps = [mean_values(records, s, when) / baseline for when in ("initial", "trained")]
-    top = max(values.max() for values in maps)
-    for panel, values, title in zip(panels, maps, ("initial", "trained"), strict=True):
+    maps = [mapped(records, partial(value, when=when)) for when in TIMES]
+    top = max(np.nanmax(j.mean) for j in maps)
+    for panel, j, title in zip(panels, maps, TIMES.values(), strict=True):
         panel.grid(visible=False)
-        image = panel.imshow(values, origin="lower", cmap="viridis", vmin=0, vmax=top)
-        for (i, j), value in np.ndenumerate(values):
-            panel.text(
-                j, i, f"{value:.3f}", ha="center", va="center", color="black" if value > top / 2 else "white"
-            )
-        panel.set_xticks(range(len(s.widths)), s.widths)
-        panel.set_yticks(range(len(s.depths)), s.depths)
+        panel.patch.set(hatch="///", edgecolor="0.7")
+        image = panel.imshow(
+            np.ma.masked_invalid(j.mean), origin="lower", cmap="viridis", vmin=0, vmax=top, aspect="auto"
+        )
+        for (row, column), mean in np.ndenumerate(j.mean):
+            error = j.error[row, column]
+            text = f"{mean:.3f}" + ("" if np.isnan(error) else f"\n± {error:.3f}")
+            color = "black" if mean > top / 2 else "white"
+            if not np.isnan(mean):
+                panel.text(column, row, text, ha="center", va="center", color=color)
+        panel.set_xticks(range(len(j.widths)), j.widths)
+        panel.set_yticks(range(len(j.depths)), j.depths)
         panel.set(xlabel="width", ylabel="depth", title=title)
     fig.colorbar(image, ax=panels, label="J(θ) / ½‖Y‖²")
+    seeds = "one seed" if s["seeds"] == 1 else f"mean of {s['seeds']} seeds"
+    baseline = records[0]["initial"]["baseline"]
     fig.suptitle(
-        f"Stationary value, {s.dataset}, {s.samples:,} samples; without a net ½‖Y‖² = {baseline:.4g}"
+        f"Stationary value, {s['dataset']}, {s['samples']:,} samples, {seeds}; without a net ½‖Y‖² = {baseline:.4g}"
     )
     return fig
 
@@ -200,27 +242,65 @@ def told(last: Record) -> str:
     )
 
 
+def starts(records: list[Record]) -> Table:
+    """Return what nets are like at the start, by depth, over all widths."""
+    rows = []
+    for depth in sorted({r["depth"] for r in records}):
+        found = [r["initial"] for r in records if r["depth"] == depth]
+        ranks = [r["ranks"]["nr"] / r["shape"][1] for r in found]
+        agree = np.mean([len(set(r["ranks"].values())) == 1 for r in found])
+        silent, dead = (np.mean([r[name] for r in found]) for name in ("silent", "dead_units"))
+        share = np.mean([r["value"] / r["baseline"] for r in found])
+        row = f"{share:.3f}", f"{np.mean(ranks):.3f}", f"{agree:.0%}", f"{silent:.3f}", f"{dead:.2f}"
+        rows.append((str(depth), *row))
+    headings = (
+        "depth",
+        "J / ½‖Y‖²",
+        "rank of D\nper weight",
+        "cutoffs\nagree",
+        "½‖Y‖² on silent\nsamples",
+        "dead\nunits",
+    )
+    return table("At the start, means of all widths and seeds", headings, rows)
+
+
 @experiment(
     __doc__,
-    FOLDER,
-    quick="2 × 2 cells, 100 samples, 2 epochs",
-    paper="the paper's numbers of samples, widths up to 50",
-    options={
-        "--dataset": {"choices": DATASETS, "default": "synthetic"},
-        "--seeds": {"type": int, "default": 1, "help": "seeds a cell, trained in one call"},
+    "runs/depth_width_fig1",
+    figure,
+    sizes={
+        "samples": None,
+        "depths": (1, 2, 3, 4, 5),
+        "widths": (4, 8, 12, 16, 20),
+        "epochs": 40,
+        "seeds": 3,
+        "raw_dir": None,
     },
+    quick={"samples": 100, "depths": (1, 2), "widths": (3, 6), "epochs": 2, "seeds": 2},
+    paper={"widths": (10, 20, 30, 40, 50)},
+    options={"dataset": {"choices": SAMPLES, "default": "synthetic", "help": "data set"}},
 )
-def main(args: argparse.Namespace) -> Findings:
+def main(args: argparse.Namespace) -> list[RenderableType]:
     """Run the cells that are missing, say where J does not decrease."""
-    s = settings(args.dataset, "quick" if args.quick else "paper" if args.paper else "cpu", args.seeds)
-    args.out = args.out or Path(FOLDER, s.dataset)
-    axes = {"depth": s.depths, "width": s.widths}
-    records = cells(args.out, asdict(s), axes, partial(cell, load(s.dataset, s.samples), s), told)
-    found = exceptions(records, s)
-    comparisons = 2 * (len(s.depths) * (len(s.widths) - 1) + len(s.widths) * (len(s.depths) - 1))
-    comparisons += len(s.depths) * len(s.widths)
-    text = [f"J increases in {len(found)} of {comparisons} comparisons", *(f"  {f}" for f in found)]
-    return Findings(content(asdict(s), records, increases=found), partial(figure, records, s), text)
+    args.samples = args.samples or SAMPLES[args.dataset]
+    data = load(args)
+    args.samples, inputs = data.x.shape
+    rows, outputs = data.y.size, data.y.shape[1]
+    depth, width = max(args.depths), max(args.widths)
+    columns = width * (inputs + (depth - 1) * width + outputs)
+    require_memory(
+        8 * (9 * min(rows, columns) ** 2 + 4 * rows * (depth * width + outputs)),
+        f"D of depth {depth} and width {width}, {rows:,} × {columns:,},",
+    )
+    axes = {"depth": args.depths, "width": args.widths}
+    records = cells(args, axes, partial(cell, data, args), told, data=digest(data.x, data.y))
+    found, all_steps = exceptions(records), comparisons(records)
+    clear = sum(step.clear for step in found)
+    return [
+        f"J rises in {len(found)} of {len(all_steps)} comparisons, in {clear} of them by more than two standard errors",
+        *(f"  {step.where}: {step.rise:.4f} ± {step.error:.4f} of ½‖Y‖²" for step in found),
+        starts(records),
+    ]
 
 
 if __name__ == "__main__":

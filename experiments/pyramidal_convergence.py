@@ -1,6 +1,6 @@
 """Theorem 3.2 at work: certified starts, the proven bound against the loss, and the step that works in practice.
 
-Command:  python -m experiments.pyramidal_convergence [--quick] [--out DIR]
+Command:  python -m experiments.pyramidal_convergence [--steps S] [--quick] [--out DIR]
 Cost:     five minutes on two shared cores; ``--quick`` about 20 s.
 Expected: no invariant breaks, bound (7) is never exceeded and distances stay below (9). With the paper's step the bound
           falls by 1e4 within 1e4 steps for two layers and N = 5, and hardly moves for three layers. With the sharper
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,16 +25,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich.table import Table
 
 import narrow_jax as nj
 from narrow_jax.certificates import Guarantee, PyramidalCertificate, PyramidalInvariants
 
 from ._nets import Params
-from ._run import Figure, Findings, Record, Table, canvas, experiment, say, table
+from ._run import Figure, Record, canvas, cells, experiment, table
 
 SIGMA = nj.activations.smooth_leaky_relu(gamma=0.5, beta=1.0)
 APPLY = functools.partial(nj.models.mlp_apply, activation=SIGMA)
-STEPS, QUICK_STEPS, TRIAL_STEPS = 10_000, 300, 400
+TRIAL_STEPS, POINTS = 400, 400
 FLOOR = 1e-18
 """Share of Φ(θ_0) below which the observed rate is no longer read: float64's rounding is near."""
 
@@ -57,17 +57,21 @@ def on_sphere(x: np.ndarray) -> np.ndarray:
     return x * np.sqrt(x.shape[1]) / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def cases(quick: bool) -> list[Case]:
+def cases(quick: bool) -> dict[str, Case]:
     """Return Gaussian data and digits, each with two and with three layers."""
     rng = np.random.default_rng(0)
     small, large = on_sphere(rng.normal(size=(5, 10))), on_sphere(rng.normal(size=(20, 10)))
-    first = Case("Gaussian, N=5, L=2", small, 0.01 * rng.normal(size=(5, 1)), (400, 1))
-    if quick:
-        return [first]
+    found = [Case("Gaussian, N=5, L=2", small, 0.01 * rng.normal(size=(5, 1)), (400, 1))]
+    if not quick:
+        found += larger(rng, large)
+    return {case.name: case for case in found}
+
+
+def larger(rng: np.random.Generator, large: np.ndarray) -> list[Case]:
+    """Return those with 20 samples."""
     digits = nj.data.load("digits", samples=20)
     x, y = on_sphere(digits.x.astype(np.float64)), 0.01 * digits.y.astype(np.float64)
     return [
-        first,
         Case("Gaussian, N=20, L=3", large, 0.01 * rng.normal(size=(20, 1)), (40, 4, 1)),
         Case("digits, N=20, L=2", x, y, (400, 10)),
         Case("digits, N=20, L=3", x, y, (100, 10, 10)),
@@ -142,30 +146,27 @@ def falls(guarantee: Guarantee, loss: np.ndarray, bound: np.ndarray, target: flo
     }
 
 
-def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
-    """Return the record of a case, and the curves of its panel."""
-    started = time.perf_counter()
+def run(case: Case, steps: int) -> Record:
+    """Return the record of a case, with the curves of its panel."""
     found = nj.solvers.pyramidal_start(
         jax.random.key(0), case.x, case.y, case.widths, SIGMA, dtype=jnp.float64
     )
     c = found.certificate
     paper = descend(case, found.params, c, steps)
     tx = optax.sgd(c.sharper.learning_rate)  # the larger step
-    sharper = nj.fit(
-        APPLY,
-        found.params,
-        tx,
-        (case.x, case.y),
-        steps=steps,
-        every=1,
-        callbacks=[nj.callbacks.Progress(True)],
-    )
+    sharper = nj.fit(APPLY, found.params, tx, (case.x, case.y), steps=steps, every=1, callbacks=[])
     own = sharper.history["loss"]
     own_bound = np.array([c.sharper.loss_bound(k) for k in range(steps + 1)])
     step, rate = practical(APPLY, found.params, (case.x, case.y), c.sharper.learning_rate)
     target = c.initial_loss / 1e4
-    record = {
-        "name": case.name,
+    curves = {
+        "paper": paper["loss"],
+        "paper bound": paper["bound"],
+        "sharper": own,
+        "sharper bound": own_bound,
+    }
+    shown = np.unique(np.linspace(0, steps, POINTS, dtype=int))
+    return {
         "widths": case.widths,
         "certified": c.holds,
         "condition4": c.condition4,
@@ -174,7 +175,6 @@ def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
         "scale": found.scale,
         "variance": found.variance,
         "unmoved": c.unmoved,
-        "steps": steps,
         "paper": {
             **falls(c.paper, paper["loss"], paper["bound"], target),
             "never_exceeded": paper["never_exceeded"],
@@ -186,10 +186,8 @@ def run(case: Case, steps: int) -> tuple[Record, dict[str, np.ndarray]]:
             "never_exceeded": bool(np.all(own <= own_bound * (1 + 1e-9) + ROUNDING * own[0])),
         },
         "practical": {"learning_rate": step, "rate": rate},
-        "seconds": round(time.perf_counter() - started, 1),
+        "curves": {"step": shown, **{name: values[shown] for name, values in curves.items()}},
     }
-    curves = {"paper": paper["loss"], "paper bound": paper["bound"]}
-    return record, curves | {"sharper": own, "sharper bound": own_bound}
 
 
 def summary(records: list[Record]) -> Table:
@@ -197,47 +195,53 @@ def summary(records: list[Record]) -> Table:
     rows = []
     for r in records:
         proven = (r[by][name] for by in ("paper", "sharper") for name in ("rate", "steps_to_1e-4"))
-        shares = (f"{value:.0e}" for value in (*proven, r["practical"]["rate"]))
-        rows.append((r["name"], *shares, str(r["paper"]["broken_invariant"] or "none")))
+        shares = (f"{float(value):.0e}" for value in (*proven, r["practical"]["rate"]))
+        rows.append((r["case"], *shares, str(r["paper"]["broken_invariant"] or "none")))
     title = "Share of the loss that a step removes: proven, and seen; steps for a factor 1e4"
     headings = ("case", "paper\nηα₀", "\nsteps", "sharper\nηα", "\nsteps", "seen\nrate", "broken\n")
     return table(title, headings, rows)
 
 
-def figure(records: list[Record], curves: list[dict[str, np.ndarray]]) -> Figure:
+def figure(content: Record) -> Figure:
     """Draw losses and bounds over the steps, one panel a case."""
+    records = content["cells"]
     rows, columns = -(-len(records) // 2), min(2, len(records))
     fig = canvas(5.2 * columns, 3.8 * rows, dpi=110)
     panels = fig.subplots(rows, columns, squeeze=False).ravel()
-    for axes, record, lines in zip(panels, records, curves, strict=True):
-        start = lines["paper"][0]
-        for name, values in lines.items():
-            shown = np.where(values > 1e-12 * start, values, np.nan)
+    for axes, record in zip(panels, records, strict=False):
+        curves = {name: np.array(values, float) for name, values in record["curves"].items()}
+        steps = curves.pop("step")
+        for name, values in curves.items():
+            shown = np.where(values > 1e-12 * values[0], values, np.nan)
             color, style = ("C0" if "paper" in name else "C1"), ("--" if "bound" in name else "-")
-            axes.semilogy(shown, style, color=color, label=name, linewidth=1.2 if style == "-" else 2)
-        axes.set(title=record["name"], xlabel="step", ylabel="Φ")
+            axes.semilogy(steps, shown, style, color=color, label=name, linewidth=1.2 if style == "-" else 2)
+        axes.set(title=record["case"], xlabel="step", ylabel="Φ")
     panels[0].legend()
     fig.suptitle("Gradient descent from certified starts: loss (solid) below its proven bound (dashed)")
     return fig
 
 
-@experiment(__doc__, "runs/pyramidal_convergence", quick=f"one case, {QUICK_STEPS} steps instead of {STEPS}")
-def main(args: argparse.Namespace) -> Findings:
-    """Run the cases."""
-    records, curves = [], []
+def told(last: Record) -> str:
+    """Say what a case gave."""
+    kept = "never" if last["paper"]["never_exceeded"] and last["sharper"]["never_exceeded"] else "SOMEWHERE"
+    return f"{last['case']}: bound {kept} exceeded"
+
+
+@experiment(__doc__, "runs/pyramidal_convergence", figure, sizes={"steps": 10_000}, quick={"steps": 300})
+def main(args: argparse.Namespace) -> list[Table | str]:
+    """Run the cases that are missing."""
+    wanted = cases(args.quick)
     with jax.enable_x64(True):
-        for case in cases(args.quick):
-            say(case.name)
-            record, lines = run(case, QUICK_STEPS if args.quick else STEPS)
-            records.append(record)
-            curves.append(lines)
+        records = cells(
+            args, {"case": wanted}, lambda case: [{"case": case} | run(wanted[case], args.steps)], told
+        )
     unmoved = [
-        f"{record['name']}: the paper's step is below the rounding of {100 * record['unmoved']:.0f} % of the weights; "
+        f"{record['case']}: the paper's step is below the rounding of {100 * record['unmoved']:.0f} % of the weights; "
         "in floating point they stay where they are."
         for record in records
         if record["unmoved"] > 0.01
     ]
-    return Findings(records, functools.partial(figure, records, curves), [summary(records), *unmoved])
+    return [summary(records), *unmoved]
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from measured import images, narrow
+from measured import images, narrow, theory
 from measured.claims import AGREES, IN_PART, NOT, Claim
 from measured.reading import whole_record
 
-PAPERS = {"narrow": (narrow.figure4, narrow.theorems, images.memorized, images.accuracies, images.figure5)}
+PAPERS = {
+    "narrow": (narrow.figure4, narrow.theorems, images.memorized, images.accuracies, images.figure5),
+    "pyramidal": (theory.pyramidal,),
+    "depth_width": (theory.figure1, theory.depth_width),
+}
 """The claims of each paper."""
 
 

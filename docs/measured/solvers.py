@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from measured.reading import Record, Row, bench, experiment, figure, result, short, the, whole
+from measured.reading import Record, Row, bench, experiment, figure, result, short, the, whole, whole_record
 
 
 def memorizing() -> list[Row]:
@@ -115,7 +115,7 @@ def convergence() -> list[Row]:
     pyramids = figure("pyramidal_convergence")
 
     def shares(name: str) -> str:
-        record = the(pyramids, name=name)
+        record = the(pyramids, case=name)
         return " / ".join(short(record[kind]["rate"]) for kind in ("paper", "sharper", "practical"))
 
     by_theorem = wide["theorem_3_2"]
@@ -156,13 +156,15 @@ def convergence() -> list[Row]:
 
 def stationary() -> list[Row]:
     """The loss of stationary points."""
-    cells = figure("depth_width_synthetic")
+    grid = whole_record("depth_width_fig1_synthetic")
     large = result("stationary_value_large")[0]
     cholesky = the(result("stationary_value"), size="20,000 × 2,970", method="cholesky")
     return [
         Row(
-            "stationary value over 5 depths × 5 widths before and after training, 5,000 samples",
-            f"{sum(c['seconds'] for c in cells):.0f} s",
+            "stationary value over 5 depths × 5 widths before and after training, "
+            f"{whole(grid['settings']['samples'])} "
+            f"samples, {grid['settings']['seeds']} seeds, training included",
+            f"{grid['seconds']:.0f} s",
             experiment("depth_width_fig1", "--dataset synthetic"),
         ),
         Row(

@@ -66,6 +66,30 @@ def test_every_method_equals_least_squares_on_the_autodiff_jacobian(name):
             assert (s.sigma_max, s.sigma_r) == pytest.approx((values[0], values[rank - 1]), rel=1e-8)
 
 
+@pytest.mark.parametrize("slab", [1, 2**22])
+@pytest.mark.parametrize("name", NETS)
+def test_gram_of_the_columns_by_factors_is_that_of_the_columns(name, slab, monkeypatch):
+    params, x, _, activation = problem(name)
+    monkeypatch.setattr("narrow_jax.certificates.depth_width.tangent.SLAB", slab)
+    d = tangent(params, x, activation)
+    D = np.concatenate(list(d.column_slabs()), axis=1)
+    np.testing.assert_allclose(d.column_gram(), np.triu(D.T @ D), atol=1e-13 * np.sum(D**2))
+
+
+def test_many_outputs_of_closed_pixels_and_dead_units():
+    """Columns that are 0, and more outputs than the shorter way to DᵀD needs."""
+    rng = np.random.default_rng(5)
+    params = {"w1": rng.normal(size=(4, 5)), "w2": rng.normal(size=(5, 3)), "w3": rng.normal(size=(3, 6))}
+    params["w2"][:, 1] = -np.abs(params["w2"][:, 1])
+    x, y = rng.normal(size=(40, 4)), rng.normal(size=(40, 6))
+    x[:, 2] = 0
+    dense, qr, cholesky = (stationary_value(params, x, y, method=method) for method in FACTORISATIONS)
+    for one in (qr, cholesky):
+        assert one.ranks == dense.ranks
+        assert one.value == pytest.approx(dense.value, rel=1e-12)
+        np.testing.assert_allclose(one.layers, dense.layers, atol=1e-9 * dense.baseline)
+
+
 @settings(max_examples=15)
 @given(st.sampled_from(list(NETS)), st.integers(1, 10**6), st.sampled_from(FACTORISATIONS))
 def test_value_is_at_most_the_loss_and_the_gap_is_their_difference(name, seed, method):

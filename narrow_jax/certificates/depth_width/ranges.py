@@ -39,10 +39,17 @@ from narrow_jax.certificates.depth_width.factorizations import (
 from narrow_jax.certificates.depth_width.tangent import SLAB, Tangent, restored
 from narrow_jax.linalg import HOST, UNIT, column_exponents, has_gap
 
+_FEW = 4
+"""Outputs up to which the slabs of D are multiplied as fast as its factors are."""
 _REFINEMENTS = 20
 _STEPS = 4000
 
-Triangle = Callable[[Slabs, int], np.ndarray]
+Gram = Callable[[], np.ndarray]
+"""The upper triangle of RᵀR."""
+
+Triangle = Callable[[Slabs, int, Gram | None], np.ndarray]
+"""R from slabs, their size and, where it is shorter than by them, RᵀR."""
+
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Columns of D, and matrices A and B: the rows of A ⊗ B are vectors there."""
 
@@ -106,7 +113,10 @@ class Tall:
         """Factorise D from slabs of samples."""
         self._d, self._null, self._triangle = d, NullSpace(d), triangle
         size = self._null.size
-        r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size) if size else np.zeros((0, 0))
+        r = np.zeros((0, 0))
+        if size:
+            short = (lambda: self._null.reduced_gram(d.column_gram())) if d.outputs.shape[1] > _FEW else None
+            r = triangle(lambda: map(self._null.reduced, d.row_slabs()), size, short)
         self._core = Core.of(r, cutoffs(d), cutoff, _structural_rank(d, self._null))
         self.spectrum = _as_certain_as(self._core.spectrum, self._null)
 
@@ -139,7 +149,7 @@ class Tall:
         np.ldexp(columns, (self._d.exponents - t)[None, :], out=columns)
         step = max(1, SLAB // max(rank, 1))
         parts = [slice(first, first + step) for first in range(0, columns.shape[1], step)]
-        r = self._triangle(lambda: (np.array(columns[:, part], order="F") for part in parts), rank)
+        r = self._triangle(lambda: (np.array(columns[:, part], order="F") for part in parts), rank, None)
         return triangle_ends(r, rank)
 
     def _reduced(self, u: np.ndarray) -> np.ndarray:
@@ -352,6 +362,11 @@ class NullSpace:
         """Return the part of Hᵀ(Dᵀ) that is not known to be 0, for a slab of Dᵀ."""
         slab = np.asfortranarray(slab[self.used]) if not self.used.all() else slab
         return np.asfortranarray(self._apply(slab, "T")[self.count :])
+
+    def reduced_gram(self, upper: np.ndarray) -> np.ndarray:
+        """Return the upper triangle of what is left of DᵀD."""
+        gram = upper + np.triu(upper, 1).T
+        return np.triu(self.reduced(self.reduced(gram).T))
 
     def expanded(self, v: np.ndarray) -> np.ndarray:
         """Return the weights H(0, v): of a vector, or of the columns of a matrix."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import blas
 
 from narrow_jax import _checks
 from narrow_jax._typing import Array, Float, HostArray, Params
@@ -137,6 +138,28 @@ class Tangent:
         grams = (layer.gram(HOST)[0] for layer in self.jacobian.layers)
         lower = context.as_numpy(lambda: functools.reduce(operator.add, grams))
         return np.asfortranarray(lower.T)
+
+    def column_gram(self) -> Float[np.ndarray, "p p"]:
+        """Return DᵀD, upper triangle, without D: sums of n products Φ_ia Φ_ia' Σ_c G_icb G_icb', not of n·k."""
+        lower = np.zeros((self.columns, self.columns), order="F")
+        size = max(1, SLAB // self.columns)
+        for first in range(0, len(self.outputs), size):
+            here = slice(first, first + size)
+            features = [np.asfortranarray(phi[here]) for phi in self.features]
+            sensitivities = [g[here] for g in self.sensitivities]
+            for layer, (phi, g, start) in enumerate(zip(features, sensitivities, self.starts, strict=False)):
+                for unit in range(g.shape[2]):
+                    at = start + unit * phi.shape[1]
+                    weighted = np.empty((len(phi), self.columns - at))
+                    filled = 0
+                    for other, h in zip(features[layer:], sensitivities[layer:], strict=True):
+                        later = h[:, :, unit:] if h is g else h
+                        both = np.einsum("ic,icb->ib", g[:, :, unit], later)
+                        part = weighted[:, filled : filled + both.shape[1] * other.shape[1]]
+                        np.multiply(both[:, :, None], other[:, None, :], out=part.reshape(*both.shape, -1))
+                        filled += part.shape[1]
+                    lower[at:, at : at + phi.shape[1]] += blas.dgemm(1.0, weighted.T, phi)
+        return np.asfortranarray(np.tril(lower).T)
 
     def row_sum_norm(self) -> float:
         """Return ‖D‖_∞ = max_ic Σ_l ‖Φ_i^(l−1)‖₁ ‖G_ic^(l)‖₁."""

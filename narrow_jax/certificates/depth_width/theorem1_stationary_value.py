@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import math
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -257,12 +256,15 @@ def _range(d: Tangent, cutoff: str, method: str, contributions: bool) -> Range |
         return ranges.Dense(d, cutoff)
     if is_tall(d):
         enough = factorizations.ORTHOGONAL if contributions else factorizations.REFINABLE
-        cholesky = partial(factorizations.cholesky_qr, enough=enough)
+
+        def cholesky(slabs: factorizations.Slabs, size: int, short: ranges.Gram | None) -> np.ndarray:
+            return factorizations.cholesky_qr(slabs, size, enough, first=short)
+
         return ranges.Tall(d, cutoff, _householder_of_slabs if method == "qr" else cholesky)
     return ranges.Wide(d, cutoff, _householder_of_rows if method == "qr" else _cholesky_of_rows)
 
 
-def _householder_of_slabs(slabs: factorizations.Slabs, size: int) -> np.ndarray:
+def _householder_of_slabs(slabs: factorizations.Slabs, size: int, _: object) -> np.ndarray:
     return householder(slabs(), size)
 
 
