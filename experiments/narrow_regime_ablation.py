@@ -1,0 +1,239 @@
+"""When to switch the regime on: what the ball, the mirrored start with its head, weight decay and the norms do.
+
+Command:  python -m experiments.narrow_regime_ablation [--quick] [--dataset cifar10|digits]
+          (and --samples, --radii, --seeds, --epochs, --raw-dir)
+COST
+Writes:   DIR/summary.json (one record a case and seed) and figure.png.
+
+The nets of Figure 5 at the size of a CPU with 32 channels in the last stage, trained by the same SGD. Two heads: the
+usual one with the usual start, and the pairwise one with the mirrored start. Each with the last stage in a ball of
+several radii, and without a ball (the pairwise head stays in its cone). Plain SGD is the usual head without a ball,
+the regime the pairwise one with a ball. Both also without weight decay, which in the regime pulls the last stage
+towards its start instead of 0, and the regime also with scales and biases of BatchNorm outside of the ball.
+
+Reference: "When Expressivity Meets Trainability", section 5.2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from rich.table import Table
+
+import narrow_jax as nj
+
+from ._image_sets import ImageSet, accuracy, in_arrays
+from ._run import Figure, Record, canvas, cells, experiment, table
+from .narrow_fig5 import RECIPES, init_of
+
+RECIPE = RECIPES["cpu"]
+WIDTH = 32
+HEADS = {"dense": "usual start and head", "pairwise": "mirrored start, pairwise head"}
+
+
+class Case(NamedTuple):
+    """What is switched on.
+
+    Fields:
+        head: "dense" with the usual start or "pairwise" with the mirrored one.
+        radius: of the ball of the last stage, infinity for none.
+        decay: weight decay.
+        norms: BatchNorm's scales and biases are in the ball.
+    """
+
+    head: str
+    radius: float
+    decay: bool = True
+    norms: bool = True
+
+    def __str__(self) -> str:
+        """Return its name for people."""
+        ball = "no ball" if np.isinf(self.radius) else f"ε = {self.radius:g}"
+        more = ("" if self.decay else ", no weight decay") + ("" if self.norms else ", norms outside")
+        return f"{HEADS[self.head]}, {ball}{more}"
+
+
+def cases(radii: list[float]) -> list[Case]:
+    """Return every head with every radius and without a ball, then plain SGD and the regime less one thing."""
+    middle = sorted(radii)[len(radii) // 2]
+    grid = [Case(head, radius) for head in HEADS for radius in (*radii, np.inf)]
+    less = [Case("dense", np.inf, decay=False), Case("pairwise", middle, decay=False)]
+    return [*grid, *less, Case("pairwise", middle, norms=False)]
+
+
+@functools.cache
+def optimizer(case: Case, net: nj.models.ResNet, steps: int) -> optax.GradientTransformation:
+    """Return SGD of a case, the same object for all seeds, so that nothing compiles twice."""
+    decay = optax.add_decayed_weights(RECIPE.weight_decay if case.decay else 0.0)
+    rate = optax.cosine_decay_schedule(RECIPE.learning_rate, steps)
+    sgd = optax.chain(decay, optax.sgd(rate, momentum=RECIPE.momentum))
+    if case.head == "dense" and np.isinf(case.radius):
+        return sgd
+    block = f"{net.last_stage}/block1"
+    kernels = [f"{block}/{name}" for name in ("conv1", "conv2", "shortcut")]
+    inside = net.last_stage if case.norms else kernels
+    if case.head == "dense":
+        labels = nj.constraints.by_path(w=inside)
+        return nj.constraints.regime(sgd, case.radius, zeta=None, labels=labels)
+    return nj.constraints.regime(sgd, case.radius, labels=nj.constraints.by_path(w=inside, v="head/v"))
+
+
+def cell(args: argparse.Namespace, data: ImageSet, seed: int, case: str) -> list[Record]:
+    """Train one net."""
+    (chosen,) = (one for one in cases(args.radii) if str(one) == case)
+    net = nj.models.ResNet((*RECIPE.channels, WIDTH), RECIPE.blocks, data.outputs, head=chosen.head)
+    state = init_of(net)(jax.random.key(seed, impl="rbg"), data.first)
+    params = state.pop("params")
+    steps = args.epochs * (data.samples // RECIPE.batch_size)
+    forward = nj.models.Stateful(net)
+    result = nj.fit(
+        forward,
+        params,
+        optimizer(chosen, net, steps),
+        data.train,
+        steps=steps,
+        every=steps,
+        loss="cross_entropy",
+        batch_size=RECIPE.batch_size,
+        key=jax.random.key(seed),
+        model_state=state,
+        callbacks=[],
+    )
+    before, after = params[net.last_stage], result.params[net.last_stage]
+    record = {
+        "case": case,
+        "seed": seed,
+        **chosen._asdict(),
+        "test_accuracy": accuracy(forward, result.params, result.model_state, *data.test),
+        "test_images": len(data.test[1]),
+        "train_accuracy": float(result.history["accuracy"][-1]),
+        "distance": float(optax.tree.norm(jax.tree.map(lambda now, then: now - then, after, before))),
+        "norm_of_start": float(optax.tree.norm(before)),
+    }
+    return [record]
+
+
+def of_case(records: list[Record], name: str, **fields: Any) -> np.ndarray:
+    """Return a number of the records with these fields, one a seed."""
+    fields = {"decay": True, "norms": True} | fields
+    found = [
+        r
+        for r in records
+        if all((float(r[k]) if k == "radius" else r[k]) == value for k, value in fields.items())
+    ]
+    return np.array([r[name] for r in found])
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard error, in per cent."""
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return 100 * float(np.mean(values)), 100 * float(error)
+
+
+def figure(content: Record) -> Figure:
+    """Draw test accuracy over the radius for both heads, and beside it what a single thing changes."""
+    s, records = content["settings"], content["cells"]
+    fig = canvas(11, 4.8)
+    left, right = fig.subplots(1, 2, width_ratios=(1.2, 1))
+    over_radius(left, records)
+    rows = [
+        (name, fields)
+        for name, fields in (
+            ("plain SGD", {"head": "dense", "radius": np.inf}),
+            ("… without weight decay", {"head": "dense", "radius": np.inf, "decay": False}),
+            *((f"regime, ε = {r:g}", {"head": "pairwise", "radius": r}) for r in varied(records)),
+            *(
+                (f"… {less}", {"head": "pairwise", "radius": r, field: False})
+                for r in varied(records)
+                for less, field in (("without weight decay", "decay"), ("norms outside of the ball", "norms"))
+            ),
+        )
+        if len(of_case(records, "test_accuracy", **fields))
+    ]
+    for place, (_, fields) in enumerate(rows):
+        mean, error = mean_and_error(of_case(records, "test_accuracy", **fields))
+        right.errorbar(
+            mean, -place, xerr=error, fmt="o", color=f"C{fields['head'] == 'pairwise':d}", capsize=4
+        )
+    right.set_yticks(-np.arange(len(rows)), [name for name, _ in rows])
+    right.set(xlabel="test accuracy (%)", ylim=(0.5 - len(rows), 0.5))
+    fig.suptitle(
+        f"{s['dataset']}, {s['samples']:,} training images, {s['epochs']} epochs; "
+        f"standard errors over {len({r['seed'] for r in records})} seeds"
+    )
+    return fig
+
+
+def varied(records: list[Record]) -> list[float]:
+    """Return the radius at which the regime is also run less one thing."""
+    return sorted({float(r["radius"]) for r in records if not r["norms"]})
+
+
+def over_radius(axes: Any, records: list[Record]) -> None:
+    """Draw test accuracy over the radius; the last point, apart, has no ball."""
+    radii = sorted({float(r["radius"]) for r in records})
+    finite = [radius for radius in radii if np.isfinite(radius)]
+    places = [*finite, 10 * finite[-1]]
+    for head, color in zip(HEADS, ("C0", "C1"), strict=True):
+        points = [
+            (place, *mean_and_error(values))
+            for place, radius in zip(places, (*finite, np.inf), strict=True)
+            if len(values := of_case(records, "test_accuracy", head=head, radius=radius))
+        ]
+        x, mean, error = np.array(points).T
+        axes.errorbar(x, mean, error, fmt="o-", color=color, capsize=4, label=HEADS[head])
+    travelled = of_case(records, "distance", head="dense", radius=np.inf)
+    if len(travelled):
+        axes.axvline(travelled.mean(), color="0.4", linestyle=":")
+        axes.annotate(
+            f"plain SGD travels {travelled.mean():.1f}",
+            (travelled.mean(), 0.02),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            ha="right",
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(places, [*(f"{radius:g}" for radius in finite), "no ball"])
+    axes.minorticks_off()
+    axes.set(xlabel="radius ε of the ball", ylabel="test accuracy (%)")
+    axes.legend()
+
+
+def told(last: Record) -> str:
+    """Say what a cell gave."""
+    return (
+        f"{last['case']}, seed {last['seed']}: test {100 * last['test_accuracy']:.1f} %, "
+        f"training {100 * last['train_accuracy']:.1f} %, travelled {last['distance']:.2f}"
+    )
+
+
+@experiment(
+    __doc__,
+    "runs/narrow_regime_ablation",
+    figure,
+    sizes={"samples": 2000, "radii": [0.1, 1.0, 10.0], "seeds": 3, "epochs": 12, "raw_dir": None},
+    quick={"dataset": "digits", "samples": 200, "radii": [1.0], "seeds": 1, "epochs": 2},
+    options={"dataset": {"choices": ("cifar10", "digits"), "default": "cifar10", "help": "whose images"}},
+)
+def main(args: argparse.Namespace) -> list[Table]:
+    """Run the cases that are missing, all of the first seed first."""
+    data = in_arrays(args.dataset, args.samples, args.raw_dir, fold=args.dataset == "cifar10")
+    axes = {"seed": range(args.seeds), "case": [str(case) for case in cases(args.radii)]}
+    records = cells(args, axes, functools.partial(cell, args, data), told, data=data.mark)
+    rows = []
+    for case in axes["case"]:
+        of = [r for r in records if r["case"] == case]
+        mean, error = mean_and_error(np.array([r["test_accuracy"] for r in of]))
+        distance = np.mean([r["distance"] for r in of])
+        trained = 100 * np.mean([r["train_accuracy"] for r in of])
+        rows.append((case, f"{mean:.1f} ± {error:.1f}", f"{trained:.1f}", f"{distance:.2f}"))
+    return [table("Accuracies in per cent", ("case", "test ± standard error", "training", "travelled"), rows)]
+
+
+if __name__ == "__main__":
+    main()
