@@ -96,10 +96,7 @@ def load(args: argparse.Namespace) -> ImageSet:
         return in_files(args.images, RECIPES[args.size].pixels, args.samples)
     whole = RECIPES[args.size].whole
     name = (WHOLE if whole else SUBSETS).get(args.dataset, args.dataset)
-    try:
-        return in_arrays(name, args.samples, args.raw_dir, fold=name != "digits" and not whole)
-    except ValueError as error:
-        raise argparse.ArgumentError(None, f"--samples {args.samples}: {error}") from error
+    return in_arrays(name, args.samples, args.raw_dir, fold=name != "digits" and not whole)
 
 
 def net_of(recipe: Recipe, dataset: str, outputs: int, width: int, radius: float | None) -> nj.models.ResNet:

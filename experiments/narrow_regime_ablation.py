@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 from rich.table import Table
 
 import narrow_jax as nj
@@ -34,6 +35,7 @@ from .narrow_fig5 import RECIPES, init_of
 RECIPE = RECIPES["cpu"]
 WIDTH = 32
 HEADS = {"dense": "usual start and head", "pairwise": "mirrored start, pairwise head"}
+COLORS = {"dense": "black", "pairwise": "C1"}
 
 
 class Case(NamedTuple):
@@ -58,12 +60,21 @@ class Case(NamedTuple):
         return f"{HEADS[self.head]}, {ball}{more}"
 
 
+PLAIN, REGIME = Case("dense", np.inf), Case("pairwise", 1.0)
+LESS = {
+    "plain SGD": PLAIN,
+    "… without weight decay": PLAIN._replace(decay=False),
+    "regime, ε = 1": REGIME,
+    "… without weight decay ": REGIME._replace(decay=False),
+    "… norms outside of the ball": REGIME._replace(norms=False),
+}
+"""Plain SGD, the regime, and what they are less one thing, by their names in the picture."""
+
+
 def cases(radii: list[float]) -> list[Case]:
-    """Return every head with every radius and without a ball, then plain SGD and the regime less one thing."""
-    middle = sorted(radii)[len(radii) // 2]
+    """Return every head with every radius and without a ball, and those less one thing."""
     grid = [Case(head, radius) for head in HEADS for radius in (*radii, np.inf)]
-    less = [Case("dense", np.inf, decay=False), Case("pairwise", middle, decay=False)]
-    return [*grid, *less, Case("pairwise", middle, norms=False)]
+    return list(dict.fromkeys([*grid, *LESS.values()]))
 
 
 @functools.cache
@@ -118,18 +129,12 @@ def cell(args: argparse.Namespace, data: ImageSet, seed: int, case: str) -> list
     return [record]
 
 
-def of_case(records: list[Record], name: str, **fields: Any) -> np.ndarray:
-    """Return a number of the records with these fields, one a seed."""
-    fields = {"decay": True, "norms": True} | fields
-    found = [
-        r
-        for r in records
-        if all((float(r[k]) if k == "radius" else r[k]) == value for k, value in fields.items())
-    ]
-    return np.array([r[name] for r in found])
+def of_case(records: list[Record], case: Case, name: str = "test_accuracy") -> list[float]:
+    """Return a number of the records of a case, one a seed."""
+    return [r[name] for r in records if r["case"] == str(case)]
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+def mean_and_error(values: list[float]) -> tuple[float, float]:
     """Return mean and standard error, in per cent."""
     error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return 100 * float(np.mean(values)), 100 * float(error)
@@ -141,64 +146,32 @@ def figure(content: Record) -> Figure:
     fig = canvas(11, 4.8)
     left, right = fig.subplots(1, 2, width_ratios=(1.2, 1))
     over_radius(left, records)
-    rows = [
-        (name, fields)
-        for name, fields in (
-            ("plain SGD", {"head": "dense", "radius": np.inf}),
-            ("… without weight decay", {"head": "dense", "radius": np.inf, "decay": False}),
-            *((f"regime, ε = {r:g}", {"head": "pairwise", "radius": r}) for r in varied(records)),
-            *(
-                (f"… {less}", {"head": "pairwise", "radius": r, field: False})
-                for r in varied(records)
-                for less, field in (("without weight decay", "decay"), ("norms outside of the ball", "norms"))
-            ),
-        )
-        if len(of_case(records, "test_accuracy", **fields))
-    ]
-    for place, (_, fields) in enumerate(rows):
-        mean, error = mean_and_error(of_case(records, "test_accuracy", **fields))
-        right.errorbar(
-            mean, -place, xerr=error, fmt="o", color=f"C{fields['head'] == 'pairwise':d}", capsize=4
-        )
-    right.set_yticks(-np.arange(len(rows)), [name for name, _ in rows])
-    right.set(xlabel="test accuracy (%)", ylim=(0.5 - len(rows), 0.5))
+    for place, case in enumerate(LESS.values()):
+        if values := of_case(records, case):
+            mean, error = mean_and_error(values)
+            color = COLORS[case.head]
+            right.errorbar(mean, -place, xerr=error, fmt="o", color=color, capsize=4)
+    right.set_yticks(-np.arange(len(LESS)), LESS)
+    right.set(xlabel="test accuracy (%)", ylim=(0.5 - len(LESS), 0.5))
     fig.suptitle(
         f"{s['dataset']}, {s['samples']:,} training images, {s['epochs']} epochs; "
-        f"standard errors over {len({r['seed'] for r in records})} seeds"
+        f"bars: standard errors over {len({r['seed'] for r in records})} seeds"
     )
     return fig
 
 
-def varied(records: list[Record]) -> list[float]:
-    """Return the radius at which the regime is also run less one thing."""
-    return sorted({float(r["radius"]) for r in records if not r["norms"]})
-
-
-def over_radius(axes: Any, records: list[Record]) -> None:
-    """Draw test accuracy over the radius; the last point, apart, has no ball."""
+def over_radius(axes: Axes, records: list[Record]) -> None:
+    """Draw test accuracy over the radius, the last point without a ball, and how far plain SGD travels."""
     radii = sorted({float(r["radius"]) for r in records})
-    finite = [radius for radius in radii if np.isfinite(radius)]
-    places = [*finite, 10 * finite[-1]]
-    for head, color in zip(HEADS, ("C0", "C1"), strict=True):
-        points = [
-            (place, *mean_and_error(values))
-            for place, radius in zip(places, (*finite, np.inf), strict=True)
-            if len(values := of_case(records, "test_accuracy", head=head, radius=radius))
-        ]
-        x, mean, error = np.array(points).T
-        axes.errorbar(x, mean, error, fmt="o-", color=color, capsize=4, label=HEADS[head])
-    travelled = of_case(records, "distance", head="dense", radius=np.inf)
-    if len(travelled):
-        axes.axvline(travelled.mean(), color="0.4", linestyle=":")
-        axes.annotate(
-            f"plain SGD travels {travelled.mean():.1f}",
-            (travelled.mean(), 0.02),
-            xycoords=("data", "axes fraction"),
-            rotation=90,
-            ha="right",
-        )
+    places = [*radii[:-1], 10 * radii[-2]]
+    for head, color in COLORS.items():
+        found = [of_case(records, Case(head, radius)) for radius in radii]
+        points = [(x, *mean_and_error(values)) for x, values in zip(places, found, strict=True) if values]
+        axes.errorbar(*np.array(points).T, fmt="o-", color=color, capsize=4, label=HEADS[head])
+    travelled = float(np.mean(of_case(records, PLAIN, "distance")))
+    axes.axvline(travelled, color="0.4", linestyle=":", label=f"plain SGD travels {travelled:.1f}")
     axes.set_xscale("log")
-    axes.set_xticks(places, [*(f"{radius:g}" for radius in finite), "no ball"])
+    axes.set_xticks(places, [*(f"{radius:g}" for radius in radii[:-1]), "no ball"])
     axes.minorticks_off()
     axes.set(xlabel="radius ε of the ball", ylabel="test accuracy (%)")
     axes.legend()
@@ -223,16 +196,16 @@ def told(last: Record) -> str:
 def main(args: argparse.Namespace) -> list[Table]:
     """Run the cases that are missing, all of the first seed first."""
     data = in_arrays(args.dataset, args.samples, args.raw_dir, fold=args.dataset == "cifar10")
-    axes = {"seed": range(args.seeds), "case": [str(case) for case in cases(args.radii)]}
+    chosen = cases(args.radii)
+    axes = {"seed": range(args.seeds), "case": list(map(str, chosen))}
     records = cells(args, axes, functools.partial(cell, args, data), told, data=data.mark)
     rows = []
-    for case in axes["case"]:
-        of = [r for r in records if r["case"] == case]
-        mean, error = mean_and_error(np.array([r["test_accuracy"] for r in of]))
-        distance = np.mean([r["distance"] for r in of])
-        trained = 100 * np.mean([r["train_accuracy"] for r in of])
-        rows.append((case, f"{mean:.1f} ± {error:.1f}", f"{trained:.1f}", f"{distance:.2f}"))
-    return [table("Accuracies in per cent", ("case", "test ± standard error", "training", "travelled"), rows)]
+    for case in chosen:
+        tested, error = mean_and_error(of_case(records, case))
+        trained, _ = mean_and_error(of_case(records, case, "train_accuracy"))
+        distance = np.mean(of_case(records, case, "distance"))
+        rows.append((str(case), f"{tested:.1f} ± {error:.1f}", f"{trained:.1f}", f"{distance:.2f}"))
+    return [table("Accuracies in per cent", ("case", "test", "training", "travelled"), rows)]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
 import narrow_jax as nj
-from experiments import _image_sets, narrow_fig5
+from experiments import _image_sets, narrow_fig5, narrow_regime_ablation
 
 RESTRICTED = ("--dataset", "restricted-imagenet", "--size", "tiny", "--widths", "8", "--radii", "10")
 
@@ -102,7 +103,7 @@ def test_a_killed_run_goes_on_with_the_cell_that_was_missing(tmp_path, monkeypat
 def test_more_images_than_there_are_and_nets_beyond_the_memory_are_said(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--quick", "--samples", 5000, "--out", tmp_path)
-    assert re.search(r"--samples 5000: .*1,?4\d\d", capsys.readouterr().err)
+    assert "samples is 5000, but 'digits' has 1438 training rows" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"a net with 200000 channels in its last stage .* needs about"):
         run(monkeypatch, "--quick", "--widths", 200_000, "--out", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -149,3 +150,27 @@ def test_images_are_moved_by_an_eighth_and_mirrored():
     whole = images[0, :, :, 0]
     windows = [whole[i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
     assert seen == {tuple(w.ravel()) for window in windows for w in (window, window[:, ::-1])}
+
+
+def test_what_the_ablation_puts_into_the_ball():
+    """Plain SGD has none; BatchNorm's scales and biases are in it or not; only the pairwise head has a cone."""
+    cases = narrow_regime_ablation.cases([0.1, 1.0])
+    assert len({str(case) for case in cases}) == len(cases) == 9
+    net = nj.models.ResNet((4, 6), (1, 1), head="pairwise")
+    params = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))["params"]
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), params)
+
+    def held(case):
+        ball, _ = narrow_regime_ablation.optimizer(case, net, steps=10).init(params)
+        inside = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(ball.center)}
+        return {name.split("'")[5] for name in inside}, not isinstance(
+            ball.scale["head"]["v"], optax.MaskedNode
+        )
+
+    kernels = {"conv1", "conv2", "shortcut"}
+    regime = narrow_regime_ablation.REGIME
+    assert held(regime) == (kernels | {"norm1", "norm2", "shortcut_norm"}, True)
+    assert held(regime._replace(norms=False)) == (kernels, True)
+    assert held(regime._replace(head="dense"))[1] is False
+    plain = narrow_regime_ablation.optimizer(narrow_regime_ablation.PLAIN, net, steps=10)
+    assert not nj.constraints.report(plain.init(params))
