@@ -216,7 +216,8 @@ def figure(content: Record) -> Figure:
     """
     s, records = content["settings"], content["cells"]
     widths = sorted({r["width"] for r in records})
-    methods = [*sorted({float(r["radius"]) for r in records if r["radius"] is not None}), None]
+    radii = {r["radius"] and float(r["radius"]) for r in records}
+    methods = sorted(radii, key=lambda radius: (radius is None, radius))
     fig = canvas(7.5, 5.2)
     axes = fig.subplots()
     for place, radius in enumerate(methods):

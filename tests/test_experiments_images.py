@@ -6,6 +6,7 @@ import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 import narrow_jax as nj
 from experiments import _image_sets, narrow_fig5, narrow_regime_ablation
 
-RESTRICTED = ("--dataset", "restricted-imagenet", "--size", "tiny", "--widths", "8", "--radii", "10")
+RESTRICTED = ("--dataset", "restricted-imagenet", "--size", "tiny", "--radii", "10", "--epochs", "12")
 
 
 def images(folder, cat=50, shape=(20, 24, 3)):
@@ -42,7 +43,7 @@ def test_images_of_files_are_streamed_and_learnt(tmp_path, monkeypatch):
     data = _image_sets.in_files(images(tmp_path / "images"), pixels=16)
     assert (data.samples, data.outputs, data.in_bytes) == (48, 9, True)
     assert (data.first.shape, data.first.dtype) == ((1, 16, 16, 3), np.float32)
-    run(monkeypatch, *RESTRICTED, "--epochs", 12, "--images", tmp_path / "images", "--out", tmp_path)
+    run(monkeypatch, *RESTRICTED, "--images", tmp_path / "images", "--out", tmp_path)
     regime, plain = json.loads((tmp_path / "summary.json").read_text())["cells"]
     assert (regime["radius"], plain["radius"]) == (10.0, None)
     assert regime["test_accuracy"] == plain["test_accuracy"] == 1.0
@@ -57,7 +58,7 @@ def test_fewer_images_of_files_are_of_all_classes(tmp_path):
 
 
 def test_another_folder_of_images_is_refused(tmp_path, monkeypatch):
-    options = [*RESTRICTED, "--epochs", 1, "--out", tmp_path / "record"]
+    options = [*RESTRICTED, "--out", tmp_path / "record"]
     run(monkeypatch, *options, "--images", images(tmp_path / "one"))
     before = (tmp_path / "record" / "summary.json").read_text()
     other = images(tmp_path / "other", cat=60)
@@ -94,7 +95,7 @@ def test_a_killed_run_goes_on_with_the_cell_that_was_missing(tmp_path, monkeypat
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["cells"][0] == first
     assert made == [1.0, None, None]
-    run(monkeypatch, *options, "--widths", 4, 8)  # more of an axis belongs to the same record
+    run(monkeypatch, *options, "--seeds", 2)  # more of an axis belongs to the same record
     assert made[3:] == [1.0, None]
     with pytest.raises(SystemExit, match="epochs: 1 there, 2 here"):
         run(monkeypatch, "--quick", "--samples", 100, "--epochs", 2, "--out", tmp_path)
@@ -117,6 +118,8 @@ def test_picture_of_a_part_of_the_cells():
     assert [text.get_text() for text in axes.get_xticklabels()] == ["8", "16"]
     assert "1 to 2 seeds" in axes.get_title()
     assert axes.get_legend_handles_labels()[1] == ["regime, ε = 1", "regime, ε = inf", "plain SGD"]
+    (axes,) = narrow_fig5.figure(content | {"cells": cells[:1]}).axes
+    assert "1 seed\n" in axes.get_title()
 
 
 def test_when_the_goal_was_reached():
@@ -158,7 +161,7 @@ def test_what_the_ablation_puts_into_the_ball():
     assert len({str(case) for case in cases}) == len(cases) == 9
     net = nj.models.ResNet((4, 6), (1, 1), head="pairwise")
     params = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))["params"]
-    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), params)
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
 
     def held(case):
         ball, _ = narrow_regime_ablation.optimizer(case, net, steps=10).init(params)
