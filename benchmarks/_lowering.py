@@ -13,6 +13,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import narrow_jax as nj
+from experiments import narrow_fig5
+from experiments._image_sets import RESTRICTED, crop_and_flip
 from narrow_jax.certificates import constrained
 from narrow_jax.linalg import Layout, block_cyclic
 from narrow_jax.solvers.descent import Descent
@@ -120,17 +122,54 @@ def resnet(found: Sequence[Any]) -> Any:
     """Lower a step of training ResNet-18 in bfloat16, 64 channels in its last stage, 32 × 32 images."""
     net = nj.models.ResNet18(width=64, outputs=10, stem="small")
     x, y = np.zeros((128, 32, 32, 3), np.float32), np.zeros(128, np.int32)
-    state = jax.tree.map(
-        lambda leaf: np.ones(leaf.shape, leaf.dtype), jax.eval_shape(net.init, jax.random.key(0), x[:1])
-    )
-    params = state.pop("params")
     sgd = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
     tx = nj.constraints.regime(sgd, 100.0, labels=net.labels)
     run = prepared(
-        nj.precision.bfloat16(nj.models.Stateful(net)), Start(params, state), tx, (x, y), 128, found
+        nj.precision.bfloat16(nj.models.Stateful(net)), started(net, x[:1]), tx, (x, y), 128, found
     )
     args = on_first((run.state, (x, y), jax.random.key(0), np.int32(0)), found)
     return loop.run_step.lower(run.problem, run.optimizer, *args)
+
+
+def figure5(dataset: str, radius: float | None) -> Lower:
+    """Return how ``experiments.narrow_fig5 --size gpu`` trains, 64 channels in the last stage; no radius: plain SGD.
+
+    On ``cifar10`` a chunk of two epochs over all images, which lie on the device; on Restricted ImageNet a step on a
+    batch that the host brings.
+    """
+
+    def lower(found: Sequence[Any]) -> Any:
+        recipe = narrow_fig5.RECIPES["gpu"]
+        batch, stream = recipe.batch_size, dataset == RESTRICTED
+        n, pixels, outputs = (batch, recipe.pixels, 9) if stream else (50_000, 32, 10)
+        x = np.broadcast_to(np.array(0, np.uint8 if stream else np.float32), (n, pixels, pixels, 3))
+        xy, epoch = (x, np.zeros(n, np.int32)), n // batch
+        net = narrow_fig5.net_of(recipe, dataset, outputs, 64, radius)
+        run = prepared(
+            narrow_fig5.forward_of(recipe, net, in_bytes=stream),
+            started(net, x[:1].astype(np.float32)),
+            narrow_fig5.optimizer(recipe, radius, 30 * epoch, net),
+            xy,
+            batch,
+            found,
+            crop_and_flip,
+        )
+        if stream:
+            args = on_first((run.state, xy, jax.random.key(0), np.int32(0)), found)
+            return loop.run_step.lower(run.problem, run.optimizer, *args)
+        span = next(driving.spans(30 * epoch, epoch, chunk=2))
+        state, span, inputs = on_first((run.state, span, run.inputs), found)
+        return loop.run_chunk.lower(run.problem, run.optimizer, state, span, inputs=inputs)
+
+    return lower
+
+
+def started(net: nj.models.ResNet, x: np.ndarray) -> Start:
+    """Return a start of the net's shapes, without the drawing."""
+    state = jax.tree.map(
+        lambda leaf: np.ones(leaf.shape, leaf.dtype), jax.eval_shape(net.init, jax.random.key(0), x)
+    )
+    return Start(state.pop("params"), state)
 
 
 class Run(NamedTuple):
@@ -143,10 +182,18 @@ class Run(NamedTuple):
     placement: Any
 
 
-def prepared(apply_fn: Any, start: Start, tx: Any, xy: Any, batch: int | None, found: Sequence[Any]) -> Run:
+def prepared(
+    apply_fn: Any,
+    start: Start,
+    tx: Any,
+    xy: Any,
+    batch: int | None,
+    found: Sequence[Any],
+    augment: Any = None,
+) -> Run:
     """Return what ``nj.fit`` makes of its arguments, for devices that are not here."""
     key = jax.random.key(0) if batch else None
-    settings = preparing.Settings("cross_entropy", batch, key)
+    settings = preparing.Settings("cross_entropy", batch, key, augment)
     shared = found if len(found) > 1 else None
     problem, inputs = preparing.prepare(model(apply_fn, start.model_state), start, xy, settings, shared)
     optimizer = preparing.optimizer(tx, start)

@@ -26,6 +26,7 @@ from benchmarks._lowering import (
     M,
     N,
     autodiff,
+    figure5,
     gradient,
     hessian,
     kkt,
@@ -41,6 +42,7 @@ from benchmarks._lowering import (
     value,
 )
 from benchmarks.compiled import H100_1, H100_8, V5E, Compiled, Target, compiled, devices
+from experiments._image_sets import RESTRICTED
 from narrow_jax.spectra import plans
 
 PAGE = Path(__file__).parents[1] / "docs" / "accelerators.md"
@@ -58,7 +60,7 @@ class Program(NamedTuple):
         what: its name.
         lower: how it is lowered.
         devices: how many.
-        float64: whether it is for hardware with float64 only.
+        gpu: whether it is for GPUs only, which have float64.
         sums: how often devices add something up: for the step, and for the record.
         calls: factorisations by custom calls, by platform.
         plan: bytes beside the arguments that the library says it needs; None where it says nothing.
@@ -68,7 +70,7 @@ class Program(NamedTuple):
     what: str
     lower: Lower
     devices: int = 1
-    float64: bool = False
+    gpu: bool = False
     sums: int = 0
     calls: Mapping[str, set[str]] = MappingProxyType({})
     plan: int | None = None
@@ -125,6 +127,11 @@ TRAINING = (
         "training, ResNet-18, bfloat16", resnet, options={"tpu": {"exec_time_optimization_effort": -1.0}}
     ),
     Program("sweep of 12 runs", sweep),
+    *(
+        Program(f"Figure 5, {what}, {method}", figure5(dataset, radius), gpu=True)
+        for dataset, what in (("cifar10", "50,000 images of 32 × 32"), (RESTRICTED, "a step on 224 × 224"))
+        for method, radius in (("regime", 100.0), ("plain SGD", None))
+    ),
 )
 SPECTRA = (
     Program("SigmaMinMonitor", monitor, calls=GRAM),
@@ -133,21 +140,21 @@ SPECTRA = (
     Program(
         "sigma_min, gram, uncertified",
         of_jacobian(value("gram", False)),
-        float64=True,  # on a TPU nothing is certified anyway
+        gpu=True,  # on a TPU nothing is certified anyway
         calls=GRAM,
         plan=planned((N, D, M), certify=False)["gram"],
     ),
     Program(
         "sigma_min, gram, uncertified, 50,000 × 202,752",
         large(LARGE, certify=False),
-        float64=True,
+        gpu=True,
         calls=GRAM,
         plan=planned(LARGE, certify=False)["gram"],
     ),
     Program(
         "sigma_min, gram, 50,000 × 202,752",
         large(LARGE),
-        float64=True,
+        gpu=True,
         calls=GRAM,
         plan=planned(LARGE, certify=True)["gram"],
     ),
@@ -163,7 +170,7 @@ SPECTRA = (
     Program("sigma_min of autodiff, forward mode", autodiff("forward"), calls=GRAM),
 )
 SOLVERS = tuple(
-    Program(f"{what}, {dtype}", lower(dtype, part), float64=dtype == "float64", calls=calls)
+    Program(f"{what}, {dtype}", lower(dtype, part), gpu=dtype == "float64", calls=calls)
     for dtype in ("float32", "float64")
     for what, lower, part, calls in (
         ("memorize, factor", newton, "factor", FACTOR),
@@ -173,9 +180,7 @@ SOLVERS = tuple(
         ("KKT step, Newton", kkt, "newton", LU),
     )
 ) + tuple(
-    Program(
-        f"memorize, {what}, {dtype}, 50,000 × 202,752", newton(dtype, part, LARGE), float64=True, calls=calls
-    )
+    Program(f"memorize, {what}, {dtype}, 50,000 × 202,752", newton(dtype, part, LARGE), gpu=True, calls=calls)
     for dtype in ("float32", "float64")
     for what, part, calls in (
         ("factor", "factor", FACTOR),
@@ -188,7 +193,7 @@ def programs(platform: str) -> list[tuple[Target, Program]]:
     """Return what is compiled for a platform, and for which target."""
     found = []
     for program in (*TRAINING, *SPECTRA, *SOLVERS):
-        if platform == "tpu" and program.devices <= 4 and not program.float64:
+        if platform == "tpu" and program.devices <= 4 and not program.gpu:
             found.append((V5E, program))
         elif platform == "cuda":
             found.append((H100_1 if program.devices == 1 else H100_8, program))

@@ -5,7 +5,7 @@ Expected: every problem of the reference table inside its interval; certified σ
           the memory allows, near the float64 limit of two products and a Cholesky factorisation; under 9 minutes.
           ``--train`` instead: images per second of ResNet-18 with 64 channels in its last stage, 50,000 images of
           32 × 32, with the regime and without, bfloat16 and float32. Accuracies:
-          ``python -m experiments.narrow_fig5 --size gpu``.
+          ``python -m experiments.narrow_fig5 --dataset cifar10 --size gpu``.
 Measured: on no accelerator yet.
 Writes:   benchmarks/results/gpu.json, gpu_training.json; ``--quick`` runs small sizes on any device and writes nothing.
 """

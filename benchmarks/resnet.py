@@ -56,7 +56,7 @@ def epoch(net: nj.models.ResNet, data: nj.data.Dataset, batch_size: int, progres
         "images": len(x),
         "batch_size": batch_size,
         "seconds": round(trained - started, 1),
-        "test_accuracy": accuracy(forward, result, x_test, data.labels_test),
+        "test_accuracy": accuracy(forward, result.params, result.model_state, x_test, data.labels_test),
         "seconds_to_test": round(time.perf_counter() - trained, 1),
         "relative_distance": float(result.history["relative_distance"][-1]),
         "loss": result.history["loss"].tolist(),

@@ -11,7 +11,7 @@ from measured.reading import ROOT, Row, accuracy, figure, percent, result, table
 from measured.sizes import sizes
 from measured.solvers import convergence, largest, memorizing, stationary
 from measured.spectra import reliability, spectra
-from measured.training import restricted_imagenet, training
+from measured.training import residual_nets, training
 
 PARTS = (training, memorizing, convergence, stationary, spectra, sizes, reliability)
 
@@ -44,7 +44,7 @@ def substitutions() -> dict[str, str]:
         "demo_regime": percent(regime["accuracy"], 0),
         "demo_ball": percent(ball["accuracy"], 0),
         "demo_distance": f"{free['distance_over_radius']:.0f}",
-        "restricted_imagenet": table(restricted_imagenet()),
+        "residual_nets": table(residual_nets()),
         "blocks_seconds": f"{blocks['seconds']:.0f}",
         "large_seconds": f"{large['seconds']:.1f}",
         "large_gb": f"{large['peak_gb']:.2f}",

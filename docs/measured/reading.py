@@ -78,8 +78,10 @@ def accuracy(cell: Record) -> str:
 
 
 def mean_and_deviation(cells: list[Record]) -> str:
-    """Return mean and standard deviation of the test accuracy over seeds."""
+    """Return mean and standard deviation of the test accuracy over seeds, of one seed what it gave."""
     values = [100 * cell["test_accuracy"] for cell in cells]
+    if len(values) == 1:
+        return f"{values[0]:.1f} % (one seed)"
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} %"
 
 
