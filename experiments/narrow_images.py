@@ -10,8 +10,8 @@ Expected: the regime (pairwise net, ball, cone) comes close to the test accuracy
 Measured: mean test accuracy of 3 seeds at widths 8, 32, 128 (docs/figures/narrow_images_*). Plain SGD / regime with
           ε = 1 / with ε = 10: MNIST 88.0, 92.9, 95.3 / 85.2, 91.7, 92.9 / 85.3, 93.3, 95.6 %; CIFAR-10 34.6, 39.5, 40.9
           / 32.0, 39.6, 40.6 / 30.6, 39.6, 41.5 %; CIFAR-100 subset 5.3, 11.2, 16.0 / 3.6, 11.0, 15.2 / 2.3, 7.7,
-          15.6 %; 48,000 images of CIFAR-10, width 32: 42.9 / 41.9 / 42.5 %. Competitive at 32 and 128 with the better of the
-          two ε, lower at 8. Every run with ε = 1 ends on the ball, with ε = 10 those on MNIST.
+          15.6 %; 48,000 images of CIFAR-10, width 32: 42.9 / 41.9 / 42.5 %. Competitive at 32 and 128 with the better
+          of the two ε, lower at 8. Every run with ε = 1 ends on the ball, with ε = 10 those on MNIST.
 Writes:   DIR/summary.json (one record a width and method) and DIR/figure.png.
 
 Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size from one grid that is chosen, for each
