@@ -2,14 +2,23 @@
 
 Command:  python -m experiments.depth_width_fig1 --dataset synthetic|digits|mnist|cifar10|svhn [--samples N]
           [--depths …] [--widths …] [--epochs E] [--seeds S] [--raw-dir DIR] [--paper] [--quick] [--out DIR]
-Cost:     COST
+Cost:     synthetic: seven minutes on one busy core. 5,000 images, widths 4 to 12: 16 minutes there for MNIST, more for
+          the others. ``--quick`` about 15 s. Run again after an interruption: cells are kept.
 Expected: J decreases with depth, with width and with training; the text lists where it does not, and by how much.
-Measured: MEASURED
+Measured: ``--dataset synthetic``, 3 seeds: J falls with width and with training everywhere, and with depth after
+          training but for width 4 (nets die) and a tie at width 8; at the start it rises in 15 of 20 steps of depth, 4
+          of them by more than two standard errors, at widths 4 and 12 (experiments.depth_width_starts says why). Depth
+          5, width 20: 0.220 of ½‖Y‖² at the start, 0.068 after training (docs/figures/depth_width_fig1_synthetic.*).
+          ``--dataset mnist --samples 5000 --widths 4 8 12``, 3 seeds: J falls with width everywhere; with depth it
+          rises in all 12 steps at the start and in 10 of 12 after training, 3 and 1 of them beyond two standard errors;
+          with training it rises in 8 of 15 cells, at widths 4 and 8, within two standard errors; in 6 of them more
+          units are dead than at the start.
 Writes:   runs/depth_width_fig1/DATASET/summary.json (one record a cell and seed) and figure.png.
 
 The paper's sizes are 5,000 samples of its teacher, 10,000 images and 40 epochs; widths here are 4 to 20. ``svhn`` is a
 subset of SVHN's test split with 5,000 images. "Silent" samples find a layer with all units off: their rows of D are 0,
-so that J keeps all of their ½‖y‖².
+so that J keeps all of their ½‖y‖². On the synthetic set they hold 0.05 (depth 1) to 0.22 (depth 5) of ½‖Y‖² at width 4,
+0.01 at width 8 and nothing from width 12 on.
 
 Reference: "Effect of Depth and Width on Local Minima in Deep Learning", section 4.3 and appendix C.
 """

@@ -2,12 +2,18 @@
 
 Command:  python -m experiments.depth_width_theorem2 [--n N] [--d D] [--depths …] [--widths …] [--seeds S]
           [--steps S] [--quick] [--out DIR]
-Cost:     COST
+Cost:     two and a half minutes on one busy core; ``--quick`` about 10 s.
 Expected: where training ends at a differentiable stationary point of a net with weakly separated linear units, the loss
           is within the bound of Theorem 2, which is at most that of linear regression on the inputs; L − J is below
           ½(‖∇L‖/σ_r)² everywhere, and 0 at such points (Theorem 1; with one hidden layer Proposition 1). On white noise
           the mean loss is 1 − dm/n of ½‖Y‖², and hardly a trial exceeds the bound of Proposition 2.
-Measured: MEASURED
+Measured: as expected where training ends at such points: 25 of 25 are within the bound, at 0.74 to 1 of linear
+          regression. But 66 of 96 nets keep their linear units, and 41 of these end elsewhere, 40 of them above the
+          bound by up to 0.3 % of ½‖Y‖²: between pieces of the net, where the theorem says nothing. The wider the net,
+          the rarer the points: 35, 31, 11, 10 of 48 nets at widths 2, 3, 4, 6, plain ones included, of which 31 of 96
+          end above regression. L − J is within its bound in 192 of 192 nets, 3e-19 of ½‖Y‖² at most at the points.
+          White noise: mean within three standard errors at 8 of 8 widths, the bound exceeded in 7 % of the trials at
+          width 19 and never else (10 % allowed); the sizes that the proof asks for are met at none.
 Writes:   runs/depth_width_theorem2/summary.json (one record a net and seed, one a width of white noise) and figure.png.
 
 x is uniform on [0, 1]^d, so that t = 0 and S may contain the inputs, and y = xa + noise with a > 0, so that linear

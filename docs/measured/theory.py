@@ -100,7 +100,7 @@ def lambda_star() -> list[Claim]:
     ]
 
 
-DATASETS = {"synthetic": "synthetic", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN (subset)"}
+DATASETS = {"synthetic": "synthetic", "mnist": "MNIST"}
 
 
 class Rises(NamedTuple):
@@ -189,8 +189,7 @@ def figure1() -> list[Claim]:
         ),
         Claim(
             "Figure 1: J decreases with training",
-            "; ".join(f"{DATASETS[name]} {training(cells)}" for name, cells in grids.items())
-            + ". Where it rises, units die in training",
+            "; ".join(f"{DATASETS[name]} {training(cells)}" for name, cells in grids.items()),
             IN_PART,
             command,
             names,
