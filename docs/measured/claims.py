@@ -22,7 +22,14 @@ class Claim(NamedTuple):
 
     def __str__(self) -> str:
         """Return the row in Markdown."""
-        return f"| {self.claim} | {self.ours} | **{self.verdict}** | {self.command} | {cost(self.records)} |"
+        claim, ours = (plain(text) for text in (self.claim, self.ours))
+        command = self.command.replace("|", r"\|")
+        return f"| {claim} | {ours} | **{self.verdict}** | {command} | {cost(self.records)} |"
+
+
+def plain(text: str) -> str:
+    """Return text as Markdown shows it: stars and bars are what they are."""
+    return text.replace("*", r"\*").replace("|", r"\|")
 
 
 def cost(records: Iterable[str]) -> str:

@@ -65,10 +65,10 @@ def theorems() -> list[Claim]:
     """Theorems 1 and 2, and which ingredient does what."""
     one, deep = figure("narrow_theorem1"), figure("deep_theorem1")
     solved = [r for r in one if r["status"] != "refused"]
-    two = {name: figure(f"narrow_theorem2_{name}") for name in ("gaussian", "digits", "mnist")}
+    two = {name: figure(f"narrow_theorem2_{name}") for name in ("gaussian", "digits")}
     admitted = {name: whole_record(f"narrow_theorem2_{name}")["settings"]["width_admitted"] for name in two}
     kkt = "; ".join(
-        f"{name}, m ≥ 2n/d: {short(max(numbers([r for r in cells if r['width'] >= admitted[name]])))} at most"
+        f"{name} samples, m ≥ 2n/d: {short(max(numbers([r for r in cells if r['width'] >= admitted[name]])))} at most"
         for name, cells in two.items()
     )
     narrower = [r for r in two["gaussian"] if r["width"] < admitted["gaussian"]]
@@ -97,10 +97,10 @@ def theorems() -> list[Claim]:
         ),
         Claim(
             "Theorem 2: the loss of KKT points is O(ε²)",
-            f"{kkt}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at ε = 0.001, and no "
+            f"{kkt.capitalize()}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at ε = 0.001, and no "
             "ε² law either",
             AGREES,
-            experiment("narrow_theorem2", "--dataset gaussian"),
+            experiment("narrow_theorem2", "[--dataset digits]"),
             tuple(f"narrow_theorem2_{name}" for name in two),
         ),
         Claim(
@@ -116,6 +116,6 @@ def theorems() -> list[Claim]:
             "κ = 1 is v_i = v_j: the cone has no interior, and every v lies on its boundary",
             NOT,
             experiment("narrow_fig4", "--kappa 1"),
-            (),
+            ("narrow_fig4_kappa1",),
         ),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from measured import images, narrow, theory
-from measured.claims import AGREES, IN_PART, NOT, Claim
+from measured.claims import AGREES, IN_PART, NOT, Claim, plain
 from measured.reading import whole_record
 
 PAPERS = {
@@ -24,7 +24,9 @@ def substitutions() -> dict[str, str]:
         verdict: sum(claim.verdict == verdict for claim in claims) for verdict in (AGREES, IN_PART, NOT)
     }
     not_seen = [
-        f"* {claim.claim}: {claim.ours} ({claim.command})" for claim in claims if claim.verdict == NOT
+        f"* {plain(claim.claim)}: {plain(claim.ours)} ({claim.command})"
+        for claim in claims
+        if claim.verdict == NOT
     ]
     return {
         **{f"reproduction_{paper}": table(of_paper) for paper, of_paper in by_paper.items()},

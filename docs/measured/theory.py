@@ -169,7 +169,13 @@ def figure1() -> list[Claim]:
         Claim(
             "Figure 1: J decreases with width",
             f"At the start: {said('initial', 'width')}. After training: {said('trained', 'width')}",
-            IN_PART,
+            IN_PART
+            if any(
+                rises(cells, when, "width").clear
+                for cells in grids.values()
+                for when in ("initial", "trained")
+            )
+            else AGREES,
             command,
             names,
         ),
