@@ -97,8 +97,8 @@ def theorems() -> list[Claim]:
         ),
         Claim(
             "Theorem 2: the loss of KKT points is O(ε²)",
-            f"{kkt.capitalize()}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at ε = 0.001, and no "
-            "ε² law either",
+            f"{kkt.capitalize()}, where no law of ε is left to see; m < 2n/d: {short(max(numbers(narrower)))} at "
+            "ε = 0.001, and no ε² law either",
             AGREES,
             experiment("narrow_theorem2", "[--dataset digits]"),
             tuple(f"narrow_theorem2_{name}" for name in two),
