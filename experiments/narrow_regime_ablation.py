@@ -6,7 +6,7 @@ Cost:     19 minutes on one core of a busy machine for 33 nets; ``--quick`` half
 Expected: if the regime wins anywhere, the ball, the start with its head, or the weight decay is what makes it win.
 Result:   nothing makes it win here (docs/figures/narrow_regime_ablation.*; ± standard errors of three seeds,
           differences seed by seed). Plain SGD travels 5.8 and has 40.5 ± 0.2 % of the test images right. The ball alone
-          changes nothing: 40.7 ± 0.2 % at ε = 0.1, 40.5 ± 0.6 % at ε = 1. The mirrored start with the pairwise head
+          changes nothing: 40.7 ± 0.3 % at ε = 0.1, 40.5 ± 0.6 % at ε = 1. The mirrored start with the pairwise head
           costs 2.1 ± 0.5 points; a ball with ε = 1, well below what plain SGD travels, takes 1.3 ± 0.5 of them back
           (39.7 ± 0.7 %), ε = 0.1 is too small (37.0 ± 0.7 %, half of the training images learnt), ε = 10 is never
           reached. Weight decay gives plain SGD 0.9 ± 0.5 points, the regime 0.2 ± 0.4; norms outside of the ball cost
