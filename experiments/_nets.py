@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.typing import ArrayLike
 
 import narrow_jax as nj
 
@@ -27,7 +28,7 @@ class Net(NamedTuple):
         """Return a start, inside the cone."""
         return self.draw(key, **sizes, **self.cone)
 
-    def regime(self, tx: optax.GradientTransformation, radius: float) -> optax.GradientTransformation:
+    def regime(self, tx: optax.GradientTransformation, radius: ArrayLike) -> optax.GradientTransformation:
         """Return the optimizer under the constraints of the net."""
         cone: dict[str, Any] = {"zeta": None} | self.cone
         return nj.constraints.regime(tx, radius, **cone)

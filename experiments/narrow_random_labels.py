@@ -68,6 +68,7 @@ def load(case: str, kind: str, raw_dir: Any) -> nj.data.Dataset:
 
 def newton(data: nj.data.Dataset, width: int, radius: float) -> Record:
     """Return what ``memorize`` finds."""
+    assert data.labels is not None
     y = data.y if data.y.shape[1] == 1 else data.labels / 4.5 - 1
     started = time.perf_counter()
     try:

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 from measured.reading import Record, whole_record
 
-AGREES, IN_PART, NOT = "agrees", "agrees in part", "does not"
+AGREES, IN_PART, NOT, OPEN = "agrees", "agrees in part", "does not", "open"
+
+
+def judged(difference: float, error: float) -> str:
+    """Return whether what is claimed to be positive is: beyond two standard errors, or they leave it open."""
+    return OPEN if abs(difference) <= 2 * error else AGREES if difference > 0 else NOT
 
 
 class Claim(NamedTuple):

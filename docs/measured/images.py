@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from measured.claims import AGREES, IN_PART, NOT, Claim, mean_and_error
+from measured.claims import AGREES, IN_PART, NOT, Claim, judged, mean_and_error
 from measured.reading import Record, experiment, figure, percent, whole, whole_record
 
 
@@ -123,7 +123,7 @@ def last_stages(name: str) -> list[Claim]:
         Claim(
             f"{what}: at the full width the regime is above regular training",
             f"{full} channels: regime {said(regime)}, plain SGD {said(plain)}",
-            AGREES if regime[0] - plain[0] > 2 * math.hypot(regime[1], plain[1]) else NOT,
+            judged(regime[0] - plain[0], math.hypot(regime[1], plain[1])),
             command,
             records,
         ),
@@ -131,7 +131,7 @@ def last_stages(name: str) -> list[Claim]:
             f"{what}: the narrow net comes close to the full one under the regime, and not under SGD",
             f"{narrow} against {full} channels: regime {said(small)} / {said(regime)}, plain SGD {said(plain_small)} / "
             f"{said(plain)}",
-            AGREES if lost[1] - lost[0] > 2 * math.hypot(*errors) else NOT,
+            judged(lost[1] - lost[0], math.hypot(*errors)),
             command,
             records,
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from measured import images, narrow, theory
-from measured.claims import AGREES, IN_PART, NOT, Claim, plain
+from measured.claims import AGREES, IN_PART, NOT, OPEN, Claim, plain
 from measured.reading import whole_record
 
 PAPERS = {
@@ -21,7 +21,7 @@ def substitutions() -> dict[str, str]:
     used = sorted({name for claim in claims for name in claim.records})
     seconds = sum(whole_record(name)["seconds"] for name in used)
     counts = {
-        verdict: sum(claim.verdict == verdict for claim in claims) for verdict in (AGREES, IN_PART, NOT)
+        verdict: sum(claim.verdict == verdict for claim in claims) for verdict in (AGREES, IN_PART, NOT, OPEN)
     }
     not_seen = [
         f"* {plain(claim.claim)}: {plain(claim.ours)} ({claim.command})"
