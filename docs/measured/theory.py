@@ -100,7 +100,7 @@ def lambda_star() -> list[Claim]:
     ]
 
 
-DATASETS = {"synthetic": "synthetic", "mnist": "MNIST"}
+DATASETS = {"synthetic": "synthetic", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN (subset)"}
 
 
 class Rises(NamedTuple):
