@@ -22,7 +22,7 @@ def memorized() -> list[Claim]:
         if not rows:
             return "not run"
         best = max(rows, key=lambda r: r["learned"][-1])
-        return f"{percent(best['learned'][-1])} with {best['width']} units"
+        return f"{percent(best['learned'][-1], 2)} with {best['width']} units"
 
     proven, said = sum(r["proven"] for r in newton), []
     for case, name in (
