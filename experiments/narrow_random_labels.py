@@ -7,8 +7,8 @@ Cost:     half an hour on two cores beside other work, most of it for 10,000 ima
 Expected: with whitened inputs projected descent, by Adam in the coordinates of the ball, learns every random label once
           there are enough neurons, ±1 as well as ten classes; with inputs that are only scaled it does not get there,
           since their Jacobian is badly conditioned. Newton's method in the same ball needs a few steps either way.
-Result:   as expected (docs/figures/narrow_random_labels.*). Fewest of the tried units that learn all ±1, whitened, and the
-          step: 1,797 digits 80 (3,240), MNIST 3,000 12 (1,230), CIFAR-10 2,000 4 (10: fewer images than inputs),
+Result:   as expected (docs/figures/narrow_random_labels.*). Fewest of the tried units that learn all ±1, whitened, and
+          the step: 1,797 digits 80 (3,240), MNIST 3,000 12 (1,230), CIFAR-10 2,000 4 (10: more inputs than images) and
           10,000 16 (555; 99.86 % with 8). Ten classes: digits 480 (1,980), CIFAR-10 2,000 12 (960); MNIST 99.97 % with
           96, CIFAR-10 10,000 98.2 % with 48. Not whitened, ±1, at most: digits 82 %, MNIST 88 %, CIFAR-10 98 and 73 %.
           ``memorize`` proves a net in 3 to 6 steps everywhere but with 60 units on the digits, too few by rank.
