@@ -2,13 +2,13 @@
 
 Command:  python -m experiments.deep_theorem1 [--quick] [--depths 1 2 3] [--raw-dir DIR]
           (--raw-dir: folder with the original files of MNIST, which is left out unless it is given or named)
-Cost:     four and a half minutes on two cores, most of it compilation, 4.3 GB; ``--quick`` ten seconds, one small set.
+Cost:     seven minutes on two cores beside other work, most of it compilation; ``--quick`` ten seconds, one small set.
 Expected: ``memorize`` finds pairs of the fewest neurons that counts admit, or hardly more, and proves most of them;
           those that are not proven are made wider. In few dimensions depth buys width: n labels in 3 dimensions take
           2n/3 neurons in one hidden layer, and of the order of √n in two or three. In many it costs neurons.
           Close to the smallest widths the Jacobian is nearly square, hence the condition numbers.
-Result:   as expected (docs/figures/deep_theorem1.*): 14 of 15 proven, in 2 or 3 steps. Neurons in 1, 2, 3 hidden
-          layers: d = 3, n = 100: 68, 36, 42; n = 1000: 808, 188, 138 (not proven: rounding, times L of large weights);
+Result:   as expected (docs/figures/deep_theorem1.*): 14 of 15 proven, in 2 to 4 steps. Neurons in 1, 2, 3 hidden
+          layers: d = 3, n = 100: 68, 36, 42; n = 1000: 810, 188, 138 (not proven: rounding, times L of large weights);
           d = 20, n = 1000: 100, 96, 108; 1,797 digits: 66, 92, 120; 2,000 images of MNIST: 8, 16, 24.
 Writes:   runs/deep_theorem1/summary.json (one record a data set, n and depth) and figure.png.
 
@@ -93,7 +93,10 @@ def summary(records: list[Record]) -> Table:
     """Return the records as a table for the terminal."""
     rows = []
     for r in records:
-        sizes = (r["dataset"], *(str(r[name]) for name in ("n", "depth", "neurons", "one_layer", "steps")))
+        sizes = (
+            r["dataset"].removesuffix(", more"),
+            *(str(r[name]) for name in ("n", "depth", "neurons", "one_layer", "steps")),
+        )
         small = (f"{r[name]:.0e}" for name in ("g", "sigma_min", "condition_number"))
         rows.append((*sizes, *small, "yes" if r["proven"] else "no"))
     headings = ("case", "n", "depth", "units", "2n/d", "steps", "g", "σ_min", "κ(J⁰)", "proof")
