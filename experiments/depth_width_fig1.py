@@ -13,9 +13,9 @@ Measured: ``--dataset synthetic``, 3 seeds: J falls with width and with training
           rises in all 12 steps at the start and in 10 of 12 after training, 3 and 1 of them beyond two standard errors;
           with training it rises in 8 of 15 cells, at widths 4 and 8, within two standard errors; in 6 of them more
           units are dead than at the start.
-          The same for ``cifar10`` and, 2 seeds, ``svhn``: with width it falls but for one step each; with depth it rises in 8
-          and 7 of 12 steps at the start, in 7 and 4 after training, none clearly; with training in 15 and 14 of 15 cells,
-          7 and 3 of them clearly: at the paper's step size nets die, those with one hidden layer first.
+          The same for ``cifar10`` and, 2 seeds, ``svhn``: with width it falls but for one step each; with depth it
+          rises in 8 and 7 of 12 steps at the start, in 7 and 4 after training, none clearly; with training in 15 and 14
+          of 15 cells, 7 and 3 of them clearly: at the paper's step size nets die, those with one hidden layer first.
 Writes:   runs/depth_width_fig1/DATASET/summary.json (one record a cell and seed) and figure.png.
 
 The paper's sizes are 5,000 samples of its teacher, 10,000 images and 40 epochs; widths here are 4 to 20. ``svhn`` is a
