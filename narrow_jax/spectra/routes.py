@@ -191,7 +191,9 @@ def _judge(
     finite, width = xp.isfinite(pair.value), pair.upper - lower
     # what rounding leaves open of ‖Ĵᵀu‖ above the value, it leaves open below it, by every route
     sharp = (lower > 0) & (width <= EXCESS * (sigma_max + 2 * pair.value) + 2 * (pair.upper - pair.value))
-    proven = (lower > 0) & (width <= LOOSE * sigma_max)  # whatever the iteration says of itself
+    proven = (lower > 0) & (
+        width <= LOOSE * pair.value
+    )  # eleven digits, whatever the iteration says of itself
     reliable = (trusted & (isolated | (error <= allowed * first)) & finite) | sharp | proven
     accurate = xp.where(route.whole, Method.DENSE.value, Method.QR.value)
     return Found(
