@@ -8,9 +8,9 @@ Expected: three columns: PGD as the paper writes it, PGD (Adam) in the coordinat
           where ε lets it travel. "Regular training fails when the net is narrow" does not reproduce: at ε = 1000 the
           standard net does well.
 Result:   as expected (docs/figures/narrow_fig4.* and narrow_fig4_kappa1.*; loss at κ = ∞ and 1). Pairwise net, m = 20
-          and 40: KKT points at every ε below 1e-15 and 6e-15; ε ≤ 1, in the ball's coordinates below 1e-9 at m = 40 and
-          8e-4 to 4 at m = 20; PGD above 12 at every width. Standard net, ε ≤ 0.3: above 58 by every method and at
-          every width; ε = 1000, m ≥ 12: at most 1e-3 by PGD and 2e-29 by Adam, σ_min 0.69 at least: not singular. With
+          and 40: KKT points at every ε below 1e-15 and 6e-15; ε ≤ 1, in the ball's coordinates below 2e-9 at m = 40 and
+          8e-4 to 4 at m = 20; PGD above 11 at every width. Standard net, ε ≤ 0.3: above 57 by every method and at
+          every width; ε = 1000, m ≥ 12: at most 2e-3 by PGD and 2e-29 by Adam, σ_min 0.25 at least: not singular. With
           ε ≥ 10 and m ≥ 12 nothing tells the nets apart. All 100 KKT points have a residual ≤ 1e-8.
 Writes:   runs/narrow_fig4/summary.json (one record a method, net, width and radius), loss.png and sigma_min.png.
 

@@ -9,7 +9,8 @@ Expected: the paper states loss O(ε²) at KKT points. Below ε₀/(1 + κ/2) th
 Result:   as expected (docs/figures/narrow_theorem2_*). Gaussian, m = 16 and 24: zero at every ε, proven for all KKT
           points below ε = 6.7e-3 and 1.1e-2. m = 8 < 2n/d = 10: 3.2 at ε = 0.001, 1.9 at 0.1, zero from 0.3 on: no ε²
           law. Residuals at most 1e-8 but for m = 8 and ε ≤ 0.03 (4e-7 … 2e-6), where v grows without bound. 200 digits:
-          m = 8 = 2n/d and 12 zero at every ε, m = 4 from ε = 1 on.
+          m = 8 = 2n/d and 12 zero at every ε, m = 4 at ε = 1 (4e-14 at 3; its
+          residual is 2e-3 at ε = 0.003: no KKT point).
 Writes:   runs/narrow_theorem2/DATASET/summary.json (one record a width and radius) and figure.png.
 
 Gaussian x and y, or images that are whitened, with random ±1 labels.

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from measured.reading import Record, whole_record
 
 AGREES, IN_PART, NOT, OPEN = "agrees", "agrees in part", "does not", "open"
+
+
+def at_least(numbers: Iterable[float]) -> str:
+    """Return the smallest number, rounded down to two digits."""
+    return _outward(min(numbers), math.floor)
+
+
+def at_most(numbers: Iterable[float]) -> str:
+    """Return the largest number, rounded up to two digits."""
+    return _outward(max(numbers), math.ceil)
+
+
+def _outward(number: float, rounded: Callable[[float], int]) -> str:
+    unit = 10.0 ** (math.floor(math.log10(number)) - 1) if number > 0 else 1.0
+    return f"{rounded(number / unit) * unit:.2g}"
 
 
 def judged(difference: float, error: float) -> str:
@@ -51,5 +66,7 @@ def numbers(records: list[Record], field: str = "loss", **wanted: Any) -> list[f
 def mean_and_error(values: list[float], images: int) -> tuple[float, float]:
     """Return the mean over seeds, and its error from the seeds and from the number of test images, in per cent."""
     mean = sum(values) / len(values)
-    of_seeds = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1) / len(values)
+    if len(values) < 2:
+        return 100 * mean, math.inf  # one seed decides nothing
+    of_seeds = sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
     return 100 * mean, 100 * math.sqrt(of_seeds + mean * (1 - mean) / images)

@@ -109,7 +109,8 @@ def last_stages(name: str) -> list[Claim]:
         return max(of(width, radius) for radius in radii)
 
     def said(found: tuple[float, float, float | None]) -> str:
-        return f"{found[0]:.1f} ± {found[1]:.1f} %" + (f" (ε = {found[2]:g})" if found[2] else "")
+        error = "one seed" if math.isinf(found[1]) else f"± {found[1]:.1f}"
+        return f"{found[0]:.1f} % ({error})" + (f" (ε = {found[2]:g})" if found[2] else "")
 
     narrow, full = widths[0], widths[-1]
     regime, plain = best(full), of(full, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from measured.claims import AGREES, NOT, Claim, numbers
+from measured.claims import AGREES, NOT, Claim, at_least, at_most, numbers
 from measured.reading import experiment, figure, short, whole_record
 
 
@@ -26,35 +26,35 @@ def figure4() -> list[Claim]:
     found = [
         (
             "Figure 4 a: under the constraints the loss is low at every ε from m = 2n/d = 20 on",
-            f"m = 20 and 40, κ = 1 and ∞: {short(max(regime(method=[solver], width=wide)))} at most at KKT points; "
+            f"m = 20 and 40, κ = 1 and ∞: {at_most(regime(method=[solver], width=wide))} at most at KKT points; "
             f"with ε ≤ 1, {short(min(ball))} (40) to {short(max(ball))} (20) by descent in the coordinates of the ball",
             AGREES,
         ),
         (
             "Projected gradient descent, as the paper writes it, finds these points",
-            f"with ε ≤ 1 it stays at {short(min(regime(method=[pgd], radius=small)))} and more, at every width and κ: "
+            f"with ε ≤ 1 it stays at {at_least(regime(method=[pgd], radius=small))} and more, at every width and κ: "
             "one step size cannot serve both layers",
             NOT,
         ),
         (
             "Figure 4 b: σ_min of the Jacobian stays away from 0 there",
-            f"m = 20 and 40: {short(min(regime('sigma_min', method=[solver], width=wide)))} at least at the KKT points",
+            f"m = 20 and 40: {at_least(regime('sigma_min', method=[solver], width=wide))} at least at the KKT points",
             AGREES,
         ),
         (
             "Figure 4 c: regular training (ε = 1000) fails when the net is narrow",
-            f"standard net, m = 12 to 40: {short(max(usual(method=[pgd], **free)))} at most by gradient descent, "
-            f"{short(max(usual(method=[scaled], **free)))} by Adam; it succeeds by leaving",
+            f"standard net, m = 12 to 40: {at_most(usual(method=[pgd], **free))} at most by gradient descent, "
+            f"{at_most(usual(method=[scaled], **free))} by Adam; it succeeds by leaving",
             NOT,
         ),
         (
             "Figure 4 c: the standard net fails in a small ball",
-            f"ε ≤ 0.3: {short(min(usual(radius=(0.1, 0.3))))} and more by every method and at every width",
+            f"ε ≤ 0.3: {at_least(usual(radius=(0.1, 0.3)))} and more by every method and at every width",
             AGREES,
         ),
         (
             "Figure 4 d: the Jacobian of the regular net is singular at ε = 1000",
-            f"m = 20 and 40: σ_min is {short(min(usual('sigma_min', width=wide, radius=[1000.0])))} at least",
+            f"m = 20 and 40: σ_min is {at_least(usual('sigma_min', width=wide, radius=[1000.0]))} at least",
             NOT,
         ),
     ]
@@ -68,7 +68,7 @@ def theorems() -> list[Claim]:
     two = {name: figure(f"narrow_theorem2_{name}") for name in ("gaussian", "digits")}
     admitted = {name: whole_record(f"narrow_theorem2_{name}")["settings"]["width_admitted"] for name in two}
     kkt = "; ".join(
-        f"{name} samples, m ≥ 2n/d: {short(max(numbers([r for r in cells if r['width'] >= admitted[name]])))} at most"
+        f"{name} samples, m ≥ 2n/d: {at_most(numbers([r for r in cells if r['width'] >= admitted[name]]))} at most"
         for name, cells in two.items()
     )
     narrower = [r for r in two["gaussian"] if r["width"] < admitted["gaussian"]]

@@ -194,7 +194,7 @@ def figure1() -> list[Claim]:
             (*names, "depth_width_starts"),
         ),
         Claim(
-            "Figure 1: J decreases with training",
+            "Figure 1: J decreases with training (synthetic: yes; images: no)",
             "; ".join(f"{DATASETS[name]} {training(cells)}" for name, cells in grids.items()),
             IN_PART,
             command,
