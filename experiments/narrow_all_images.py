@@ -109,8 +109,11 @@ def figure(content: Record) -> Figure:
     losses.xaxis.get_major_locator().set_params(integer=True)
     losses.legend(loc="lower left", title="images, hidden units")
     for stage in STAGES:
-        sizes, seconds = np.array([(r["samples"], r["seconds"]) for r in done if r["stage"] == stage]).T
-        power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0] if len(sizes) > 1 else np.nan
+        points = [(r["samples"], r["seconds"]) for r in done if r["stage"] == stage]
+        if not points:
+            continue
+        sizes, seconds = np.array(points).T
+        power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0] if len(set(sizes)) > 1 else np.nan
         times.loglog(sizes, seconds, "o-", label=f"{stage}: $n^{{{power:.1f}}}$" if power > 0 else stage)
     times.loglog(sizes, seconds[-1] * (sizes / sizes[-1]) ** 3, ":", color="grey", label="$n^3$")
     times.set(xlabel="images n", ylabel="seconds")

@@ -69,7 +69,8 @@ def cell(args: argparse.Namespace, x: np.ndarray, y: np.ndarray, width: int, rad
 
 def slope(records: list[Record]) -> str:
     """Say the slope of log loss over log ε where the loss is 100 times above the floor; "zero" if it is nowhere."""
-    points = [(math.log(r["radius"]), math.log(r["loss"])) for r in records if r["loss"] > 100 * FLOOR]
+    points = [(math.log(float(r["radius"])), math.log(r["loss"])) for r in records if r["loss"] > 100 * FLOOR]
+    points = [point for point in points if math.isfinite(point[0])]
     if len(points) < 2:
         return "zero"
     radii, losses = np.array(points).T
@@ -82,7 +83,7 @@ def summary(records: list[Record]) -> Table:
     for r in records:
         proven = "for all" if r["proven_everywhere"] else "here" if r["proven_here"] else "no"
         loss = f"{r['loss']:.2g}" if r["loss"] > 100 * FLOOR else "zero"
-        cells = (str(r["width"]), f"{r['radius']:g}", loss, f"{r['residual']:.1e}", str(r["steps"]))
+        cells = (str(r["width"]), f"{float(r['radius']):g}", loss, f"{r['residual']:.1e}", str(r["steps"]))
         rows.append((*cells, f"{r['threshold']:.2e}", proven))
     headings = ("m", "ε", "loss", "residual", "steps", "proven 0 below", "loss 0 proven")
     return table("KKT points of (7)", headings, rows)
@@ -95,9 +96,10 @@ def figure(content: Record) -> Figure:
     axes = fig.subplots()
     for index, width in enumerate(dict.fromkeys(r["width"] for r in records)):
         rows = [r for r in records if r["width"] == width]
+        rows.sort(key=lambda r: float(r["radius"]))
         color = f"C{index}"
         shown = [max(r["loss"], FLOOR) for r in rows]
-        axes.loglog([r["radius"] for r in rows], shown, "o-", color=color, label=f"m = {width}")
+        axes.loglog([float(r["radius"]) for r in rows], shown, "o-", color=color, label=f"m = {width}")
         if rows[0]["threshold"] > 0:
             axes.axvline(rows[0]["threshold"], color=color, linestyle=":", linewidth=1)
     axes.axhspan(FLOOR / 10, 100 * FLOOR, color="0.9")
@@ -105,7 +107,9 @@ def figure(content: Record) -> Figure:
     axes.set(
         xlabel="ε (dotted: below, every KKT point is proven to have loss 0)", ylabel="loss at the KKT point"
     )
-    axes.set_title(f"{s['dataset']}, n = {s['samples']}, 2n/d = {s['width_admitted']}, κ = {s['kappa']:g}")
+    axes.set_title(
+        f"{s['dataset']}, n = {s['samples']}, 2n/d = {s['width_admitted']}, κ = {float(s['kappa']):g}"
+    )
     axes.legend()
     return fig
 
