@@ -162,7 +162,7 @@ def _publish(folder: Path, drawings: Iterable[Drawing], text: Iterable[Renderabl
 
 def say(text: RenderableType) -> None:
     """Print for people."""
-    Console().print(text)
+    Console().print(text, markup=False)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -192,6 +192,12 @@ def main(args: argparse.Namespace) -> list[RenderableType]:
     """Compute the cells that are missing."""
     widths = tuple(2**k for k in range(3, args.largest.bit_length()))
     most = max(args.numbers)
+    if args.d < 2 or sum(width >= most for width in widths) < 2:
+        raise argparse.ArgumentError(
+            None,
+            f"d is {args.d}, --largest {args.largest} and the most samples {most}; expected d of 2 or more, and "
+            "--largest of four times as many as samples",
+        )
     require_memory(
         8 * (12 * args.largest * (args.d + 4 * most) + 8 * most**2),
         f"a layer of width {args.largest:,} on {most:,} samples",

@@ -246,6 +246,14 @@ def test_an_installed_package_has_the_experiments(tmp_path):
     assert (tmp_path / "here" / "figure.png").is_file()
 
 
+@pytest.mark.parametrize("words", [["--numbers", "64", "--largest", "32"], ["--d", "1"]])
+def test_widths_below_the_samples_and_one_input_are_refused(words, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "pyramidal_lecun", *words, "--out", tmp_path)
+    assert "expected d of 2 or more" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_data_are_told_apart():
     x = np.arange(6.0)
     assert _run.digest(x, x) == _run.digest(x, x)
