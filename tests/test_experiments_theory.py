@@ -161,7 +161,7 @@ def test_a_margin_that_does_not_grow_is_never_0():
         ("depth_width_starts", ["--widths", "4", "100000"]),
         ("depth_width_theorem2", ["--widths", "100000"]),
         ("pyramidal_lecun", ["--largest", "10000000000"]),
-        ("pyramidal_lecun", ["--numbers", "1000000"]),
+        ("pyramidal_lecun", ["--numbers", "1000000", "--largest", "10000000"]),
     ],
 )
 def test_sizes_beyond_the_memory_are_refused(name, words, tmp_path, monkeypatch):
