@@ -115,7 +115,12 @@ def condition_number(J: Any, memory_budget: int | None = None) -> Any:
         >>> round(float(condition_number(jacobian.explicit(np.diag([3.0, 2.0])))), 12)
         1.5
     """
-    s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
+    try:
+        s = smallest_value.sigma_min(J, certify=False, memory_budget=memory_budget)
+    except _checks.MemoryBudgetError as error:
+        raise _checks.MemoryBudgetError(
+            f"condition_number is s.sigma_max / s.value of s = nj.sigma_min(J, method, certify=False): {error}"
+        ) from None
     if _host.traced(J):
         return _ratio(s)
     with context.concrete(), context.float64():

@@ -18,7 +18,10 @@ TOLERANCE = 1e-16
 """Lanczos stops here: the value is then exact to rounding, and one more inverse step does the same for C."""
 
 LOOSE = 1e-11
-"""An interval wider than this times σ_max, where one can be proven, says that the vector is not that of σ_min."""
+"""An interval wider than this times σ_max, where one can be proven, says that the vector is not that of σ_min.
+
+One no wider than this times σ_min tells its first eleven digits, whatever the iteration says of itself.
+"""
 
 EXCESS = 2e-14
 """A Gram enclosure is kept if C and β cost at most this times σ_max: the aim is a width of 1e-13·σ_max."""
@@ -191,9 +194,7 @@ def _judge(
     finite, width = xp.isfinite(pair.value), pair.upper - lower
     # what rounding leaves open of ‖Ĵᵀu‖ above the value, it leaves open below it, by every route
     sharp = (lower > 0) & (width <= EXCESS * (sigma_max + 2 * pair.value) + 2 * (pair.upper - pair.value))
-    proven = (lower > 0) & (
-        width <= LOOSE * pair.value
-    )  # eleven digits, whatever the iteration says of itself
+    proven = (lower > 0) & (width <= LOOSE * pair.value) & finite
     reliable = (trusted & (isolated | (error <= allowed * first)) & finite) | sharp | proven
     accurate = xp.where(route.whole, Method.DENSE.value, Method.QR.value)
     return Found(

@@ -92,6 +92,18 @@ def test_numbers_of_the_spectrum_take_a_budget(number):
         number(J, memory_budget=0)
 
 
+def test_a_budget_too_small_for_the_condition_number_says_by_what_it_can_be_had():
+    J = nj.jacobian.pairwise(*net((40, 8, 12)))
+    enough = plans.of_sigma_min(plans.Sizes.of(J), "host", False)
+    assert enough["gram"] < enough["auto"]
+    with pytest.raises(
+        nj.MemoryBudgetError, match=r"nj.sigma_min\(J, method, certify=False\).* would fit: 'gram'"
+    ):
+        nj.condition_number(J, memory_budget=enough["gram"])
+    s = nj.sigma_min(J, "gram", certify=False, memory_budget=enough["gram"])
+    assert s.sigma_max / s.value == pytest.approx(nj.condition_number(J))
+
+
 class Delegating:
     """A user's own operator, which is no tree of JAX."""
 

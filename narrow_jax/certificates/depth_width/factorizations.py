@@ -65,14 +65,14 @@ class Cutoffs(NamedTuple):
     def spectrum(self, values: np.ndarray, cutoff: str, most: int) -> Spectrum:
         """Return the spectrum from all singular values, descending; ``most`` is the rank that D can have by structure.
 
-        The rank is resolved if the values up to that one leave a gap around all cutoffs. If some of them are below it,
-        no row or column may be so short that all of it is.
+        Values beyond that one are rounding, however large. The rank is resolved if those up to it leave a gap around
+        all cutoffs. If some of them are below it, no row or column may be so short that all of it is.
         """
         largest = float(values[0]) if values.size else 0.0
         bounds = self.bounds(largest)
-        ranks = {name: int(np.sum(values > bound)) for name, bound in bounds.items()}
+        ranks = {name: int(np.sum(values[:most] > bound)) for name, bound in bounds.items()}
         kept, high = ranks[cutoff], max(bounds.values())
-        visible = kept == most or (kept < most and self.shortest > high * MARGIN)
+        visible = kept == most or self.shortest > high * MARGIN
         resolved = visible and has_gap(values[:most], high)
         return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks, resolved)
 
@@ -153,8 +153,18 @@ def _shifted_cholesky(gram: np.ndarray) -> tuple[np.ndarray, float]:
     condition = float(lapack.dpocon(factor, norm)[0]) if info == 0 else 0.0
     if condition > REFINABLE:
         return factor, condition
-    gram[np.diag_indices_from(gram)] += 10 * len(gram) * EPS * norm
-    return lapack.dpotrf(gram, clean=1, overwrite_a=1)[0], 0.0
+    del factor
+    shift = 10 * len(gram) * EPS * norm  # more where the products of many rows rounded further
+    while shift < norm:
+        shifted = gram.copy(order="F")
+        shifted[np.diag_indices_from(gram)] += shift
+        factor, info = lapack.dpotrf(shifted, clean=1, overwrite_a=1)
+        if info == 0:
+            return factor, 0.0
+        shift *= 10
+    raise linalg.LinAlgError(
+        "the Gram matrix of D is not positive definite under any shift: it is not finite"
+    )
 
 
 def _one_norm(upper: np.ndarray) -> float:
