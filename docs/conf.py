@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from sphinx.ext.autodoc import FunctionDocumenter
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # measured.py
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # measured, and experiments, whose records it reads
 
 import measured  # noqa: E402
 

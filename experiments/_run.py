@@ -35,9 +35,10 @@ Drawing = Callable[[Record], Figure]
 
 
 class Experiment(Protocol):
-    """A command, with its pictures."""
+    """A command, with its pictures and the defaults of its options."""
 
     drawings: tuple[Drawing, ...]
+    defaults: dict[str, Any]
 
     def __call__(self) -> None:
         """Run it with the options of the command line."""
@@ -135,6 +136,7 @@ def experiment(
             _publish(args.out, drawings, text)
 
         main.drawings = drawings  # type: ignore[attr-defined]
+        main.defaults = defaults  # type: ignore[attr-defined]
         return main  # type: ignore[return-value]
 
     return decorate

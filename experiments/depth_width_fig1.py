@@ -177,8 +177,10 @@ def mapped(records: list[Record], share: Callable[[Record], float]) -> Map:
 
 
 class Step(NamedTuple):
-    """A comparison that should be a fall: where, the rise, and its standard error."""
+    """A comparison that should be a fall: when, along what, where, the rise, and its standard error."""
 
+    when: str
+    along: str
     where: str
     rise: float
     error: float
@@ -197,16 +199,17 @@ def comparisons(records: list[Record]) -> list[Step]:
         for (a, low), (b, high) in itertools.pairwise(enumerate(j.widths)):
             for i, depth in enumerate(j.depths):
                 rise, error = j.mean[i, b] - j.mean[i, a], np.hypot(j.error[i, a], j.error[i, b])
-                steps.append(Step(f"{words}, depth {depth}, width {low} to {high}", rise, error))
+                where = f"{words}, depth {depth}, width {low} to {high}"
+                steps.append(Step(when, "width", where, rise, error))
         for (a, low), (b, high) in itertools.pairwise(enumerate(j.depths)):
             for i, width in enumerate(j.widths):
                 rise, error = j.mean[b, i] - j.mean[a, i], np.hypot(j.error[a, i], j.error[b, i])
-                steps.append(Step(f"{words}, width {width}, depth {low} to {high}", rise, error))
+                where = f"{words}, width {width}, depth {low} to {high}"
+                steps.append(Step(when, "depth", where, rise, error))
     gained = mapped(records, gain)
     for (i, depth), (k, width) in itertools.product(enumerate(gained.depths), enumerate(gained.widths)):
-        steps.append(
-            Step(f"in training, depth {depth}, width {width}", -gained.mean[i, k], gained.error[i, k])
-        )
+        where = f"in training, depth {depth}, width {width}"
+        steps.append(Step("trained", "training", where, -gained.mean[i, k], gained.error[i, k]))
     return [step for step in steps if not np.isnan(step.rise)]
 
 

@@ -203,13 +203,18 @@ def told(last: Record) -> str:
     return f"{words}: loss {last['loss']:.3f}, J {last['value']:.3f}, bound {last['bound']:.3f}"
 
 
+def gap_bounded(record: Record) -> bool:
+    """Return whether L − J is within its bound, but for rounding."""
+    return float(record["gap"]) <= float(record["gap_bound"]) * (1 + 1e-6) + 1e-12
+
+
 def verdict(records: list[Record]) -> list[str]:
     """Say in words what the nets show."""
     separated, plain = of(records, SEPARATED), of(records, PLAIN)
     nets, noise = separated + plain, of(records, NOISE)
     inside = [r for r in separated if r["in_theorem"]]
     still, others = ([r for r in inside if r["stationary"] is there] for there in (True, False))
-    bounded = sum(float(r["gap"]) <= float(r["gap_bound"]) * (1 + 1e-6) + 1e-12 for r in nets)
+    bounded = sum(map(gap_bounded, nets))
     above = sum(r["loss"] > r["regression"] * (1 + 1e-9) for r in plain)
     exceeded = max(r["exceeded"] for r in noise)
     return [

@@ -1,7 +1,7 @@
 """Gradient descent under its proven bound: a narrow pair, a deep pair, real images, and a net of Theorem 3.2.
 
 Command:  python -m experiments.descent_bound [--quick] [--out DIR]
-Cost:     a minute on two cores; ``--quick`` a few seconds and one small pair.
+Cost:     a minute and a half on two cores; ``--quick`` a few seconds and one small pair.
 Expected: neither the bound of the loss nor that of the distance is ever exceeded, with 2n/d neurons as with many. The
           certified step of pairs with a large V is within a small factor of the best that a search finds; where Theorem
           3.2 holds as well, it promises less.

@@ -1,7 +1,7 @@
 """Which ingredient does what: mirrored start × pairwise head × ball, all eight, and what a plain start rules out.
 
 Command:  python -m experiments.narrow_ablation [--quick] [--n N] [--d D] [--widths …] [--radii …] [--kappa K]
-Cost:     four minutes on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
+Cost:     a minute and a half on two cores; ``--quick`` under a minute, one width, two radii, 200 steps.
 Expected: without the ball every combination learns, by travelling. In a small ball only the pairwise head learns, and
           only from the mirrored start: a plain start cannot, with either head: f(w⁰) ≠ 0 grows with v, and the
           shortest Newton step over all scales of v stays longer than ε. Form (1) of Theorem 1 (mirrored start,

@@ -1,7 +1,7 @@
 """Theorem 1 on instances: the smallest width that works, the nice region, and the certificate.
 
 Command:  python -m experiments.narrow_theorem1 [--quick] [--n N --d D] [--activation σ] [--out DIR]
-Cost:     three minutes on two cores; ``--quick`` a few seconds and one small instance.
+Cost:     two minutes on two cores; ``--quick`` a few seconds and one small instance.
 Expected: from m = 2n/d on (the smallest even width with h·rank(x) ≥ n) every instance is solved within ε = 0.1 and
           certified; one pair less is refused. ε₀ is tiny at m = 2n/d, where the useful half of J is square, and grows
           with m.

@@ -1,7 +1,7 @@
 """λ_* stays away from 0 as N grows (Theorem 3.3), and where Lemma 3.4 holds and where it cannot.
 
 Command:  python -m experiments.pyramidal_lambda_star [--seeds S] [--quick] [--out DIR]
-Cost:     a minute on two shared cores; ``--quick`` a few seconds.
+Cost:     11 s on two shared cores; ``--quick`` a few seconds.
 Expected: for data uniform on the sphere of radius √d, λ_* falls with N at fixed d, and at N = d² it does not fall as d
           grows: that is what Theorem 3.3 with k = 2 says. σ_min(X^{*r}) exceeds d^{r/2}/2 for small N, not up to the
           N = d^r of Lemma 3.4, whose probability then says nothing, and is 0 beyond N = C(d + r − 1, r).

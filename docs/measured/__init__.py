@@ -7,7 +7,9 @@ for the text of the pages.
 from __future__ import annotations
 
 from measured import reproduction
-from measured.reading import ROOT, Row, accuracy, figure, percent, result, table, the, whole
+from measured.claims import cost
+from measured.commands import command
+from measured.reading import ROOT, Row, accuracy, figure, percent, recorded, result, table, the, whole
 from measured.sizes import sizes
 from measured.solvers import convergence, largest, memorizing, stationary
 from measured.spectra import reliability, spectra
@@ -59,5 +61,11 @@ def substitutions() -> dict[str, str]:
         "memorized_minutes": f"{(memorized['seconds'] + certified['seconds']) / 60:.0f}",
         "memorized_gb": f"{certified['peak_gb']:.0f}",
         **{f"table_{part.__name__}": table(part()) for part in PARTS},
+        **made(),
         **reproduction.substitutions(),
     }
+
+
+def made() -> dict[str, str]:
+    """Return how each record was made: its command, and what it took."""
+    return {f"made_{name}": f"{command(name)}, {cost([name])}" for name in recorded()}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from measured.commands import command
 from measured.reading import Record, whole_record
 
 AGREES, IN_PART, NOT, OPEN = "agrees", "agrees in part", "does not", "open"
@@ -31,20 +32,29 @@ def judged(difference: float, error: float) -> str:
     return OPEN if abs(difference) <= 2 * error else AGREES if difference > 0 else NOT
 
 
+def seen(facts: Iterable[bool]) -> str:
+    """Return whether what is claimed was seen: in all cases, some, or none; without a case it is open."""
+    found = list(facts)
+    return OPEN if not found else AGREES if all(found) else IN_PART if any(found) else NOT
+
+
 class Claim(NamedTuple):
-    """A row of the table; ``records`` are those behind what was found."""
+    """A row of the table; ``records`` are those behind what was found, each with its command."""
 
     claim: str
     ours: str
     verdict: str
-    command: str
     records: tuple[str, ...]
 
     def __str__(self) -> str:
         """Return the row in Markdown."""
         claim, ours = (plain(text) for text in (self.claim, self.ours))
-        command = self.command.replace("|", r"\|")
-        return f"| {claim} | {ours} | **{self.verdict}** | {command} | {cost(self.records)} |"
+        return f"| {claim} | {ours} | **{self.verdict}** | {self.commands} | {cost(self.records)} |"
+
+    @property
+    def commands(self) -> str:
+        """The commands of the records."""
+        return ", ".join(map(command, self.records))
 
 
 def plain(text: str) -> str:

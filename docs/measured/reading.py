@@ -7,10 +7,10 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments._run import Record
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
-
-Record = dict[str, Any]
 
 
 class Row(NamedTuple):
@@ -33,6 +33,11 @@ def result(name: str) -> list[Record]:
 def whole_record(name: str) -> Record:
     """Return what is kept of an experiment: settings, machines, seconds and cells."""
     return json.loads((FIGURES / f"{name}.json").read_text())
+
+
+def recorded(beginning: str = "") -> list[str]:
+    """Return the names of the records that begin so."""
+    return sorted(path.stem for path in FIGURES.glob(f"{beginning}*.json"))
 
 
 def figure(name: str) -> list[Record]:

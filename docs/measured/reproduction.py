@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from measured import images, narrow, theory
 from measured.claims import AGREES, IN_PART, NOT, OPEN, Claim, plain
-from measured.reading import whole_record
+from measured.reading import percent, short, whole_record
 
 PAPERS = {
     "narrow": (narrow.figure4, narrow.theorems, images.memorized, images.accuracies, images.figure5),
@@ -24,7 +24,7 @@ def substitutions() -> dict[str, str]:
         verdict: sum(claim.verdict == verdict for claim in claims) for verdict in (AGREES, IN_PART, NOT, OPEN)
     }
     not_seen = [
-        f"* {plain(claim.claim)}: {plain(claim.ours)} ({claim.command})"
+        f"* {plain(claim.claim)}: {plain(claim.ours)} ({claim.commands})"
         for claim in claims
         if claim.verdict == NOT
     ]
@@ -32,6 +32,9 @@ def substitutions() -> dict[str, str]:
         **{f"reproduction_{paper}": table(of_paper) for paper, of_paper in by_paper.items()},
         "reproduction_not": "\n".join(not_seen),
         "reproduction_counts": ", ".join(f"{count} × {verdict}" for verdict, count in counts.items()) + ".",
+        "reproduction_low": percent(narrow.LOW, 0),
+        "reproduction_singular": short(narrow.SINGULAR),
+        "reproduction_residual": short(narrow.RESIDUAL),
         "reproduction_hours": f"{seconds / 3600:.1f}",
     }
 

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
-from typing import NamedTuple
 
-from measured.claims import AGREES, IN_PART, Claim
-from measured.reading import Record, experiment, figure, short, whole, whole_record
+from experiments.depth_width_fig1 import Step, comparisons
+from experiments.depth_width_starts import chosen, mean_and_error
+from experiments.depth_width_theorem2 import NOISE, PLAIN, SEPARATED, T, gap_bounded, of
+from experiments.pyramidal_lecun import crossing
+from measured.claims import Claim, seen
+from measured.reading import figure, short, whole, whole_record
+
+ROUNDING = 1e-9
+"""Shares of ½‖Y‖² below which two values of float64 are the same."""
 
 
 def pyramidal() -> list[Claim]:
     """Theorem 3.2, LeCun's start, Theorem 3.3 and Lemma 3.4."""
     cases = figure("pyramidal_convergence")
-    kept = sum(r["paper"]["never_exceeded"] and r["paper"]["broken_invariant"] is None for r in cases)
+    kept = [r["paper"]["never_exceeded"] and r["paper"]["broken_invariant"] is None for r in cases]
     fastest, slowest = (pick(r["paper"]["steps_to_1e-4"] for r in cases) for pick in (min, max))
     widths = "; ".join(f"{r['case']}: n₁ = {r['widths'][0]}" for r in cases if r["certified"])
     return [
         Claim(
             "Theorem 3.2: from a start with (4) and (5), gradient descent with the certified step stays below "
             "(1 − ηα₀)^k Φ(θ₀)",
-            f"never exceeded, and no invariant breaks, in {kept} of {len(cases)} cases; a factor of 1e4 is certified "
-            "in "
-            f"{short(fastest)} to {short(slowest)} steps",
-            AGREES,
-            experiment("pyramidal_convergence"),
+            f"never exceeded, and no invariant breaks, in {sum(kept)} of {len(kept)} cases; a factor of 1e4 is "
+            f"certified in {short(fastest)} to {short(slowest)} steps",
+            seen(kept),
             ("pyramidal_convergence",),
         ),
         Claim(
             "Section 3.1: one layer of width N is enough for a start with (4) and (5)",
             f"starts found and certified with {widths}",
-            AGREES,
-            experiment("pyramidal_convergence"),
+            seen(r["certified"] for r in cases),
             ("pyramidal_convergence",),
         ),
         lecun(),
@@ -46,16 +48,18 @@ def lecun() -> Claim:
     two = [r for r in cells if r["layers"] == 2]
     largest = max(m["width"] for r in cells for m in r["measured"])
     held = sum(m["holds"] for r in cells for m in r["measured"])
+    growing = [math.isfinite(crossing(r["measured"])) for r in cells]  # both margins rise with the width
+    reached = [any(m["holds"] for m in r["measured"]) for r in cells]
     expected = ", ".join(f"{float(r['log10_width']):.0f}" for r in two)
-    sharper = {r["samples"]: r["sharper"] for r in cells if r["sharper"] is not None}
+    sharper = [f"N = {r['samples']} from {r['sharper']}" for r in two if r["sharper"] is not None]
+    pairs = [str(r["pair"]) for r in two if r["pair"] is not None]
     return Claim(
         "Section 3.2: with LeCun's start a first layer of width Ω(N² 2^{O(L)}/λ*²) is enough",
         f"(4) and (5) are expected from n₁ = 10^({expected}) on for N = {', '.join(str(r['samples']) for r in two)}, "
-        f"L = 2; they hold in {held} of the draws up to n₁ = {whole(largest)}, where the margins grow as they should. "
-        f"The sharper constants hold for {'; '.join(f'N = {n} from {w}' for n, w in sharper.items()) or 'none'}; a "
-        f"mirrored pair needs {', '.join(str(r['pair']) for r in two)} units",
-        IN_PART,
-        experiment("pyramidal_lecun"),
+        f"L = 2; they hold in {held} of the draws up to n₁ = {whole(largest)}, and their margins grow with n₁ for "
+        f"{sum(growing)} of {len(cells)} N and L. The sharper constants hold for {'; '.join(sharper) or 'none'}; a "
+        f"mirrored pair needs {', '.join(pairs)} units",
+        seen((*reached, *growing)),
         ("pyramidal_lecun",),
     )
 
@@ -70,12 +74,13 @@ def lambda_star() -> list[Claim]:
         d: min(r["value"] for r in stars if r["inputs"] == d and r["samples"] == d**2)
         for d in sorted({r["inputs"] for r in stars})
     }
-    met = {}
+    met, [inputs] = {}, {r["inputs"] for r in cells if "power" in r}
+    lemma = [r["over_lemma"] >= 1 for r in cells if "power" in r and r["samples"] <= inputs ** r["power"]]
     for power in (2, 3):
         over = [r for r in cells if r.get("power") == power]
-        failed = min(r["samples"] for r in over if r["over_lemma"] < 1)
+        failed = min((r["samples"] for r in over if r["over_lemma"] < 1), default=math.inf)
         met[power] = (
-            max(r["samples"] for r in over if r["samples"] < failed),
+            max((r["samples"] for r in over if r["samples"] < failed), default=0),
             min(r["samples"] for r in over if r["value"] == 0),
         )
     said = "; ".join(
@@ -85,16 +90,14 @@ def lambda_star() -> list[Claim]:
         Claim(
             "Theorem 3.3: λ* stays away from 0 as N grows with N ≤ d^k",
             f"λ* at N = d² for d = {', '.join(map(str, least))}: {', '.join(map(short, least.values()))}",
-            AGREES,
-            experiment("pyramidal_lambda_star"),
+            seen(after >= before > 0 for before, after in itertools.pairwise(least.values())),
             ("pyramidal_lambda_star",),
         ),
         Claim(
             "Lemma 3.4: σ_min(X^{*r}) ≥ d^{r/2}/2 for N ≤ d^r, with high probability",
-            f"d = 10, every draw: {said}. X^{{*r}} has C(d + r − 1, r) < d^r different columns; its probability says "
-            "nothing where N is near d^r",
-            IN_PART,
-            experiment("pyramidal_lambda_star"),
+            f"d = {inputs}, every draw: {said}. X^{{*r}} has C(d + r − 1, r) < d^r different columns; its probability "
+            "says nothing where N is near d^r",
+            seen(lemma),
             ("pyramidal_lambda_star",),
         ),
     ]
@@ -103,158 +106,111 @@ def lambda_star() -> list[Claim]:
 DATASETS = {"synthetic": "synthetic", "mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN (subset)"}
 
 
-class Rises(NamedTuple):
-    """How often J rises, how often by more than two standard errors, and in how many comparisons."""
-
-    seen: int
-    clear: int
-    compared: int
-
-    def __str__(self) -> str:
-        """Return it in words."""
-        return f"rises in {self.seen} of {self.compared} ({self.clear} beyond two standard errors)"
+def rises(steps: list[Step]) -> str:
+    """Say how often J rises, and how often by more than two standard errors, which one seed does not have."""
+    rising = [step for step in steps if step.rise > ROUNDING]
+    return f"rises in {len(rising)} of {len(steps)} ({sum(map(risen, steps))} beyond two standard errors)"
 
 
-def rises(cells: list[Record], when: str, along: str) -> Rises:
-    """Count where J rises from one depth or width to the next."""
-    across = "width" if along == "depth" else "depth"
-    found = []
-    for fixed in {r[across] for r in cells}:
-        row = [r for r in cells if r[across] == fixed]
-        for low, high in itertools.pairwise(sorted({r[along] for r in row})):
-            samples = [[share(r, when) for r in row if r[along] == at] for at in (low, high)]
-            found.append(rise(*samples))
-    return counted(found)
+def risen(step: Step) -> bool:
+    """Return whether J clearly rises."""
+    return bool(step.rise > ROUNDING and step.clear)
 
 
-def training(cells: list[Record]) -> Rises:
-    """Count where J rises in training."""
-    points = sorted({(r["depth"], r["width"]) for r in cells})
-    found = []
-    for depth, width in points:
-        of = [r for r in cells if (r["depth"], r["width"]) == (depth, width)]
-        found.append(rise([0.0] * len(of), [share(r, "trained") - share(r, "initial") for r in of]))
-    return counted(found)
-
-
-def share(record: Record, when: str) -> float:
-    """Return J over ½‖Y‖²."""
-    return record[when]["value"] / record[when]["baseline"]
-
-
-def rise(before: list[float], after: list[float]) -> tuple[float, float]:
-    """Return a rise of the mean over seeds, and its standard error."""
-    errors = (statistics.stdev(values) / math.sqrt(len(values)) for values in (before, after))
-    return statistics.mean(after) - statistics.mean(before), math.hypot(*errors)
-
-
-def counted(found: list[tuple[float, float]]) -> Rises:
-    """Count the rises."""
-    return Rises(sum(up > 1e-9 for up, _ in found), sum(up > max(1e-9, 2 * e) for up, e in found), len(found))
+def never_risen(steps: list[Step]) -> str:
+    """Return whether J decreases: whether, in the steps of two seeds or more, it never clearly rises."""
+    return seen(not risen(step) for step in steps if not math.isnan(step.error))
 
 
 def figure1() -> list[Claim]:
     """Figure 1, by width, depth and training."""
-    grids = {name: figure(f"depth_width_fig1_{name}") for name in DATASETS}
+    steps = {name: comparisons(figure(f"depth_width_fig1_{name}")) for name in DATASETS}
     names = tuple(f"depth_width_fig1_{name}" for name in DATASETS)
-    command = experiment("depth_width_fig1", "--dataset … [--samples 5000 --widths 4 8 12 --raw-dir DIR]")
-    starts = whole_record("depth_width_starts")
-    relu = {d: mean_start(starts["cells"], "relu", 4, d) for d in (1, 5)}
-    folded = {d: mean_start(starts["cells"], "|z|", 12, d) for d in (1, 5)}
 
-    def said(when: str, along: str) -> str:
-        return "; ".join(f"{DATASETS[name]} {rises(cells, when, along)}" for name, cells in grids.items())
+    def along(what: str, *times: str) -> dict[str, list[Step]]:
+        return {
+            name: [step for step in of_set if step.along == what and step.when in times]
+            for name, of_set in steps.items()
+        }
 
+    def said(found: dict[str, list[Step]]) -> str:
+        return "; ".join(f"{DATASETS[name]} {rises(of_set)}" for name, of_set in found.items())
+
+    def judged(found: dict[str, list[Step]]) -> str:
+        return never_risen([step for of_set in found.values() for step in of_set])
+
+    trained, times = along("training", "trained"), ("initial", "trained")
+    by_width, by_depth = ({when: said(along(what, when)) for when in times} for what in ("width", "depth"))
     return [
         Claim(
             "Figure 1: J decreases with width",
-            f"At the start: {said('initial', 'width')}. After training: {said('trained', 'width')}",
-            IN_PART
-            if any(
-                rises(cells, when, "width").clear
-                for cells in grids.values()
-                for when in ("initial", "trained")
-            )
-            else AGREES,
-            command,
+            f"At the start: {by_width['initial']}. After training: {by_width['trained']}",
+            judged(along("width", *times)),
             names,
         ),
         Claim(
             "Figure 1: J decreases with depth",
-            f"After training: {said('trained', 'depth')}. At the start: {said('initial', 'depth')}. Narrow ReLU nets "
-            "lose "
-            f"by depth at the start: at width 4 J is {relu[1]:.2f} of ½‖Y‖² at depth 1 and {relu[5]:.2f} at depth 5 "
-            "(ten "
-            f"seeds). The synthetic target is {1 - starts['settings']['linear']:.0%} linear, which the first layer's "
-            "columns of D nearly reach and the gates above cut; with |z|, which cuts nothing, width 12, it is "
-            f"{folded[1]:.2f} and {folded[5]:.2f}. The scale of the weights cannot be the reason: J does not change "
-            "with it",
-            IN_PART,
-            command,
+            f"After training: {by_depth['trained']}. At the start: {by_depth['initial']}. {starts()}",
+            judged(along("depth", *times)),
             (*names, "depth_width_starts"),
         ),
-        Claim(
-            "Figure 1: J decreases with training (synthetic: yes; images: no)",
-            "; ".join(f"{DATASETS[name]} {training(cells)}" for name, cells in grids.items()),
-            IN_PART,
-            command,
-            names,
-        ),
+        Claim("Figure 1: J decreases with training", said(trained), judged(trained), names),
     ]
 
 
-def mean_start(cells: list[Record], activation: str, width: int, depth: int) -> float:
-    """Return the mean of J over ½‖Y‖² at the start."""
-    wanted = {"activation": activation, "width": width, "depth": depth}
-    return statistics.mean(r["value"] for r in cells if wanted.items() <= r.items())
+def starts() -> str:
+    """Say what depth does at the start."""
+    content = whole_record("depth_width_starts")
+    s, depths = content["settings"], (1, 5)
+
+    def means(activation: str, width: int) -> list[str]:
+        cells = chosen(content["cells"], activation=activation, width=width)
+        return [f"{mean_and_error(chosen(cells, depth=depth))[0]:.2f}" for depth in depths]
+
+    relu, folded = means("relu", 4), means("|z|", 12)
+    return (
+        f"Means of {s['seeds']} seeds at depths {depths[0]} and {depths[1]}, of ½‖Y‖², at the start: narrow ReLU nets "
+        f"(width 4) {relu[0]} and {relu[1]}. The synthetic target is {1 - s['linear']:.0%} linear, which the first "
+        "layer's columns of D nearly reach and the gates above cut; with |z|, which cuts nothing, width 12, "
+        f"{folded[0]} and {folded[1]}. The scale of the weights cannot be the reason: J does not change with it"
+    )
 
 
 def depth_width() -> list[Claim]:
     """Theorems 1 and 2, Proposition 2."""
     cells = figure("depth_width_theorem2")
-    separated, plain, noise = (
-        [r for r in cells if r["net"] == net] for net in ("separated linear units", "plain", "white noise")
-    )
-    nets = separated + plain
+    separated, noise = of(cells, SEPARATED), of(cells, NOISE)
+    nets = separated + of(cells, PLAIN)
     still = [r for r in nets if r["stationary"]]
+    bounded, gaps = [gap_bounded(r) for r in nets], [r["gap"] / r["baseline"] for r in still]
     inside = [r for r in separated if r["in_theorem"]]
-    kept = [r for r in inside if r["stationary"]]
-    moving = [r for r in inside if not r["stationary"]]
-    bounded = sum(float(r["gap"]) <= float(r["gap_bound"]) * (1 + 1e-6) + 1e-12 for r in nets)
-    widest = max(r["width"] for r in nets)
-    of_widest = [r for r in nets if r["width"] == widest]
-    command, records = experiment("depth_width_theorem2"), ("depth_width_theorem2",)
+    kept, moving = ([r["within"] for r in inside if r["stationary"] is there] for there in (True, False))
+    widest = [r for r in nets if r["width"] == max(r["width"] for r in nets)]
+    allowed, records = 2 * math.exp(-T), ("depth_width_theorem2",)
     return [
         Claim(
             "Theorem 1, Proposition 1: L = J at every differentiable local minimum",
-            f"L − J ≤ ½(‖∇L‖/σ_r)² in {bounded} of {len(nets)} nets; {len(still)} end at a differentiable stationary "
-            f"point, L − J there is {short(max(r['gap'] / r['baseline'] for r in still), 1)} of ½‖Y‖² at most. "
-            "Training "
-            f"often ends elsewhere, between pieces: at width {widest} only {sum(r['stationary'] for r in of_widest)} "
-            "of "
-            f"{len(of_widest)} nets end at such a point",
-            AGREES,
-            command,
+            f"L − J ≤ ½(‖∇L‖/σ_r)² in {sum(bounded)} of {len(nets)} nets; {len(still)} end at a differentiable "
+            f"stationary point, L − J there is {short(max(gaps), 1)} of ½‖Y‖² at most. The others end between pieces: "
+            f"at width {widest[0]['width']} {sum(r['stationary'] for r in widest)} of {len(widest)} nets end at such a "
+            "point",
+            seen((*bounded, *(gap < ROUNDING for gap in gaps))),
             records,
         ),
         Claim(
             "Theorem 2, Corollary 1: with separated linear units a local minimum is at most basis-function regression",
-            f"{sum(r['within'] for r in kept)} of {len(kept)} differentiable stationary points with such units are "
-            "within "
-            f"the bound; of {len(moving)} ends of training that are not stationary "
-            f"{sum(r['within'] for r in moving)} are",
-            AGREES,
-            command,
+            f"{sum(kept)} of {len(kept)} differentiable stationary points with such units are within the bound; of "
+            f"{len(moving)} ends of training that are not stationary {sum(moving)} are",
+            seen(kept),
             records,
         ),
         Claim(
             "Proposition 2: on white noise the loss is about 1 − dm/n of ½‖Y‖²",
             f"the mean agrees within three standard errors at {sum(r['holds'] for r in noise)} of {len(noise)} widths; "
-            f"the bound is exceeded in {max(r['exceeded'] for r in noise):.0%} of the trials at most. The sizes that "
-            "the "
-            f"proof asks for are met at {sum(r['size_condition'] for r in noise)} of them",
-            AGREES,
-            command,
+            f"the bound is exceeded in {max(r['exceeded'] for r in noise):.0%} of the trials at most ({allowed:.0%} "
+            "are allowed). The sizes that the proof asks for are met at "
+            f"{sum(r['size_condition'] for r in noise)} of them",
+            seen(r["holds"] and r["exceeded"] <= allowed for r in noise),
             records,
         ),
     ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from measured.commands import command
 from measured.reading import (
     Row,
     accuracy,
     bench,
-    experiment,
     figure,
     mean_and_deviation,
     percent,
@@ -109,7 +109,7 @@ def cifar10() -> list[Row]:
         Row(
             what.format(width),
             " / ".join(accuracy(the(cells, width=width, radius=radius)) for radius in (1.0, None)),
-            experiment("narrow_images", "--dataset cifar10 --raw-dir DIR"),
+            command("narrow_images_cifar10"),
         )
         for width in (8, 32, 128)
     ]
@@ -118,13 +118,9 @@ def cifar10() -> list[Row]:
 def residual_nets() -> list[Row]:
     """Test accuracy of residual nets over the width of the last stage."""
     rows = []
-    for name, what, options in (
-        ("cifar10", "CIFAR-10, 25,000 training images, four epochs", "--dataset cifar10"),
-        (
-            "restricted_imagenet",
-            "Restricted ImageNet, 920 training images of 64 × 64",
-            "--dataset restricted-imagenet --images DIR",
-        ),
+    for name, what in (
+        ("cifar10", "CIFAR-10, 25,000 training images, four epochs"),
+        ("restricted_imagenet", "Restricted ImageNet, 920 training images of 64 × 64"),
     ):
         cells = figure(f"narrow_fig5_{name}")
         for width in (16, 32, 64, 128):
@@ -136,5 +132,5 @@ def residual_nets() -> list[Row]:
                 f"{what}, a small ResNet with {width} channels in its last stage, test accuracy: regime with ε = 1 / "
                 "ε = 10 / plain SGD"
             )
-            rows.append(Row(text, " / ".join(said), experiment("narrow_fig5", options)))
+            rows.append(Row(text, " / ".join(said), command(f"narrow_fig5_{name}")))
     return rows

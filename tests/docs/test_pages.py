@@ -7,6 +7,7 @@ import re
 import types
 from pathlib import Path
 
+import measured
 import pytest
 
 import narrow_jax as nj
@@ -42,13 +43,15 @@ def test_every_figure_is_in_the_gallery_with_its_command():
     sections = re.split(r"^## ", gallery, flags=re.MULTILINE)[1:]
     shown = {name: section for section in sections for name in re.findall(r"\(figures/(\w+)\.png\)", section)}
     assert set(shown) == {path.stem for path in DOCS.glob("figures/*.png")}
-    assert [name for name, section in shown.items() if not re.search(r"`(make|python -m) ", section)] == []
+    records = {path.stem for path in DOCS.glob("figures/*.json")}
+    made = {name: max((r for r in records if name.startswith(r)), key=len) for name in shown}
+    assert [name for name, section in shown.items() if f"{{{{ made_{made[name]} }}}}" not in section] == []
+    assert {f"made_{name}" for name in records} <= set(measured.substitutions())
 
 
 def test_every_experiment_of_the_gallery_is_there():
-    named = set(
-        re.findall(r"python -m (experiments\.\w+|benchmarks\.\w+)", "".join(p.read_text() for p in PAGES))
-    )
+    text = "".join((*(p.read_text() for p in PAGES), *measured.made().values()))
+    named = set(re.findall(r"python -m (experiments\.\w+|benchmarks\.\w+)", text))
     assert len(named) > 15
     modules = {
         name: DOCS.parent / f"{name.replace('.', '/')}.py"
