@@ -120,6 +120,18 @@ def folded(x: np.ndarray) -> np.ndarray:
     return parts.reshape(n, height // 2, width // 2, 4 * colours)
 
 
+def pixels(name: str, samples: int, raw_dir: Path | None) -> np.ndarray:
+    """Return the images that ``nj.data.load`` gives, in [0, 1]: what tells them from others on every machine.
+
+    Whitened ones have the rounding of a factorisation, and that is the processor's.
+
+    Raises:
+        ValueError: more samples than there are.
+        FileNotFoundError: the original files are not there.
+    """
+    return nj.data.load(name, samples=samples, raw_dir=raw_dir).x
+
+
 def in_files(folder: Path, pixels: int, samples: int | None = None) -> ImageSet:
     """Return Restricted ImageNet from ``folder/train`` and ``folder/val``, one folder a class in each.
 

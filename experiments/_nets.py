@@ -34,6 +34,15 @@ class Net(NamedTuple):
         return nj.constraints.regime(tx, radius, **cone)
 
 
+def too_narrow(x: ArrayLike, width: int) -> str | None:
+    """Say why ``memorize`` takes no net of this even width for one label each: the rank of x; None if it does."""
+    try:
+        nj.jacobian.check_width(x, width, strict=True)
+    except ValueError as refusal:
+        return str(refusal)
+    return None
+
+
 def pairwise(activation: str = "tanh", **kappa: float) -> Net:
     """Return the paper's net: mirrored start, pairwise output, ζ = 1e-3, and κ = ∞ unless it is given."""
     return Net(

@@ -14,10 +14,12 @@ import itertools
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import UnionType
 from typing import Any, Protocol
 
 import jax
@@ -56,6 +58,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def even(text: str) -> int:
+    """Return the width of a net of pairs of an option."""
+    if positive(text) % 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is odd: hidden units come in pairs, so it must be even")
+    return int(text)
+
+
 def radius(text: str) -> float:
     """Return a number of an option that is positive or inf."""
     try:
@@ -67,6 +76,15 @@ def radius(text: str) -> float:
     return value
 
 
+def ratio(text: str) -> float:
+    """Return a number of an option that is 1 or more, or inf."""
+    if radius(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no ratio of largest to smallest: it must be 1 or more, or inf"
+        )
+    return float(text)
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "n": {"type": positive, "help": "samples"},
     "d": {"type": positive, "help": "inputs"},
@@ -75,14 +93,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "widths": {"type": positive, "nargs": "+", "help": "numbers of hidden units"},
     "radii": {"type": radius, "nargs": "+", "help": "radii ε of the ball, inf for none"},
     "activation": {"choices": nj.activations.names(), "help": "activation of the hidden units"},
-    "kappa": {"type": radius, "help": "largest ratio κ of output weights; the paper's is 1"},
+    "kappa": {"type": ratio, "help": "largest ratio κ of output weights; the paper's is 1"},
     "seeds": {"type": positive, "help": "seeds of each cell"},
     "steps": {"type": positive, "help": "steps of training"},
     "epochs": {"type": positive, "help": "passes over the samples"},
-    "datasets": {"nargs": "+", "help": "data sets, by name"},
     "raw_dir": {"type": path, "help": "folder with the original files of the data sets"},
 }
 """The options that several experiments have; ``None`` as default of one says that it may be left out."""
+
+EVEN_WIDTHS = {"widths": {"type": even, "nargs": "+", "help": "even numbers of hidden units"}}
+"""Instead, where a net is mirrored."""
 
 
 def experiment(
@@ -104,7 +124,11 @@ def experiment(
         sizes: defaults of those of ``OPTIONS`` that it has.
         quick: what ``--quick`` takes instead.
         paper: what ``--paper`` takes instead; it excludes ``--quick``.
-        options: keywords of ``add_argument`` of options of its own, by name; ``default`` as above.
+        options: keywords of ``add_argument`` of options of its own, by name; ``default`` as above. Those of one
+            ``dest`` exclude one another.
+
+    What is wrong before the first cell begins (options, files, data) is said in one sentence; what goes wrong from then
+    on is a fault, which keeps its traceback.
     """
     own = {**{name: OPTIONS[name] for name in sizes}, **(options or {})}
     defaults = {**{name: words.get("default") for name, words in own.items() if "dest" not in words}, **sizes}
@@ -113,10 +137,12 @@ def experiment(
     group = parser.add_mutually_exclusive_group()
     for flag, preset in presets.items():
         group.add_argument(f"--{flag}", action="store_true", help=f"instead: {_words(preset)}")
+    dests = dict.fromkeys(words.get("dest", name) for name, words in own.items())
+    alone = {dest: parser.add_mutually_exclusive_group() for dest in dests}
     for name, words in own.items():
         unless = "" if defaults.get(name) is None else f" (default: {_word(defaults[name])})"
         words = {**words, "default": None, "help": words["help"] + unless}
-        parser.add_argument(f"--{name.replace('_', '-')}", **words)
+        alone[words.get("dest", name)].add_argument(f"--{name.replace('_', '-')}", **words)
     parser.add_argument("--out", type=path, help=f"folder of the results (default: below {folder})")
 
     def decorate(run: Callable[[argparse.Namespace], Iterable[RenderableType]]) -> Experiment:
@@ -129,9 +155,12 @@ def experiment(
                     setattr(args, name, value)
             below = [args.dataset] if "dataset" in own else []
             args.out = args.out or Path(folder, *below, *(["quick"] if args.quick else []))
+            args.begun = False
             try:
                 text = list(run(args))
-            except (argparse.ArgumentError, FileNotFoundError, ValueError) as error:
+            except (argparse.ArgumentError, ImportError, OSError, ValueError) as error:
+                if args.begun:
+                    raise
                 parser.exit(2, f"{parser.prog}: {error}\n")
             _publish(args.out, drawings, text)
 
@@ -203,6 +232,10 @@ def digest(*arrays: Any) -> str:
     return content.hexdigest()[:16]
 
 
+PLURALS = {"radius": "radii"}
+"""Options that give an axis its values and are not its name with an s."""
+
+
 def cells(
     args: argparse.Namespace,
     axes: Mapping[str, Iterable[object]],
@@ -212,31 +245,34 @@ def cells(
 ) -> list[Record]:
     """Return the records of the cells that are asked for: those of earlier runs, and those that were missing.
 
-    The settings that may not differ from an earlier run's are the options that have one value and are no axis (with an
-    axis ``seed`` neither is ``seeds``), and what ``depends`` has.
+    The settings that may not differ from an earlier run's are the options that have one value and give no axis its
+    values (as ``seeds`` does with an axis ``seed``), and what ``depends`` has. Of digests of data by name, ``data``,
+    those of one name may not differ; names may be added.
 
     Args:
-        args: the options.
+        args: the options; ``begun`` is set when the first cell begins.
         axes: the values of the fields that tell the cells apart.
         cell: the records of a cell, from its fields.
         told: what is said of the last record of a cell.
         depends: what every cell depends on beside the options.
     """
-    apart = {"out", "raw_dir", "images", "quick", "paper", *axes, *(f"{name}s" for name in axes)}
+    apart = {"out", "raw_dir", "images", "quick", "paper", "begun", *axes}
+    apart |= {PLURALS.get(name, f"{name}s") for name in axes}
     settings = {
         name: value
         for name, value in vars(args).items()
         if name not in apart and not isinstance(value, list | tuple)
     } | depends
-    args.out.mkdir(parents=True, exist_ok=True)
+    require_folder(args.out)
     summary = args.out / "summary.json"
-    content = resumed(summary, settings)
+    content = resumed(summary, settings, axes)
     here = machine()
     points = list(itertools.product(*axes.values()))
     done = {_point(record, axes) for record in content["cells"]}
-    missing = [point for point in points if _plain(point) not in done]
+    missing = {_plain(point): point for point in points if _plain(point) not in done}.values()
     if missing and here not in content["machines"]:
         content["machines"].append(here)
+    args.begun = True
     for index, point in enumerate(missing, start=1):
         started = time.perf_counter()
         content["cells"] += cell(*point)
@@ -255,20 +291,71 @@ def _plain(values: Any) -> str:
     return strict_json.dumps(list(values))
 
 
-def resumed(path: Path, settings: Record) -> Record:
+def require_folder(folder: Path) -> None:
+    """Make the folder, and require that files can be written there.
+
+    Raises:
+        SystemExit: it is a file, or not ours to write to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SystemExit(
+            f"{folder} is no folder that can be written to ({error.strerror}): choose another one with --out"
+        ) from error
+
+
+KINDS: dict[str, type | UnionType] = {
+    "settings": dict,
+    "machines": list,
+    "seconds": int | float,
+    "cells": list,
+}
+"""What the file of a record has."""
+
+
+def earlier_run(path: Path, fields: Iterable[str]) -> Record | None:
+    """Return the content of an earlier run's file, whose cells have these fields; None if there is none.
+
+    Raises:
+        SystemExit: it cannot be read or lacks something; it stays as it is.
+    """
+    try:
+        content = strict_json.read(path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{error}; or choose another folder with --out") from error
+    lacking = [name for name, kind in KINDS.items() if not isinstance(content.get(name), kind)]
+    names = set(fields)
+    if not lacking and not all(
+        isinstance(record, dict) and names <= record.keys() for record in content["cells"]
+    ):
+        lacking = [f"cells with {', '.join(sorted(names))}"]
+    if lacking:
+        raise SystemExit(
+            f"{path} is no record of this experiment (without {' and '.join(lacking)}): restore the file, or choose "
+            "another folder with --out"
+        )
+    return content
+
+
+def resumed(path: Path, settings: Record, fields: Iterable[str]) -> Record:
     """Return the content of an earlier run's file, or that of a new one.
 
     Raises:
         SystemExit: it had other settings or cannot be read; it stays as it is.
     """
     settings = strict_json.plain(settings)
-    if not path.is_file():
+    content = earlier_run(path, fields)
+    if content is None:
         return {"settings": settings, "machines": [], "seconds": 0.0, "cells": []}
-    try:
-        content = strict_json.read(path)
-    except ValueError as error:
-        raise SystemExit(f"{error}; or choose another folder with --out") from error
-    earlier = content.get("settings", {})
+    earlier = content["settings"]
+    if all(isinstance(there.get("data"), dict) for there in (earlier, settings)):
+        settings["data"] = earlier["data"] | settings["data"]
+        earlier["data"] = settings["data"] | earlier["data"]
     differences = [
         f"{name}: {earlier.get(name)} there, {settings.get(name)} here"
         for name in {**earlier, **settings}

@@ -28,7 +28,8 @@ import numpy as np
 
 import narrow_jax as nj
 
-from ._run import Figure, Record, Table, canvas, cells, experiment, table
+from ._image_sets import pixels
+from ._run import Figure, Record, Table, canvas, cells, digest, experiment, require_memory, table
 
 RADIUS = 0.1
 GAUSSIAN = {"quick": (40, 3), "d = 3": (100, 3), "d = 3, more": (1000, 3), "d = 20": (1000, 20)}
@@ -65,6 +66,14 @@ def fewest(args: argparse.Namespace, dataset: str, depth: int) -> list[Record]:
         **(nets[-1] if nets[-1]["proven"] else nets[0]),
     }
     return [record]
+
+
+def memory_needed(x: np.ndarray, depth: int) -> float:
+    """Return about how many bytes the widest net that is tried takes: a dozen Gram matrices, and what units give."""
+    n, inputs = x.shape
+    widest = max(nj.jacobian.admissible_widths(x, min(depth, 10)))  # the deeper, the narrower
+    units = depth * widest * WIDER ** (TRIALS - 1)
+    return 8 * n * (12 * n + 8 * (inputs + 4 * units))
 
 
 def memorized(x: np.ndarray, y: np.ndarray, widths: int | list[int]) -> Record:
@@ -108,8 +117,11 @@ def figure(content: Record) -> Figure:
     records = content["cells"]
     fig = canvas(10.5, 4.6)
     left, right = fig.subplots(1, 2)
-    for index, (name, n) in enumerate(dict.fromkeys((r["dataset"], r["n"]) for r in records)):
+    order = (*GAUSSIAN, *IMAGES)
+    sets = sorted({(r["dataset"], r["n"]) for r in records}, key=lambda one: order.index(one[0]))
+    for index, (name, n) in enumerate(sets):
         rows = [r for r in records if (r["dataset"], r["n"]) == (name, n)]
+        rows.sort(key=lambda r: r["depth"])
         depths, color = [r["depth"] for r in rows], f"C{index}"
         name = name.removesuffix(", more")
         left.semilogy(depths, [r["neurons"] for r in rows], "o-", color=color, label=f"{name}, n = {n}")
@@ -139,14 +151,21 @@ def told(last: Record) -> str:
     __doc__,
     "runs/deep_theorem1",
     figure,
-    sizes={"datasets": None, "depths": (1, 2, 3), "raw_dir": None},
+    sizes={"depths": (1, 2, 3), "raw_dir": None},
     quick={"datasets": ("quick",), "depths": (1, 2)},
+    options={"datasets": {"choices": (*GAUSSIAN, *IMAGES), "nargs": "+", "help": "data sets"}},
 )
 def main(args: argparse.Namespace) -> list[Table]:
     """Run all instances."""
     usual = [name for name in (*GAUSSIAN, *IMAGES) if name != "quick" and (name != "mnist" or args.raw_dir)]
-    axes = {"dataset": args.datasets or usual, "depth": args.depths}
-    return [summary(cells(args, axes, partial(fewest, args), told))]
+    chosen, marks, deepest = args.datasets or usual, {}, max(args.depths)
+    for name in chosen:
+        if name in IMAGES:
+            marks[name] = digest(pixels(name, IMAGES[name], args.raw_dir))
+        x, _ = instance(name, args.raw_dir)
+        require_memory(memory_needed(x, deepest), f"memorize with {deepest:,} hidden layers on {name}")
+    axes = {"dataset": chosen, "depth": args.depths}
+    return [summary(cells(args, axes, partial(fewest, args), told, data=marks))]
 
 
 if __name__ == "__main__":

@@ -238,6 +238,11 @@ def verdict(records: list[Record]) -> list[str]:
 )
 def main(args: argparse.Namespace) -> list[RenderableType]:
     """Run the cases that are missing."""
+    if args.n <= args.d:
+        raise argparse.ArgumentError(
+            None,
+            f"--n is {args.n} and --d {args.d}; expected more samples: linear regression would leave nothing",
+        )
     weights = max(args.widths) * (args.d + max(args.depths) * max(args.widths) + OUTPUTS)
     require_memory(
         8 * args.seeds * weights * (3 * args.n * OUTPUTS + 2 * weights), f"training of {weights:,} weights"

@@ -52,6 +52,7 @@ LEAKY_TANH = nj.activations.Activation(
 )
 """Both theorems speak of it: its slopes are in [½, 1], and the rounding of its value is known."""
 
+USUAL, QUICK = ("narrow pair", "deep pair", "digits", "one wide layer"), "few samples"
 RECORDS = 400
 SHARE = 1e-4
 """Share of the loss at the start that all steps are counted to."""
@@ -260,14 +261,15 @@ def figure(content: Record) -> Figure:
     __doc__,
     "runs/descent_bound",
     figure,
-    sizes={"datasets": ("narrow pair", "deep pair", "digits", "one wide layer"), "steps": 20_000},
-    quick={"datasets": ("few samples",), "steps": 200},
+    sizes={"steps": 20_000},
+    quick={"datasets": (QUICK,), "steps": 200},
+    options={
+        "datasets": {"choices": (*USUAL, QUICK), "nargs": "+", "default": USUAL, "help": "nets and data sets"}
+    },
 )
 def main(args: argparse.Namespace) -> list[Table]:
     """Run the cases."""
     makers = cases()
-    if unknown := [name for name in args.datasets if name not in makers]:
-        raise argparse.ArgumentError(None, f"--datasets has {unknown}; expected some of {list(makers)}")
     with jax.enable_x64(True):
         records = cells(
             args,

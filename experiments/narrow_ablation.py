@@ -28,7 +28,7 @@ import optax
 import narrow_jax as nj
 
 from ._nets import Net, Params, pairwise, standard
-from ._run import Figure, Record, canvas, cells, experiment, require_memory
+from ._run import EVEN_WIDTHS, Figure, Record, canvas, cells, experiment, require_memory
 
 RATE = 1e-2
 
@@ -105,6 +105,7 @@ def figure(content: Record) -> Figure:
             rows = [
                 r for r in records if (r["mirrored"], r["pairwise"], r["width"]) == (mirrored, paired, width)
             ]
+            rows.sort(key=lambda r: float(r["radius"]))
             name = f"{'mirrored' if mirrored else 'plain'} start, {'pairwise' if paired else 'standard'} head"
             axes.semilogy(list(map(ball, rows)), [r["loss"] for r in rows], style, label=name)
         axes.set(xlabel="ε", ylabel="loss", title=f"width {width}, 2n/d = {2 * s['n'] / s['d']:g}")
@@ -132,6 +133,7 @@ def told(last: Record) -> str:
         "steps": 4000,
     },
     quick={"widths": (24,), "radii": (0.1, np.inf), "steps": 200},
+    options=EVEN_WIDTHS,
 )
 def main(args: argparse.Namespace) -> list[str]:
     """Run all combinations."""

@@ -1,14 +1,14 @@
 """All training images of CIFAR-10 with random labels: memorised by a narrow pairwise net, and proven, on one machine.
 
 Command:  python -m experiments.narrow_all_images --all --raw-dir DIR [--out DIR]
-          (--raw-dir: folder with the original files of CIFAR-10; --samples 5000 10000 20000: fewer images;
+          (--raw-dir: folder with the original files of CIFAR-10; --samples 5000 10000 20000 instead of --all;
           --labels classes: the ten classes, permuted at random, as one real label)
 Cost:     on two cores, for the whole process, 10,000 images a minute and 2.7 GB, 20,000 two and a half and 4.9 GB; all
           50,000, beside other work, 41 minutes and 15.9 GB (docs/figures/narrow_all_images.json); ``--quick`` a few
           seconds. It goes on, stage by stage, where an earlier run stopped.
 Expected: the smallest width of a short list that is memorised by Newton's method in a ball around a mirrored start is
           certified: an exact zero-loss net lies within 1e-9 of it.
-Writes:   runs/narrow_all_images/summary.json (one record a size, width and stage), weights-*.npz and figure.png.
+Writes:   runs/narrow_all_images/DATASET/summary.json (one record a size, width and stage), weights-*.npz, figure.png.
 
 Reference: "When Expressivity Meets Trainability", appendix H.6; Theorem 1.
 """
@@ -16,7 +16,6 @@ Reference: "When Expressivity Meets Trainability", appendix H.6; Theorem 1.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
 import zipfile
@@ -28,7 +27,19 @@ import numpy as np
 
 import narrow_jax as nj
 
-from ._run import Figure, Record, canvas, cells, experiment, positive
+from ._image_sets import pixels
+from ._nets import too_narrow
+from ._run import (
+    Figure,
+    Record,
+    canvas,
+    cells,
+    digest,
+    earlier_run,
+    experiment,
+    positive,
+    require_memory,
+)
 
 ALL = 50_000
 WIDTHS = {50_000: (66, 96, 128), 20_000: (48, 66), 10_000: (24, 48), 0: (16, 24, 48)}
@@ -75,13 +86,16 @@ class Run:
         return [{**record, "seconds": seconds, "peak_gb": peak * 1024 / 1e9}]
 
     def _memorised(self, samples: int, width: int, weights: Path) -> Record:
-        m = nj.memorize(jax.random.key(0), *self.data(samples), width=width, radius=RADIUS, certify=False)
+        x, y = self.data(samples)
+        if refusal := too_narrow(x, width):
+            return {"outcome": "refused", "message": refusal}
+        m = nj.memorize(jax.random.key(0), x, y, width=width, radius=RADIUS, certify=False)
         if m.status == "solved":
             part = weights.with_suffix(".part.npz")
             np.savez(part, **m.params, center=m.center["w"])
             part.replace(weights)
-        distance = float(m.history["distance"][-1])
-        facts = {"loss": m.history["loss"].tolist(), "scale": m.scale, "distance": distance / RADIUS}
+        loss, distance = m.history["loss"].tolist(), float(m.history["distance"][-1])
+        facts = {"loss": loss, "scale": m.scale, "distance": distance}
         return {"outcome": m.status, "message": m.message, **facts}
 
     def _certified(self, samples: int, weights: Path) -> Record:
@@ -101,13 +115,14 @@ def figure(content: Record) -> Figure:
     records = content["cells"]
     fig = canvas(10, 4)
     losses, times = fig.subplots(1, 2)
-    done = sorted((r for r in records if r["outcome"] != "skipped"), key=lambda r: r["samples"])
+    done = [r for r in records if r["outcome"] not in ("skipped", "refused")]
+    done.sort(key=lambda r: (r["samples"], r["width"]))
     for r in done:
         if "loss" in r:
             losses.semilogy(r["loss"], ".-", label=f"{r['samples']:,}, {r['width']}")
     losses.set(xlabel="Newton step", ylabel="loss ½ Σ (y − f)²")
     losses.xaxis.get_major_locator().set_params(integer=True)
-    losses.legend(loc="lower left", title="images, hidden units")
+    times.set(xlabel="images n", ylabel="seconds")
     for stage in STAGES:
         points = [(r["samples"], r["seconds"]) for r in done if r["stage"] == stage]
         if not points:
@@ -115,11 +130,12 @@ def figure(content: Record) -> Figure:
         sizes, seconds = np.array(points).T
         power = np.polyfit(np.log(sizes), np.log(seconds), 1)[0] if len(set(sizes)) > 1 else np.nan
         times.loglog(sizes, seconds, "o-", label=f"{stage}: $n^{{{power:.1f}}}$" if power > 0 else stage)
-    times.loglog(sizes, seconds[-1] * (sizes / sizes[-1]) ** 3, ":", color="grey", label="$n^3$")
-    times.set(xlabel="images n", ylabel="seconds")
-    times.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
-    times.minorticks_off()
-    times.legend()
+    if done:
+        times.loglog(sizes, seconds[-1] * (sizes / sizes[-1]) ** 3, ":", color="grey", label="$n^3$")
+        times.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+        times.minorticks_off()
+        times.legend()
+        losses.legend(loc="lower left", title="images, hidden units")
     return fig
 
 
@@ -132,8 +148,8 @@ def told(record: Record) -> str:
 
 def certified(summary: Path) -> set[int]:
     """Return the sizes that an earlier run has certified."""
-    cells = json.loads(summary.read_text())["cells"] if summary.is_file() else []
-    return {record["samples"] for record in cells if record.get("holds")}
+    content = earlier_run(summary, ("samples", "width", "stage")) or {"cells": []}
+    return {record["samples"] for record in content["cells"] if record.get("holds")}
 
 
 @experiment(
@@ -151,11 +167,19 @@ def certified(summary: Path) -> set[int]:
 )
 def main(args: argparse.Namespace) -> list[str]:
     """Run the stages that are missing."""
+    marks = {}
+    for samples in args.samples:
+        images = pixels(args.dataset, samples, args.raw_dir)
+        marks[str(samples)] = digest(images)
+        require_memory(
+            4 * samples**2 + 40 * images.size,
+            f"the proof for {samples:,} images of {images.shape[1]:,} pixels",
+        )
     run = Run(args.dataset, args.labels, args.raw_dir, args.out, certified(args.out / "summary.json"))
     for samples in args.samples:
         smallest = max(least for least in WIDTHS if least <= samples)
         axes = {"samples": [samples], "width": WIDTHS[smallest], "stage": STAGES}
-        cells(args, axes, run.cell, told, radius=RADIUS)
+        cells(args, axes, run.cell, told, radius=RADIUS, data=marks)
     return []
 
 

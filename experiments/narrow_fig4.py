@@ -37,7 +37,7 @@ from matplotlib.image import AxesImage
 import narrow_jax as nj
 
 from ._nets import Net, Params, pairwise, standard
-from ._run import Figure, Record, canvas, cells, experiment, require_memory
+from ._run import EVEN_WIDTHS, Figure, Record, canvas, cells, experiment, require_memory
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 METHODS = ("PGD", "PGD in ball coordinates", "KKT solver")
@@ -203,6 +203,7 @@ def told(last: Record) -> str:
         "steps": 5000,
     },
     quick={"n": 40, "d": 8, "widths": (8,), "radii": (0.1, 1000.0), "seeds": 2, "steps": 100},
+    options=EVEN_WIDTHS,
 )
 def main(args: argparse.Namespace) -> list[str]:
     """Run the widths, nets and methods that are missing."""

@@ -16,7 +16,7 @@ Measured: neither message is seen. CIFAR-10 (docs/figures/narrow_fig5_cifar10.*)
           Restricted ImageNet (docs/figures/narrow_fig5_restricted_imagenet.*), 920 training and 230 test images, three
           seeds: ε = 1 43.0, 48.3, 47.2, 44.9 %, plain SGD 43.8, 41.2, 41.9, 47.4 %; a standard deviation over seeds is
           0.5 to 5.0 points and the error from 230 test images 3.3: too few to tell the methods apart.
-Writes:   DIR/summary.json (one record a width, radius and seed; plain SGD has none) and DIR/figure.png.
+Writes:   runs/narrow_fig5/DATASET/summary.json (one record a width, radius and seed; plain SGD has none), figure.png.
 
 One optimizer for all: SGD with momentum 0.9, weight decay 5e-4, a step size that falls as a cosine. The regime is the
 mirrored start with the pairwise head, the last stage in a ball of radius ε, the head in its cone; plain SGD is the net
@@ -307,10 +307,8 @@ def to_goal(records: list[Record]) -> Table:
     return table("Channels of the last stage, and method", headings, rows)
 
 
-def memory_needed(args: argparse.Namespace, data: ImageSet) -> float:
+def memory_needed(recipe: Recipe, net: nj.models.ResNet, data: ImageSet) -> float:
     """Return about how many bytes a cell takes: eight times the weights, the images twice, the maps of a batch."""
-    recipe = RECIPES[args.size]
-    net = net_of(recipe, args.dataset, data.outputs, max(args.widths), None)
     shapes = jax.eval_shape(net.init, jax.random.key(0), data.first)
     weights = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     area = np.prod(data.first.shape[1:3]) / (16 if net.stem == "imagenet" else 1)
@@ -338,7 +336,7 @@ def main(args: argparse.Namespace) -> list[Table]:
         setattr(args, name, getattr(args, name) or usual)
     recipe, data = RECIPES[args.size], load(args)
     require_memory(
-        memory_needed(args, data),
+        memory_needed(recipe, net_of(recipe, args.dataset, data.outputs, max(args.widths), None), data),
         f"a net with {max(args.widths)} channels in its last stage on {data.samples:,} images",
     )
     axes = {"seed": range(args.seeds), "width": args.widths, "radius": (*args.radii, None)}

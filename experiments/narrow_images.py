@@ -12,7 +12,7 @@ Measured: mean test accuracy of 3 seeds at widths 8, 32, 128 (docs/figures/narro
           / 32.0, 39.6, 40.6 / 30.6, 39.6, 41.5 %; CIFAR-100 subset 5.3, 11.2, 16.0 / 3.6, 11.0, 15.2 / 2.3, 7.7,
           15.6 %; 48,000 images of CIFAR-10, width 32: 42.9 / 41.9 / 42.5 %. Competitive at 32 and 128 with the better
           of the two ε, lower at 8. Every run with ε = 1 ends on the ball, with ε = 10 those on MNIST.
-Writes:   DIR/summary.json (one record a width and method) and DIR/figure.png.
+Writes:   runs/narrow_images/DATASET/summary.json (one record a width and method) and figure.png.
 
 Both train by momentum SGD on the cross-entropy, with a cosine-decayed step size from one grid that is chosen, for each
 cell, by the accuracy on held-out training images; the test images are looked at once, with the step size chosen.
@@ -33,7 +33,17 @@ import optax
 import narrow_jax as nj
 
 from ._nets import Net, Params, pairwise, standard
-from ._run import Figure, Record, canvas, cells, digest, experiment, positive, require_memory
+from ._run import (
+    EVEN_WIDTHS,
+    Figure,
+    Record,
+    canvas,
+    cells,
+    digest,
+    experiment,
+    positive,
+    require_memory,
+)
 
 DATASETS = ("mnist", "cifar10", "cifar100", "cifar100_subset", "digits")
 MOMENTUM = 0.9
@@ -183,6 +193,7 @@ def told(last: Record) -> str:
     options={
         "dataset": {"choices": DATASETS, "default": "cifar10", "help": "whose images"},
         "held_out": {"type": positive, "help": "training images that the step size is chosen by"},
+        **EVEN_WIDTHS,
     },
 )
 def main(args: argparse.Namespace) -> list[str]:

@@ -26,6 +26,7 @@ import argparse
 import functools
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,12 +35,13 @@ import optax
 
 import narrow_jax as nj
 
-from ._nets import pairwise
-from ._run import Figure, Record, canvas, cells, experiment, require_memory
+from ._image_sets import pixels
+from ._nets import pairwise, too_narrow
+from ._run import EVEN_WIDTHS, Figure, Record, canvas, cells, digest, experiment, require_memory
 
 RATE, RECORDS = 5e-3, 200
 CASES: dict[str, Record] = {
-    "digits": {"samples": 1797, "widths": {2: (60, 80, 120), 10: (120, 240, 480)}, "steps": 6000},
+    "digits": {"samples": 1797, "widths": {2: (60, 80, 120), 10: (60, 80, 120, 240, 480)}, "steps": 6000},
     "mnist": {"samples": 3000, "widths": {2: (12, 16, 24), 10: (24, 48, 96)}, "steps": 3000},
     "cifar10": {"samples": 2000, "widths": {2: (4, 6, 12), 10: (6, 12, 24)}, "steps": 2000},
     "cifar10_more": {"samples": 10_000, "widths": {2: (8, 16), 10: (24, 48)}, "steps": 1000},
@@ -52,8 +54,17 @@ KINDS = {
     "±1, scaled": (2, "scale"),
 }
 METHODS = ("memorize", "projected descent")
+STYLES = ("-", "--", ":", "-.")
+"""Of the radii, from the smallest on."""
+
 MOST = 3000
 """Images that ``memorize`` takes here; ``narrow_all_images`` is about more."""
+
+
+def widths_of(args: argparse.Namespace, case: str) -> dict[int, Sequence[int]]:
+    """Return the widths of a case by the number of classes."""
+    usual: dict[int, Sequence[int]] = CASES[case]["widths"]
+    return dict.fromkeys(usual, args.widths) if args.widths else usual
 
 
 @functools.cache
@@ -74,11 +85,10 @@ def newton(data: nj.data.Dataset, width: int, radius: float) -> Record:
     """Return what ``memorize`` finds."""
     assert data.labels is not None
     y = data.y if data.y.shape[1] == 1 else data.labels / 4.5 - 1
+    if refusal := too_narrow(data.x, width):
+        return {"steps": 0, "loss": float("inf"), "proven": False, "message": refusal, "seconds": 0.0}
     started = time.perf_counter()
-    try:
-        m = nj.memorize(jax.random.key(0), data.x, y, width=width, radius=radius, progress=False)
-    except ValueError as refusal:  # too few neurons
-        return {"steps": 0, "loss": float("inf"), "proven": False, "message": str(refusal), "seconds": 0.0}
+    m = nj.memorize(jax.random.key(0), data.x, y, width=width, radius=radius, progress=False)
     return {
         "steps": len(m.history["loss"]) - 1,
         "loss": float(m.loss),
@@ -118,19 +128,26 @@ def descent(data: nj.data.Dataset, width: int, radius: float, steps: int) -> Rec
 
 
 def figure(content: Record) -> Figure:
-    """Draw the share of labels learned over the width, a panel a data set and a line a kind of labels and inputs.
+    """Draw the share of labels learned over the width, a panel a data set, a line a kind of labels and inputs and an ε.
 
     A point at which all are learned is filled, with the step at which they were.
     """
     records = [r for r in content["cells"] if r["method"] == METHODS[1]]
-    cases = list(dict.fromkeys((r["dataset"], r["samples"]) for r in records))
+    cases = sorted(
+        {(r["dataset"], r["samples"]) for r in records}, key=lambda case: list(CASES).index(case[0])
+    )
+    radii = sorted({float(r["radius"]) for r in records})
     fig = canvas(3.9 * len(cases) + 0.6, 4.2)
     for axes, (case, samples) in zip(fig.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
-        for place, kind in enumerate(KINDS):
-            rows = [r for r in records if (r["dataset"], r["kind"]) == (case, kind)]
+        for (place, kind), (style, radius) in itertools.product(enumerate(KINDS), enumerate(radii)):
+            rows = [
+                r for r in records if (r["dataset"], r["kind"], float(r["radius"])) == (case, kind, radius)
+            ]
             rows.sort(key=lambda r: r["width"])
             learned = [100 * r["learned"][-1] for r in rows]
-            axes.plot([r["width"] for r in rows], learned, "o-", color=f"C{place}", mfc="white", label=kind)
+            line = {"color": f"C{place}", "linestyle": STYLES[style % len(STYLES)]}
+            label = kind if len(radii) == 1 else f"{kind}, ε = {radius:g}"
+            axes.plot([r["width"] for r in rows], learned, marker="o", mfc="white", label=label, **line)
             for r in rows:
                 if r["all_at"] is not None:
                     axes.plot(r["width"], 100, "o", color=f"C{place}")
@@ -140,12 +157,14 @@ def figure(content: Record) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(widths, map(str, widths))
         axes.minorticks_off()
-        axes.set(xlabel="hidden units", ylabel="random labels learned (%)", ylim=(None, 112))
+        axes.set(
+            xlabel="hidden units (filled: all, from that step on)",
+            ylabel="random labels learned (%)",
+            ylim=(None, 112),
+        )
         axes.set_title(f"{case.split('_')[0]}, {samples:,} images")
     fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(KINDS))
-    fig.suptitle(
-        "Random labels by projected descent in the ball (filled: all, from the step that is written there on)"
-    )
+    fig.suptitle("Random labels by projected descent in the ball")
     return fig
 
 
@@ -165,20 +184,25 @@ def told(last: Record) -> str:
     __doc__,
     "runs/narrow_random_labels",
     figure,
-    sizes={"datasets": None, "widths": None, "radii": (1.0,), "steps": None, "raw_dir": None},
+    sizes={"widths": None, "radii": (1.0,), "steps": None, "raw_dir": None},
     quick={"datasets": ("digits_few",)},
+    options={"datasets": {"choices": tuple(CASES), "nargs": "+", "help": "data sets"}, **EVEN_WIDTHS},
 )
 def main(args: argparse.Namespace) -> list[str]:
     """Run the cells that are missing."""
     usual = [case for case in CASES if case != "digits_few"] if args.raw_dir else ["digits"]
-    if unknown := [case for case in args.datasets or () if case not in CASES]:
-        raise argparse.ArgumentError(None, f"--datasets has {unknown}; expected some of {' '.join(CASES)}")
+
+    chosen, marks = args.datasets or usual, {}
+    for case in chosen:
+        samples, widest = CASES[case]["samples"], max(itertools.chain(*widths_of(args, case).values()))
+        images = pixels(case.split("_")[0], samples, args.raw_dir)
+        marks[case] = digest(images)
+        require_memory(
+            12 * samples * (images.shape[1] + 8 * widest), f"training {widest:,} units on {samples:,} images"
+        )
 
     def cell(dataset: str, kind: str, width: int, radius: float, method: str) -> list[Record]:
         data, samples = load(dataset, kind, args.raw_dir), CASES[dataset]["samples"]
-        require_memory(
-            12 * samples * (data.x.shape[1] + 8 * width), f"training {width:,} units on {samples:,} images"
-        )
         found = (
             newton(data, width, radius)
             if method == METHODS[0]
@@ -187,11 +211,10 @@ def main(args: argparse.Namespace) -> list[str]:
         point = {"dataset": dataset, "kind": kind, "width": width, "radius": radius, "method": method}
         return [{**point, "samples": samples, "inputs": data.x.shape[1], **found}]
 
-    for case, (kind, (classes, _)) in itertools.product(args.datasets or usual, KINDS.items()):
-        widths = args.widths or CASES[case]["widths"][classes]
+    for case, kind in itertools.product(chosen, KINDS):
         methods = METHODS if CASES[case]["samples"] <= MOST else METHODS[1:]
-        axes = {"dataset": [case], "kind": [kind], "width": widths, "radius": args.radii, "method": methods}
-        cells(args, axes, cell, told)
+        axes = {"dataset": [case], "kind": [kind], "width": widths_of(args, case)[KINDS[kind][0]]}
+        cells(args, axes | {"radius": args.radii, "method": methods}, cell, told, data=marks)
     return []
 
 

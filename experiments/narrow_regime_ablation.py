@@ -11,7 +11,7 @@ Result:   nothing makes it win here (docs/figures/narrow_regime_ablation.*; ± s
           (39.7 ± 0.7 %), ε = 0.1 is too small (37.0 ± 0.7 %, half of the training images learnt), ε = 10 is never
           reached. Weight decay gives plain SGD 0.9 ± 0.5 points, the regime 0.2 ± 0.4; norms outside of the ball cost
           0.7 ± 0.8.
-Writes:   DIR/summary.json (one record a case and seed) and figure.png.
+Writes:   runs/narrow_regime_ablation/DATASET/summary.json (one record a case and seed) and figure.png.
 
 The nets of Figure 5 at the size of a CPU with 32 channels in the last stage, trained by the same SGD on few images.
 Two nets: the usual head with the usual start, and the pairwise head with the mirrored start. Each with the last stage
@@ -38,8 +38,8 @@ from rich.table import Table
 import narrow_jax as nj
 
 from ._image_sets import ImageSet, accuracy, in_arrays
-from ._run import Figure, Record, canvas, cells, experiment, table
-from .narrow_fig5 import RECIPES, init_of
+from ._run import Figure, Record, canvas, cells, experiment, require_memory, table
+from .narrow_fig5 import RECIPES, init_of, memory_needed
 
 RECIPE = RECIPES["cpu"]
 WIDTH = 32
@@ -103,10 +103,15 @@ def optimizer(case: Case, net: nj.models.ResNet, steps: int) -> optax.GradientTr
     return nj.constraints.regime(sgd, case.radius, labels=nj.constraints.by_path(w=inside, v="head/v"))
 
 
+def net_of(head: str, data: ImageSet) -> nj.models.ResNet:
+    """Return the net with one of the heads."""
+    return nj.models.ResNet((*RECIPE.channels, WIDTH), RECIPE.blocks, data.outputs, head=head)
+
+
 def cell(args: argparse.Namespace, data: ImageSet, seed: int, case: str) -> list[Record]:
     """Train one net."""
     (chosen,) = (one for one in cases(args.radii) if str(one) == case)
-    net = nj.models.ResNet((*RECIPE.channels, WIDTH), RECIPE.blocks, data.outputs, head=chosen.head)
+    net = net_of(chosen.head, data)
     state = init_of(net)(jax.random.key(seed, impl="rbg"), data.first)
     params = state.pop("params")
     steps = args.epochs * (data.samples // RECIPE.batch_size)
@@ -208,6 +213,12 @@ def told(last: Record) -> str:
 def main(args: argparse.Namespace) -> list[Table]:
     """Run the cases that are missing, all of the first seed first."""
     data = in_arrays(args.dataset, args.samples, args.raw_dir, fold=args.dataset == "cifar10")
+    if args.samples < RECIPE.batch_size:
+        raise argparse.ArgumentError(
+            None, f"--samples is {args.samples}; expected {RECIPE.batch_size} or more, a whole batch"
+        )
+    needed = memory_needed(RECIPE, net_of("dense", data), data)
+    require_memory(needed, f"training on {data.samples:,} images beside {len(data.test[1]):,} for the test")
     chosen = cases(args.radii)
     axes = {"seed": range(args.seeds), "case": list(map(str, chosen))}
     records = cells(

@@ -22,6 +22,7 @@ import numpy as np
 
 import narrow_jax as nj
 
+from ._nets import too_narrow
 from ._run import Figure, Record, Table, canvas, cells, experiment, require_memory, table
 
 INPUTS = {100: 10, 200: 20, 400: 40, 1000: 50}
@@ -40,10 +41,9 @@ def instance(args: argparse.Namespace, n: int, factor: float) -> list[Record]:
         width -= 2
     record = {"n": n, "factor": factor, "d": d, "width": width, "width_needed": needed}
     options = {"activation": args.activation}
-    try:
-        m = nj.memorize(jax.random.key(0), x, y, width=width, radius=RADIUS, progress=False, **options)
-    except ValueError as refusal:
-        return [record | {"status": "refused", "reason": str(refusal), "holds": False, "epsilon0": 0.0}]
+    if refusal := too_narrow(x, width):
+        return [record | {"status": "refused", "reason": refusal, "holds": False, "epsilon0": 0.0}]
+    m = nj.memorize(jax.random.key(0), x, y, width=width, radius=RADIUS, progress=False, **options)
     region = nj.certificates.nice_region(m.center, x, **options)
     record |= {
         "status": m.status,
@@ -73,8 +73,9 @@ def figure(content: Record) -> Figure:
     records = content["cells"]
     fig = canvas(6.5, 4.2)
     axes = fig.subplots()
-    for n, d in dict.fromkeys((r["n"], r["d"]) for r in records):
+    for n, d in sorted({(r["n"], r["d"]) for r in records}):
         rows = [r for r in records if (r["n"], r["d"]) == (n, d) and r["epsilon0"] > 0]
+        rows.sort(key=lambda r: r["width"])
         ratio = [r["width"] / r["width_needed"] for r in rows]
         axes.semilogy(ratio, [r["epsilon0"] for r in rows], "o-", label=f"n = {n}, d = {d}")
     axes.axvline(1, color="black", linestyle=":", linewidth=1)

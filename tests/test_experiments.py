@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _redraw, _run
+from experiments import _run
 
 ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "docs" / "figures"
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -126,6 +126,32 @@ def test_cells_go_on_where_a_run_stopped_and_give_those_asked_for(tmp_path):
     assert content["machines"] == [_run.machine()]
 
 
+def test_the_values_of_an_axis_are_no_setting(tmp_path):
+    def cells(**values):
+        args = arguments(tmp_path, **values)
+        _run.cells(args, {"radius": [values["radii"] or 1.0]}, lambda radius: [{"radius": radius}], str)
+        return json.loads((tmp_path / "summary.json").read_text())["settings"]
+
+    assert cells(radii=None, steps=5) == {"steps": 5}
+    assert cells(radii=0.1, steps=5) == {"steps": 5}
+
+
+def test_other_images_of_a_set_are_refused_and_another_set_is_added(tmp_path):
+    def cells(**marks):
+        args, axes = arguments(tmp_path), {"dataset": list(marks)}
+        _run.cells(args, axes, lambda dataset: [{"dataset": dataset}], str, data=marks)
+        return json.loads((tmp_path / "summary.json").read_text())
+
+    cells(digits="1a")
+    content = cells(mnist="2b")
+    assert content["settings"] == {"data": {"digits": "1a", "mnist": "2b"}}
+    assert [r["dataset"] for r in content["cells"]] == ["digits", "mnist"]
+    for marks in ({"digits": "1b"}, {"cifar10": "3c", "mnist": "2c"}):
+        with pytest.raises(SystemExit, match=r"other settings \(data: .*--out"):
+            cells(**marks)
+    assert json.loads((tmp_path / "summary.json").read_text()) == content
+
+
 def test_another_machine_is_noted_beside_the_first(tmp_path, monkeypatch):
     def cells(widths):
         args = arguments(tmp_path, widths=widths)
@@ -153,105 +179,12 @@ def test_a_picture_that_fails_takes_no_record_along(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "summary.json").read_text())["cells"] == [{"width": 4, "loss": 0.5}]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "cannot be read"),
-        ("[1]", "holds a list"),
-        ('{"cells": []}', "is of other settings"),
-        ('{"settings": {"n": 5}, "cells": []}', "n: 5 there, "),
-    ],
-)
-def test_a_file_that_is_no_record_of_these_settings_stays(content, message, tmp_path, monkeypatch):
-    (tmp_path / "summary.json").write_text(content)
-    with pytest.raises(SystemExit, match=f"{message}.*--out"):
-        run(monkeypatch, "narrow_ablation", "--quick", "--out", tmp_path)
-    assert (tmp_path / "summary.json").read_text() == content
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--widths", "0"], "'0' is no count"),
-        (["--widths", "4.5"], "'4.5' is no count"),
-        (["--radii", "-1"], "expected at least one argument|is no size"),
-        (["--radii", "nan"], "'nan' is no size"),
-        (["--kappa", "0"], "'0' is no size"),
-        (["--steps", "many"], "'many' is no count"),
-        (["--activation", "tan"], "invalid choice: 'tan'"),
-        (["--quick", "--seeds", "-2"], "expected one argument|is no count"),
-    ],
-)
-def test_a_size_that_is_none_is_refused(words, message, monkeypatch, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "narrow_fig4", *words, "--out", tmp_path)
-    assert re.search(message, capsys.readouterr().err)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("narrow_fig4", ["--n", "3000000"]),
-        ("narrow_images", ["--dataset", "digits", "--widths", "30000000"]),
-        ("narrow_ablation", ["--n", "100000000"]),
-        ("narrow_theorem1", ["--n", "1000000", "--d", "10"]),
-        ("narrow_theorem2", ["--d", "1000000000"]),
-        ("narrow_theorem2", ["--widths", "1000000"]),
-    ],
-)
-def test_a_size_beyond_the_memory_is_said_before_it_starts(name, words, tmp_path, monkeypatch):
-    with pytest.raises(
-        SystemExit, match=r"needs about .* GB, and this machine has .* GB: take smaller sizes"
-    ):
-        run(monkeypatch, name, *words, "--out", tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("narrow_random_labels", ["--datasets", "mnist"]),
-        ("narrow_images", ["--dataset", "cifar100_subset"]),
-        ("narrow_theorem2", ["--dataset", "mnist"]),
-    ],
-)
-def test_data_that_are_absent_are_said_in_words(name, words, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("NARROW_JAX_RAW", raising=False)
-    monkeypatch.setenv("NARROW_JAX_DATA", str(tmp_path / "prepared"))
-    monkeypatch.setattr("socket.socket.connect", lambda *_: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, name, *words, "--raw-dir", tmp_path / "none", "--out", tmp_path / "out")
-    assert stopped.value.code == 2
-    assert "raw_dir" in capsys.readouterr().err
-
-
-def test_more_images_than_there_are_is_refused(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "narrow_images", "--dataset", "digits", "--samples", "1400", "--out", tmp_path)
-    assert "samples is 1600, but 'digits' has 1438 training rows" in capsys.readouterr().err
-
-
-def test_n_and_d_of_theorem_1_go_together(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "narrow_theorem1", "--n", "50", "--out", tmp_path)
-    assert "--n and --d go together" in capsys.readouterr().err
-
-
 def test_an_installed_package_has_the_experiments(tmp_path):
     """From a folder that is no clone; a start in a process of its own."""
     command = [sys.executable, "-m", "narrow_jax.experiments.narrow_all_images", "--quick", "--out", "here"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "here" / "figure.png").is_file()
-
-
-@pytest.mark.parametrize("words", [["--numbers", "64", "--largest", "32"], ["--d", "1"]])
-def test_widths_below_the_samples_and_one_input_are_refused(words, tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "pyramidal_lecun", *words, "--out", tmp_path)
-    assert "expected d of 2 or more" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_are_told_apart():
@@ -275,15 +208,38 @@ def test_kappa_of_the_paper_is_a_setting_of_the_ablation(paired):
     assert (len(np.unique(v)) == 1) is paired
 
 
-def test_every_figure_is_drawn_again_from_its_record():
-    names = {path.stem for path in _redraw.DOCS.glob("*.json")}
-    assert {_redraw.experiment_of(name) for name in names} == set(NAMES)
+def test_every_figure_is_drawn_again_from_its_record(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    redraw = importlib.import_module("redraw")
+    names = {path.stem for path in FIGURES.glob("*.json")}
+    assert {redraw.experiment_of(name) for name in names} == set(NAMES)
     pictures = set()
     for name in names:
-        content = json.loads((_redraw.DOCS / f"{name}.json").read_text())
+        content = json.loads((FIGURES / f"{name}.json").read_text())
         assert content["machines"], name
         assert content["seconds"] > 0, name
-        for path, figure in _redraw.drawn(name):
+        for path, figure in redraw.drawn(name):
             assert any(axes.has_data() for axes in figure.axes)
             pictures.add(path.name)
-    assert pictures == {path.name for path in _redraw.DOCS.glob("*.png")}
+    assert pictures == {path.name for path in FIGURES.glob("*.png")}
+
+
+@pytest.mark.parametrize(
+    "name", ["deep_theorem1", "narrow_ablation", "narrow_theorem1", "narrow_theorem2_digits"]
+)
+def test_lines_are_drawn_in_order_whatever_was_recorded_first(name):
+    content = json.loads((FIGURES / f"{name}.json").read_text())
+    drawing = importlib.import_module(f"experiments.{name.removesuffix('_digits')}").figure
+
+    def lines():
+        return [
+            (line.get_label(), line.get_color(), np.asarray(line.get_xydata()).tolist())
+            for axes in drawing(content).axes
+            for line in axes.lines
+            if not line.get_label().startswith("_")
+        ]
+
+    once = lines()
+    assert len(once) > 2
+    content["cells"] = content["cells"][::-1]
+    assert lines() == once

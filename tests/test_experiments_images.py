@@ -1,9 +1,12 @@
-"""Figure 5 on images in arrays and in files: what is read, what is refused, what a record goes on with."""
+"""Experiments on images, in arrays and in files: what is read, what is refused, what a record goes on with."""
 
 import functools
+import importlib
+import itertools
 import json
 import re
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,16 @@ import pytest
 from PIL import Image
 
 import narrow_jax as nj
-from experiments import _image_sets, narrow_fig5, narrow_regime_ablation
+from experiments import (
+    _image_sets,
+    _run,
+    narrow_all_images,
+    narrow_fig5,
+    narrow_random_labels,
+    narrow_regime_ablation,
+)
+
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 RESTRICTED = ("--dataset", "restricted-imagenet", "--size", "tiny", "--radii", "10", "--epochs", "12")
 
@@ -177,3 +189,130 @@ def test_what_the_ablation_puts_into_the_ball():
     assert held(regime._replace(head="dense"))[1] is False
     plain = narrow_regime_ablation.optimizer(narrow_regime_ablation.PLAIN, net, steps=10)
     assert not nj.constraints.report(plain.init(params))
+
+
+def random_labels():
+    """Records of four nets of projected descent, two radii."""
+    return [
+        {
+            "dataset": "digits_few",
+            "samples": 200,
+            "kind": "±1, scaled",
+            "width": width,
+            "radius": radius,
+            "method": "projected descent",
+            "learned": [0.5, share],
+            "all_at": None,
+        }
+        for width, radius, share in ((20, 1.0, 0.9), (40, "inf", 0.8), (40, 1.0, 0.95), (20, "inf", 0.7))
+    ]
+
+
+def test_each_radius_has_a_line_of_its_own():
+    axes, *none = narrow_random_labels.figure({"cells": random_labels()}).axes
+    assert not none
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert lines["±1, scaled, ε = 1"] == [90, 95]
+    assert lines["±1, scaled, ε = inf"] == [70, 80]
+    alone = [r for r in random_labels() if r["radius"] == 1.0]
+    axes = narrow_random_labels.figure({"cells": alone}).axes[0]
+    assert "±1, scaled" in {line.get_label() for line in axes.lines}
+
+
+def test_every_net_of_the_record_of_random_labels_is_one_of_its_cases():
+    content = json.loads((FIGURES / "narrow_random_labels.json").read_text())
+    found = {(r["dataset"], r["samples"], r["kind"], r["width"]) for r in content["cells"]}
+    wanted = {
+        (name, case["samples"], kind, width)
+        for name, case in narrow_random_labels.CASES.items()
+        for kind, (classes, _) in narrow_random_labels.KINDS.items()
+        for width in case["widths"][classes]
+        if name != "digits_few"
+    }
+    assert found == wanted
+
+
+def digits(samples):
+    return nj.data.load("digits", labels="random", samples=samples, normalize="scale")
+
+
+def test_too_few_weights_are_recorded_and_other_errors_are_not(tmp_path, monkeypatch):
+    """Of 1,500 images of rank 61 48 units are too few, for memorize too."""
+    run_of = narrow_all_images.Run("digits", "signs", None, tmp_path, set())
+    [record] = run_of.cell(1500, 48, "memorise")
+    assert record["outcome"] == "refused"
+    assert "width 48 is too narrow" in record["message"]
+    assert run_of.cell(1500, 48, "certify")[0]["outcome"] == "skipped"
+    data = digits(1500)
+    with pytest.raises(ValueError, match="width 48 is too narrow"):
+        nj.memorize(jax.random.key(0), data.x, data.y, width=48, radius=0.1)
+    assert narrow_random_labels.newton(data, 48, 0.1)["message"].startswith("width 48 is too narrow")
+    told = narrow_all_images.told(record)
+    assert "is too narrow" in told
+    assert narrow_all_images.figure({"cells": [record]}).axes
+
+    def fault(*args, **options):
+        raise ValueError("the labels contradict each other")
+
+    monkeypatch.setattr(nj, "memorize", fault)
+    for broken in (
+        lambda: run_of.cell(200, 16, "memorise"),
+        lambda: narrow_random_labels.newton(digits(200), 16, 0.1),
+    ):
+        with pytest.raises(ValueError, match="contradict"):
+            broken()
+
+
+def test_both_stages_tell_one_distance(tmp_path):
+    run_of = narrow_all_images.Run("digits", "signs", None, tmp_path, set())
+    [found], [proven] = (run_of.cell(100, 16, stage) for stage in ("memorise", "certify"))
+    assert proven["outcome"] == "certified"
+    assert found["distance"] == pytest.approx(proven["distance"], rel=1e-6)
+    content = json.loads((FIGURES / "narrow_all_images.json").read_text())["cells"]
+    for found, proven in itertools.pairwise(r for r in content if r["outcome"] != "skipped"):
+        if proven["stage"] == "certify":
+            assert found["distance"] == pytest.approx(proven["distance"], rel=1e-6)
+
+
+def test_records_have_the_digest_of_pixels_whatever_the_map():
+    """As images come, not whitened: that is the same on every machine."""
+    mark = _run.digest(_image_sets.pixels("digits", 1797, None))
+    for name in ("narrow_random_labels", "deep_theorem1"):
+        content = json.loads((FIGURES / f"{name}.json").read_text())
+        assert content["settings"]["data"]["digits"] == mark
+    raw = nj.data.load("digits", samples=1797)
+    assert _run.digest(raw.x) == mark
+    assert set(np.unique(raw.x * 16)) == set(range(17))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("narrow_random_labels", ["--quick"]),
+        ("narrow_all_images", ["--quick"]),
+        ("deep_theorem1", ["--datasets", "digits", "--depths", "1"]),
+        ("narrow_theorem2", ["--dataset", "digits", "--samples", "40", "--widths", "4", "--radii", "1"]),
+    ],
+)
+def test_other_images_are_refused(name, words, tmp_path, monkeypatch):
+    """By the digest in the settings."""
+    module, original = importlib.import_module(f"experiments.{name}"), _image_sets.pixels
+
+    def quickly(args, axes, cell, told, **depends):
+        def points(*values):
+            return [dict(zip(axes, values, strict=True))]
+
+        return _run.cells(args, axes, points, str, **depends)
+
+    monkeypatch.setattr(module, "cells", quickly)
+    monkeypatch.setattr(sys, "argv", [name, *words, "--out", str(tmp_path)])
+    with pytest.raises(KeyError):  # those records have nothing to draw
+        module.main()
+    before = (tmp_path / "summary.json").read_text()
+    assert json.loads(before)["cells"]
+    with pytest.raises(KeyError):  # the same images go on
+        module.main()
+    monkeypatch.setattr(module, "pixels", lambda *asked: original(*asked)[::-1])
+    with pytest.raises(SystemExit, match=r"other settings \(data: .*--out"):
+        module.main()
+    assert (tmp_path / "summary.json").read_text() == before

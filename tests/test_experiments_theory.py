@@ -1,5 +1,6 @@
 """What the experiments on depth, width and pyramids say of their records: rises, partial grids, widths."""
 
+import argparse
 import importlib
 import itertools
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import narrow_jax as nj
-from experiments import depth_width_fig1, depth_width_theorem2, pyramidal_lecun
+from experiments import depth_width_fig1, depth_width_theorem2, narrow_theorem2, pyramidal_lecun
 
 DEPTHS, WIDTHS = (1, 2, 3), (4, 8)
 
@@ -169,3 +170,46 @@ def test_sizes_beyond_the_memory_are_refused(name, words, tmp_path, monkeypatch)
     with pytest.raises(SystemExit, match=r"needs about .* GB, and this machine has .* GB"):
         importlib.import_module(f"experiments.{name}").main()
     assert list(tmp_path.iterdir()) == []
+
+
+def kkt_point(radius, loss, residual=1e-9):
+    return {"radius": radius, "loss": loss, "residual": residual}
+
+
+def test_the_slope_of_theorem_2_is_that_of_kkt_points():
+    points = [kkt_point(0.01, 1e-4), kkt_point(0.1, 1e-2), kkt_point("inf", 3.0), kkt_point(1.0, 1e-20)]
+    said = "slope 2.00 of log loss over log ε"
+    assert narrow_theorem2.slope(points) == said
+    assert narrow_theorem2.slope([*points, kkt_point(0.001, 50.0, residual=2e-3)]) == said
+    assert narrow_theorem2.slope([*points, kkt_point(0.001, 50.0)]) != said
+    assert narrow_theorem2.slope(points[3:]) == "zero"
+    assert "no two KKT points" in narrow_theorem2.slope([kkt_point(r, 1.0, residual=1e-3) for r in (0.1, 1)])
+
+
+def test_what_is_no_kkt_point_is_drawn_open():
+    settings = {"dataset": "gaussian", "samples": 40, "width_admitted": 10, "kappa": 2.0}
+    cells = [
+        kkt_point(radius, 1.0, residual) | {"width": 8, "threshold": 0.0}
+        for radius, residual in ((0.1, 1e-9), (0.01, 1e-3), (1.0, 1e-5))
+    ]
+    (axes,) = narrow_theorem2.figure({"settings": settings, "cells": cells}).axes
+    opened = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata().tolist() for line in opened] == [[0.01, 1.0]]
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_pair_that_is_never_proven_ends_the_search(monkeypatch):
+    x, y = pyramidal_lecun.problem(5, 4)
+    assert pyramidal_lecun.pair(x, y) == 4
+    tried = []
+
+    def never(params, *data):
+        tried.append(params["w"].shape[1])
+        return argparse.Namespace(scale=None)
+
+    monkeypatch.setattr(nj.certificates, "gradient_descent", never)
+    assert pyramidal_lecun.pair(x, y) is None
+    assert tried == list(range(2, 33, 2))
+    record = {"layers": 2, "samples": 5, "sharper": None, "descent": None, "pair": None}
+    record["measured"] = margins(lambda z: z - 7, lambda z: z - 4)
+    assert "pair from None" in pyramidal_lecun.told(record)
