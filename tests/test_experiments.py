@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import redraw
 
 from experiments import _run
 
@@ -208,9 +209,7 @@ def test_kappa_of_the_paper_is_a_setting_of_the_ablation(paired):
     assert (len(np.unique(v)) == 1) is paired
 
 
-def test_every_figure_is_drawn_again_from_its_record(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    redraw = importlib.import_module("redraw")
+def test_every_figure_is_drawn_again_from_its_record():
     names = {path.stem for path in FIGURES.glob("*.json")}
     assert {redraw.experiment_of(name) for name in names} == set(NAMES)
     pictures = set()

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from experiments._redraw import experiment_of
+from redraw import experiment_of
+
 from experiments.depth_width_theorem2 import NOISE
 from measured.reading import Record, experiment, whole_record
 

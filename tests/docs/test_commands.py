@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from measured import reading
 from measured.commands import command
+from redraw import experiment_of
 
-from experiments import _redraw, _run
+from experiments import _run
 from narrow_jax.checkpoints import strict_json
 
 NAMES = reading.recorded()
@@ -27,16 +28,25 @@ IMAGES = {
 """What reads images before the cells are asked for."""
 
 
+STAND_INS = {
+    "memory_needed": lambda *_: 0,
+    "pixels": lambda name, samples, raw_dir: np.eye(samples, 4),
+    "instance": lambda *_: (np.eye(4), np.ones(4)),
+}
+"""What would read images, or count what they take, before that."""
+
+
 def blank(args, *_, **__):
     """Stand in for images."""
     samples = getattr(args, "samples", None) or 10
     x = np.zeros((samples, 4))
-    return SimpleNamespace(x=x, y=np.zeros((samples, 2)), labels=np.zeros(samples), samples=samples, mark="")
+    y, labels = np.zeros((samples, 2)), np.zeros(samples)
+    return SimpleNamespace(x=x, y=y, labels=labels, samples=samples, outputs=2, test=(x, labels), mark="")
 
 
 def asked(monkeypatch, tmp_path, name):
     """Return the options with which the command of a record asks for cells, and the values of their axes."""
-    module = importlib.import_module(f"experiments.{_redraw.experiment_of(name)}")
+    module = importlib.import_module(f"experiments.{experiment_of(name)}")
     calls, short = [], module.__name__.split(".")[1]
 
     def cells(args, axes, *_, **__):
@@ -47,8 +57,9 @@ def asked(monkeypatch, tmp_path, name):
     monkeypatch.setattr(_run, "_publish", lambda *_: None)
     if short in IMAGES:
         monkeypatch.setattr(module, IMAGES[short], blank)
-    if short == "narrow_fig5":
-        monkeypatch.setattr(module, "memory_needed", lambda *_: 0)
+    for function, stand_in in STAND_INS.items():
+        if hasattr(module, function):
+            monkeypatch.setattr(module, function, stand_in)
     if short == "narrow_theorem2":
         monkeypatch.setattr(
             module, "problem", lambda args: (np.eye(args.samples), np.ones((args.samples, 1)))
