@@ -256,12 +256,12 @@ def test_instances_below_the_width_that_is_needed_are_counted_apart(records):
 def test_a_data_set_with_a_record_is_told(records, tmp_path):
     before = narrow.theorem2()
     content = {**reading.whole_record("narrow_theorem2_digits")}
-    content["settings"] = {**content["settings"], "dataset": "mnist"}
+    content["settings"] = {**content["settings"], "dataset": "letters"}
     content["cells"] = [{**r, "loss": 1.0} for r in content["cells"]]
-    (tmp_path / "narrow_theorem2_mnist.json").write_text(json.dumps(content))
+    (tmp_path / "narrow_theorem2_letters.json").write_text(json.dumps(content))
     after = narrow.theorem2()
-    assert "narrow_theorem2_mnist" in set(after.records) - set(before.records)
-    assert "mnist: 1 at most at 16 KKT points of 16 runs" in after.ours
+    assert "narrow_theorem2_letters" in set(after.records) - set(before.records)
+    assert "letters: 1 at most at 16 KKT points of 16 runs" in after.ours
     assert (before.verdict, after.verdict) == (AGREES, IN_PART)
 
 
