@@ -162,6 +162,7 @@ def figure(content: Record) -> Figure:
             ylabel="random labels learned (%)",
             ylim=(None, 112),
         )
+        axes.set_yticks([tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= 100])
         axes.set_title(f"{case.split('_')[0]}, {samples:,} images")
     fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(KINDS))
     fig.suptitle("Random labels by projected descent in the ball")
