@@ -4,7 +4,7 @@ Command:  python -m experiments.narrow_fig5 --dataset digits|cifar10|cifar100|sv
           python -m experiments.narrow_fig5 --dataset restricted-imagenet --images DIR [--size cpu|gpu]
           (and --samples, --widths, --radii, --seeds, --epochs, --raw-dir)
 Cost:     ``--quick``: 200 digits, one block, seconds. ``cpu``, 16 nets a seed: CIFAR-10 two minutes a net on one
-          busy core, 920 images from files 20 seconds a net on two. ``gpu``: for an accelerator; not run on one yet, its
+          busy core, 920 images from files 25 seconds. ``gpu``: for an accelerator; not run on one yet, its
           training is compiled for one by ``make aot``. Run again after an interruption: cells are kept.
 Expected: the paper's two messages: at the full width the regime is above plain SGD; the narrow net comes close to the
           full one under the regime, and not under SGD. ``gpu`` on CIFAR-10: 94 %, and after how many epochs.
@@ -14,8 +14,9 @@ Measured: neither message is seen. CIFAR-10 (docs/figures/narrow_fig5_cifar10.*)
           images 0.5 points. Plain SGD travels 7 to 12: a ball that it would leave costs accuracy, the smaller the
           more, at every width, and the narrowest net is 2.5 to 4 points below the widest with and without the regime.
           Restricted ImageNet (docs/figures/narrow_fig5_restricted_imagenet.*), 920 training and 230 test images, three
-          seeds: ε = 1 43.0, 48.3, 47.2, 44.9 %, plain SGD 43.8, 41.2, 41.9, 47.4 %; a standard deviation over seeds is
-          0.5 to 5.0 points and the error from 230 test images 3.3: too few to tell the methods apart.
+          seeds: ε = 1 40.9, 46.4, 46.8, 47.4 %, plain SGD 46.1, 44.5, 45.7, 43.8 %; a standard deviation over seeds is
+          0.5 to 5.4 points and the error from 230 test images 3.3: too few to tell the methods apart. The same seeds on
+          two cores instead of one had given 43.0, 48.3, 47.2, 44.9 and 43.8, 41.2, 41.9, 47.4 %.
 Writes:   runs/narrow_fig5/DATASET/summary.json (one record a width, radius and seed; plain SGD has none), figure.png.
 
 One optimizer for all: SGD with momentum 0.9, weight decay 5e-4, a step size that falls as a cosine. The regime is the
