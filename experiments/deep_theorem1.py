@@ -158,12 +158,13 @@ def told(last: Record) -> str:
 def main(args: argparse.Namespace) -> list[Table]:
     """Run all instances."""
     usual = [name for name in (*GAUSSIAN, *IMAGES) if name != "quick" and (name != "mnist" or args.raw_dir)]
-    chosen, marks, deepest = args.datasets or usual, {}, max(args.depths)
+    chosen, marks = args.datasets or usual, {}
     for name in chosen:
         if name in IMAGES:
             marks[name] = digest(pixels(name, IMAGES[name], args.raw_dir))
         x, _ = instance(name, args.raw_dir)
-        require_memory(memory_needed(x, deepest), f"memorize with {deepest:,} hidden layers on {name}")
+        for depth in args.depths:
+            require_memory(memory_needed(x, depth), f"memorize with {depth:,} hidden layers on {name}")
     axes = {"dataset": chosen, "depth": args.depths}
     return [summary(cells(args, axes, partial(fewest, args), told, data=marks))]
 

@@ -158,7 +158,7 @@ def figure(content: Record) -> Figure:
         axes.set_xticks(widths, map(str, widths))
         axes.minorticks_off()
         axes.set(
-            xlabel="hidden units (filled: all, from that step on)",
+            xlabel="hidden units (filled: all, first at that step)",
             ylabel="random labels learned (%)",
             ylim=(None, 112),
         )

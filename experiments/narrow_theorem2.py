@@ -12,8 +12,8 @@ Result:   as expected (docs/figures/narrow_theorem2_*). Gaussian, m = 16 and 24:
           law. Residuals at most 1e-8 but for m = 8 and ε ≤ 0.03 (4e-7 … 2e-6; above 1e-6 no point counts as one of
           KKT, and it is left out of the slope), where v grows without bound. 200 digits:
           m = 8 = 2n/d and 12 zero at every ε, m = 4 at ε = 1 (4e-14 at 3; its residual is 2e-3 at ε = 0.003: no KKT
-          point). 300 images of MNIST: m = 10 = 2n/d and 16 end below 2e-14 at every ε, m = 6 at 65 to 54 up to ε = 0.1
-          and below 1e-13 from 1 on.
+          point). 300 images of MNIST: m = 10 = 2n/d and 16 end below 2e-14 at every ε, m = 6 at 65 at ε = 0.003
+          to 54 at 0.1 and below 1e-13 from 1 on (no KKT point at 0.001 and 0.3: residuals 1e-6 and 1e-4).
 Writes:   runs/narrow_theorem2/DATASET/summary.json (one record a width and radius) and figure.png.
 
 Gaussian x and y, or images that are whitened, with random ±1 labels; those of MNIST are made 8 × 8 pixels small.

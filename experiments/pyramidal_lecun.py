@@ -1,7 +1,7 @@
 """The first width that Theorem 3.2 needs from LeCun's start, (12), beside what sharper theorems need on the same data.
 
 Command:  python -m experiments.pyramidal_lecun [--d D] [--layers …] [--quick] [--out DIR]
-Cost:     four minutes on one busy core; ``--quick`` about 10 s.
+Cost:     three minutes on one busy core; ``--quick`` about 10 s.
 Expected: the n_1 from which (4) and (5) hold grows faster than N, by orders of magnitude with each layer, and is out of
           reach for a few dozen samples. The sharper constants of docs/proofs/pyramidal.md hold from a smaller one, and
           so does the theorem of docs/proofs/gradient_descent.md; a mirrored pair needs about 2N/d for the latter.

@@ -38,6 +38,12 @@ def seen(facts: Iterable[bool]) -> str:
     return OPEN if not found else AGREES if all(found) else IN_PART if any(found) else NOT
 
 
+def together(verdicts: Iterable[str]) -> str:
+    """Return the verdict on a claim from those on its cases: their own if they agree, else in part if some are seen."""
+    found = set(verdicts)
+    return found.pop() if len(found) == 1 else IN_PART if AGREES in found else OPEN
+
+
 class Claim(NamedTuple):
     """A row of the table; ``records`` are those behind what was found, each with its command."""
 
@@ -69,8 +75,15 @@ def cost(records: Iterable[str]) -> str:
 
 
 def numbers(records: list[Record], field: str = "loss", **wanted: Any) -> list[float]:
-    """Return the values of a field in the records whose fields are among those wanted."""
-    return [float(r[field]) for r in records if all(r[name] in among for name, among in wanted.items())]
+    """Return the values of a field in the records whose fields are among those wanted.
+
+    Raises:
+        ValueError: one is NaN, which compares with nothing.
+    """
+    found = [float(r[field]) for r in records if all(r[name] in among for name, among in wanted.items())]
+    if any(map(math.isnan, found)):
+        raise ValueError(f"{field} is NaN in a record")
+    return found
 
 
 def mean_and_error(values: list[float], images: int) -> tuple[float, float]:

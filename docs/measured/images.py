@@ -8,6 +8,8 @@ from experiments.narrow_all_images import ALL
 from measured.claims import AGREES, IN_PART, OPEN, Claim, judged, mean_and_error, seen
 from measured.reading import Record, figure, percent, whole, whole_record
 
+COMPETITIVE = 1.0
+"""Points of test accuracy that a competitive method may be below."""
 KINDS = ("±1, whitened", "ten classes, whitened", "±1, scaled")
 
 
@@ -63,7 +65,7 @@ def accuracies() -> list[Claim]:
 
 
 def accuracy_claim(name: str) -> Claim:
-    """Return the claim on test accuracy, judged by standard errors at each width."""
+    """Return the claim on test accuracy at each width; one seed leaves it open."""
     content = whole_record(f"narrow_images_{name}")
     s, cells = content["settings"], content["cells"]
     told, competitive, errors = [], [], []
@@ -72,7 +74,7 @@ def accuracy_claim(name: str) -> Claim:
         [plain] = [r for r in rows if r["radius"] is None]
         regime = max((r for r in rows if r["radius"] is not None), key=chosen_by)
         (a, da), (b, db) = (mean_and_error(r["test_accuracy"], r["test_images"]) for r in (regime, plain))
-        competitive.append(judged(b - a, math.hypot(da, db)) != AGREES)
+        competitive.append(a >= b - COMPETITIVE)
         errors += [da, db]
         told.append(
             f"m = {width}: {a:.1f} ± {da:.1f} % (ε = {float(regime['radius']):g}) / {b:.1f} ± {db:.1f} %"
@@ -80,10 +82,17 @@ def accuracy_claim(name: str) -> Claim:
     return Claim(
         f"Appendix H, {s['dataset'].replace('_', ' ')}, {whole(s['samples'])} training images: test accuracy of the "
         "regime is higher than that of regular training, or competitive",
-        f"regime / plain SGD, both by one grid of step sizes and held-out images: {'; '.join(told)}",
+        f"regime / plain SGD, both by one grid of step sizes and held-out images: {'; '.join(told)}. The best step "
+        f"size is the largest of the grid for {sum(map(at_the_end, cells))} of {len(cells)} nets",
         OPEN if math.inf in errors else seen(competitive),
         (f"narrow_images_{name}",),
     )
+
+
+def at_the_end(record: Record) -> bool:
+    """Return whether the best step size is the largest that was tried."""
+    found = record["held_out_accuracy_of_rates_times_d"]
+    return max(found, key=found.get) == max(found, key=float)
 
 
 def chosen_by(record: Record) -> float:
@@ -124,7 +133,7 @@ def last_stages(name: str) -> list[Claim]:
     return [
         Claim(
             f"{what}: at the full width the regime is above regular training",
-            f"{full} channels: regime {said(regime)}, plain SGD {said(plain)}",
+            f"{full} channels: regime {said(regime)}, the best ε by the test images; plain SGD {said(plain)}",
             judged(regime[0] - plain[0], math.hypot(regime[1], plain[1])),
             records,
         ),

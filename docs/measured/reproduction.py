@@ -34,7 +34,7 @@ def substitutions() -> dict[str, str]:
         "reproduction_counts": ", ".join(f"{count} × {verdict}" for verdict, count in counts.items()) + ".",
         "reproduction_low": percent(narrow.LOW, 0),
         "reproduction_singular": short(narrow.SINGULAR),
-        "reproduction_residual": short(narrow.RESIDUAL),
+        "reproduction_residual": short(narrow.KKT),
         "reproduction_hours": f"{seconds / 3600:.1f}",
     }
 

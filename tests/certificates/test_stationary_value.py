@@ -174,7 +174,32 @@ def test_methods_agree_on_ill_conditioned_nets(name, scale, contributions):
     for s in results[1:]:
         assert s.value == pytest.approx(results[0].value, abs=1e-11 * s.baseline)
         assert s.sigma_r == pytest.approx(results[0].sigma_r, rel=1e-7)
-        assert s.ranks == results[0].ranks
+        assert (s.ranks, s.status) == (results[0].ranks, results[0].status)
+    assert results[0].status == "resolved"
+
+
+def test_a_shift_grows_until_the_factor_exists():
+    """A Gram matrix whose products rounded by more than the first shift, 30 eps."""
+    gram = np.asfortranarray(np.diag([1.0, 0.5, -1e-12]))
+    assert 30 * factorizations.EPS < 1e-12
+    factor, condition = factorizations._shifted_cholesky(gram)
+    assert condition == 0
+    np.testing.assert_allclose(factor.T @ factor, gram, atol=1e-11)
+    with pytest.raises(np.linalg.LinAlgError, match="not finite"):
+        factorizations._shifted_cholesky(np.asfortranarray(np.diag([1.0, np.nan])))
+
+
+@pytest.mark.parametrize(
+    ("values", "rank", "resolved"),
+    [
+        ([1.0, 0.5, 0.4, 1e-15], 3, True),  # the last is rounding, above the cutoffs
+        ([1.0, 0.5, 1e-11, 1e-11], 3, False),  # but what is no larger may be, too
+        ([1.0, 0.5, 1e-16, 1e-16], 2, True),
+    ],
+)
+def test_values_beyond_the_rank_by_structure_are_rounding(values, rank, resolved):
+    found = factorizations.Cutoffs(4, 4, 1.0, 1.0).spectrum(np.array(values), "lapack", 3)
+    assert (found.ranks["lapack"], found.resolved) == (rank, resolved)
 
 
 def test_plain_gram_matrix_would_not_see_it():

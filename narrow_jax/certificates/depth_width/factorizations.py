@@ -66,14 +66,15 @@ class Cutoffs(NamedTuple):
         """Return the spectrum from all singular values, descending; ``most`` is the rank that D can have by structure.
 
         Values beyond that one are rounding, however large. The rank is resolved if those up to it leave a gap around
-        all cutoffs. If some of them are below it, no row or column may be so short that all of it is.
+        them and all cutoffs. If some of them are below it, no row or column may be so short that all of it is.
         """
         largest = float(values[0]) if values.size else 0.0
         bounds = self.bounds(largest)
         ranks = {name: int(np.sum(values[:most] > bound)) for name, bound in bounds.items()}
         kept, high = ranks[cutoff], max(bounds.values())
         visible = kept == most or self.shortest > high * MARGIN
-        resolved = visible and has_gap(values[:most], high)
+        rounding = float(values[most]) if most < values.size else 0.0
+        resolved = visible and has_gap(values[:most], max(high, rounding))
         return Spectrum(largest, float(values[kept - 1]) if kept else 0.0, ranks, resolved)
 
 
