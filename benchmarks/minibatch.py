@@ -3,9 +3,8 @@
 Command:  python -m benchmarks.minibatch [--quick]   (needs the extra ``bench``; about four minutes on two cores)
 Expected: at least 0.97 times the images per second of a Flax net of the same width trained by momentum SGD without
           ball and cone, one jitted step after the other; at least 2 times those of a PyTorch 2 eager loop that does
-          the same as ours, batch by batch. The second is not reached at d=3072. How far it is within reach is said by
-          the last row of each size: the images per second of gathering the batches and of the two large products of
-          each step alone, by NumPy's BLAS.
+          the same as ours, batch by batch. The second is not reached at d=3072. Beside them the batches and the
+          two large products of each step alone, by NumPy's BLAS, which is about what is left to gain.
 Writes:   benchmarks/results/minibatch.json, except with ``--quick``
 
 Every run draws a new order an epoch, and measures loss and accuracy on all images at its start and end.
@@ -163,8 +162,8 @@ def torch_loop(size: Size, params: Any, data: Any) -> Callable[[], dict[str, np.
     return run
 
 
-def limit(size: Size, params: Any, data: Any) -> Callable[[], Any]:
-    """Return what no step can do without: its batch XB, XB·W, and XBᵀ times as many columns as W has."""
+def products(size: Size, params: Any, data: Any) -> Callable[[], Any]:
+    """Return the batch XB of each step, XB·W, and XBᵀ times as many columns as W has, by NumPy's BLAS."""
     w, x = np.asarray(params["w"]), data[0]
     orders = [np.asarray(epoch_order(KEY, epoch, size.n)) for epoch in range(size.epochs)]
 
@@ -184,7 +183,7 @@ def compare(size: Size, repeats: int) -> list[dict[str, Any]]:
         "ours": ours(size, params, data),
         "flax": flax_loop(size, data),
         "torch": torch_loop(size, params, data),
-        "limit": limit(size, params, data),
+        "products": products(size, params, data),
     }
     here, there = runs["ours"](), runs["torch"]()
     difference = max(float(np.abs(np.asarray(here[name]) - there[name]).max()) for name in ("w", "v"))
@@ -203,7 +202,7 @@ def compare(size: Size, repeats: int) -> list[dict[str, Any]]:
         for what, other, bar, extra in (
             ("regime against a plain Flax and optax loop", "flax", FLAX_BAR, {}),
             ("against PyTorch eager", "torch", TORCH_BAR, {"largest_difference_of_weights": difference}),
-            ("batches and products alone, by NumPy", "limit", None, {}),
+            ("batches and products alone, by NumPy", "products", None, {}),
         )
     ]
 

@@ -31,9 +31,9 @@ def substitutions() -> dict[str, str]:
         for width in (8, 32, 128)
         for method, radius in (("regime", 1.0), ("sgd", None))
     }
-    eager = [
-        r["result"].replace("×", " ×") for r in result("minibatch") if r["what"] == "against PyTorch eager"
-    ]
+    batches = result("minibatch")
+    eager = [r["result"].replace("×", " ×") for r in batches if r["what"] == "against PyTorch eager"]
+    alone = [r["result"] for r in batches if r["what"] == "batches and products alone, by NumPy"]
     projection = [r["result"] for r in result("training") if r["what"] == "projection in an SGD step"]
     memorized, certified = largest()
     regime, ball, free = figure("demo")
@@ -54,6 +54,7 @@ def substitutions() -> dict[str, str]:
             sum(path.read_text().count("\n@case(") for path in (ROOT / "benchmarks").glob("_faults_*.py"))
         ),
         "torch_at_3072": eager[-1],
+        "products_at_3072": f"{1 / float(alone[-1].rstrip('×')):.1f} times",
         "projection_large": projection[0],
         "projection_small": projection[1],
         "memorized_samples": whole(memorized["samples"]),
