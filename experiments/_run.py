@@ -51,6 +51,14 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def directory(text: str) -> Path:
+    """Return the path of a folder that is there."""
+    found = path(text)
+    if not found.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+    return found
+
+
 def positive(text: str) -> int:
     """Return a count of an option."""
     if not text.isdecimal() or int(text) < 1:
@@ -97,7 +105,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "seeds": {"type": positive, "help": "seeds of each cell"},
     "steps": {"type": positive, "help": "steps of training"},
     "epochs": {"type": positive, "help": "passes over the samples"},
-    "raw_dir": {"type": path, "help": "folder with the original files of the data sets"},
+    "raw_dir": {"type": directory, "help": "folder with the original files of the data sets"},
 }
 """The options that several experiments have; ``None`` as default of one says that it may be left out."""
 
@@ -158,6 +166,8 @@ def experiment(
             args.begun = False
             try:
                 text = list(run(args))
+            except KeyboardInterrupt:
+                parser.exit(130, f"{parser.prog}: stopped; the same command goes on after the last cell\n")
             except (argparse.ArgumentError, ImportError, OSError, ValueError) as error:
                 if args.begun:
                     raise

@@ -89,7 +89,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_run_goes_on_with_the_cell_that_was_missing(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_with_the_cell_that_was_missing(tmp_path, monkeypatch, capsys):
     options = ["--quick", "--samples", 100, "--epochs", 1, "--out", tmp_path]
     original, made = narrow_fig5.cell, []
 
@@ -100,8 +100,10 @@ def test_a_killed_run_goes_on_with_the_cell_that_was_missing(tmp_path, monkeypat
         return original(args, data, seed, width, radius)
 
     monkeypatch.setattr(narrow_fig5, "cell", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, *options)
+    assert stopped.value.code == 130
+    assert "stopped; the same command goes on after the last cell" in capsys.readouterr().err
     (first,) = json.loads((tmp_path / "summary.json").read_text())["cells"]
     run(monkeypatch, *options)
     content = json.loads((tmp_path / "summary.json").read_text())

@@ -99,10 +99,20 @@ def test_data_that_are_absent_are_said_in_words(name, words, tmp_path, monkeypat
     monkeypatch.delenv("NARROW_JAX_RAW", raising=False)
     monkeypatch.setenv("NARROW_JAX_DATA", str(tmp_path / "prepared"))
     monkeypatch.setattr("socket.socket.connect", lambda *_: (_ for _ in ()).throw(OSError("no network")))
+    (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, name, *words, "--raw-dir", tmp_path / "none", "--out", tmp_path / "out")
     assert stopped.value.code == 2
     assert "raw_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["absent", "file"])
+def test_a_folder_of_data_that_is_none_is_said(file, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "narrow_images", "--dataset", "mnist", "--raw-dir", tmp_path / file)
+    assert stopped.value.code == 2
+    assert f"'{tmp_path / file}' is no folder" in capsys.readouterr().err
 
 
 def test_more_images_than_there_are_is_refused(tmp_path, monkeypatch, capsys):

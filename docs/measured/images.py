@@ -129,11 +129,13 @@ def last_stages(name: str) -> list[Claim]:
     lost = (regime[0] - small[0], plain[0] - plain_small[0])
     errors = (math.hypot(regime[1], small[1]), math.hypot(plain[1], plain_small[1]))
     what = f"Figure 5, {s['dataset'].replace('-', ' ')}"
+    trained = f"a small ResNet, {s['epochs']} epochs, {whole(cells[0]['test_images'])} test images"
     records = (f"narrow_fig5_{name}",)
     return [
         Claim(
             f"{what}: at the full width the regime is above regular training",
-            f"{full} channels: regime {said(regime)}, the best ε by the test images; plain SGD {said(plain)}",
+            f"{trained}; {full} channels: regime {said(regime)}, the best ε by the test images; plain SGD "
+            f"{said(plain)}",
             judged(regime[0] - plain[0], math.hypot(regime[1], plain[1])),
             records,
         ),

@@ -165,8 +165,8 @@ def autodiff(
     read = _read(plan, given)
     plan = dataclasses.replace(plan, computed=read.computed, uncoupled=known, reverse_only=read.reverse_only)
     plan = dataclasses.replace(plan, **_pieces(plan, given, memory_budget, read)._asdict())
-    if known and plan.samples > 1:
-        _refuse_coupling(plan, given)
+    if not _host.traced(given):
+        _refuse_unsound(plan, given)
     return AutodiffJacobian(*given, plan)
 
 
@@ -270,11 +270,21 @@ def _measured(
     return 0 if told is None else int(told.temp_size_in_bytes + told.output_size_in_bytes)
 
 
-def _refuse_coupling(plan: _Plan, given: _Data) -> None:
-    """Raise if a row is not what its sample alone gives."""
+def _refuse_unsound(plan: _Plan, given: _Data) -> None:
+    """Raise if a prediction or its slope is not finite, or a row is not what its sample alone gives."""
     with _wide(), context.concrete():
         found = _compared(_cast(context.at_host(given), "float64"), plan)
+        here = [np.asarray(rows.whole[0]) for rows in found]
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
+    for what, values in zip(("", "the derivative of "), here, strict=True):
+        if not np.isfinite(values).all():
+            place = np.argwhere(~np.isfinite(values))[0]
+            row = f"row {place[0]} of " if values.shape == here[0].shape else ""
+            raise ValueError(
+                f"{what}{row}apply_fn(params, x) is {values[tuple(place)]} in float64; expected finite "
+                "predictions and derivatives. Look for tokens out of an embedding's range, "
+                "logarithms or roots of what is not positive, and overflow"
+            )
     for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
         if (excess > 0).any():
             point = int(
@@ -286,8 +296,9 @@ def _refuse_coupling(plan: _Plan, given: _Data) -> None:
                 f"apply_fn couples samples: {what}{row} of apply_fn(params, x) is {rows.whole[place]:.9g}, and "
                 f"{rows.alone[place]:.9g} where each sample is alone{', at params moved by 1 %' if point else ''}, so "
                 "there is no Jacobian row by sample. Batch normalisation in training mode does this: evaluate with "
-                "stored statistics (train=False). So do scans over samples, attention across them, and what depends "
-                "on their number or place: compute each row from its sample, as jax.vmap does"
+                "stored statistics (train=False), and dropout: evaluate it deterministic. So do scans over samples, "
+                "attention across them, and what depends on their number or place: compute each row from its sample, "
+                "as jax.vmap does"
             )
 
 
@@ -339,10 +350,15 @@ def _evaluate(data: _Data, plan: _Plan, dtype: str) -> Stored | Recomputed:
 
 
 def _sound(data: _Data, plan: _Plan, dtype: str) -> Float[Array, ""]:
-    """Return 1, or NaN where samples are coupled: what cannot be refused in a traced program must not look right."""
+    """Return 1, or NaN where samples are coupled or predictions are not finite.
+
+    What cannot be refused in a traced program must not look right.
+    """
     eps = max(precision.eps(plan.computed), precision.eps(dtype))
-    coupled = jnp.stack([jnp.any(coupling.excess(rows, eps) > 0) for rows in _compared(data, plan)])
-    return jnp.where(jnp.any(coupled), jnp.nan, 1.0).astype(dtype)
+    found = _compared(data, plan)
+    coupled = [jnp.any(coupling.excess(rows, eps) > 0) for rows in found]
+    odd = [~jnp.all(jnp.isfinite(rows.whole[0])) for rows in found]
+    return jnp.where(jnp.any(jnp.stack([*coupled, *odd])), jnp.nan, 1.0).astype(dtype)
 
 
 def _trusted(evaluated: Stored | Recomputed, sound: Float[Array, ""], plan: _Plan) -> Stored | Recomputed:

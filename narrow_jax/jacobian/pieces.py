@@ -75,7 +75,6 @@ def pieces(size: Size, budget: int, most: int, bound: Bytes, measure: Bytes) -> 
         MemoryBudgetError: not even a column or a sample fits.
     """
     stored = COPIES * 8 * size.rows * size.columns <= budget
-    least = 8 * BLOCKS * size.rows
     for keep in (True, False) if stored else (False,):
         for width in _widths(size, budget, keep):
             if (taken := bound(width, keep, most)) <= budget:
@@ -83,8 +82,8 @@ def pieces(size: Size, budget: int, most: int, bound: Bytes, measure: Bytes) -> 
             batch, taken = _largest(most, budget, functools.partial(measure, width, keep))
             if taken <= budget:
                 return Pieces(width, batch, keep, taken, measured=True)
-            least = taken
-    instead = "use mode='forward'" if size.mode == "reverse" else "pass fewer samples"
+    least = max(measure(1, False, 1), 2 * 8 * BLOCKS * size.rows)
+    instead = "try mode='forward'" if size.mode == "reverse" else "pass fewer samples"
     raise MemoryBudgetError(
         f"autodiff needs at least {least:,} bytes for one column and one sample, and memory_budget is {budget:,}: "
         f"raise it, or {instead}"

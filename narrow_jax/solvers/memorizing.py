@@ -109,7 +109,8 @@ def memorize(
         tolerance: solved when the loss is at most this times ½‖y‖², or when ‖y − f‖ is below 1e-7 of ‖y‖ and rounding
             lets no step reduce it: the certificate then still tells whether an exact solution is there.
         steps: Newton steps at most.
-        method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto" by n·k and the machine's memory.
+        method: "cholesky" (a factor of JJᵀ, n·k × n·k), "cg" (no matrix), or "auto": the first where the machine's
+            memory holds it, or a ``memory_budget`` is given.
         dtype: "float32" halves the memory of the factor; products and residuals stay float64. Of more than 8,192
             equations the factor is the lower triangle in float32, by tiles.
         memory_budget: bytes that the factor and the proof may take, by tiles, and in a file where that says so; None
@@ -125,6 +126,7 @@ def memorize(
     Raises:
         ValueError: contradictory labels (the samples are named), width odd or too small, widths too small or empty,
             both width and widths, ε ≤ 0, non-finite values, an activation without region ε₀ while ``radius`` is None.
+        MemoryBudgetError: the budget does not hold the factor.
         TypeError: data that are not real floating numbers.
 
     Example:
@@ -190,15 +192,20 @@ class _Search(NamedTuple):
                 _checks.memory(budget, {"cholesky": need}, "cholesky", f"memorize on each of {count} devices")
             return DeviceFactors(self.devices, self.dtype)
         if method == "auto":
-            # the data need some, too
-            room = context.machine_memory() // 2 if budget is None else budget
-            method = "cholesky" if 4 * tiles.elements(equations, tiles.TILE) <= room else "cg"
+            room = context.machine_memory() // 2  # the data need some, too
+            whole = budget is not None or 4 * tiles.elements(equations, tiles.TILE) <= room
+            method = "cholesky" if whole else "cg"
         if method == "cg":
             return LowRank.of
         squares = (2 if self.dtype == "float64" else 1) * 8 * equations**2
         if equations <= on_tiles.WHOLE and (budget is None or squares <= budget):
             return partial(Factor.of, dtype=self.dtype)
-        return TileFactors(on_tiles.room_for(equations, 0, budget, "memorize"))
+        try:
+            return TileFactors(on_tiles.room_for(equations, 0, budget, "memorize"))
+        except _checks.MemoryBudgetError as error:
+            raise _checks.MemoryBudgetError(
+                f"{error}; method='cg' takes no matrix, and many more steps"
+            ) from None
 
 
 def _solved(draw: Draw, samples: DistinctSamples, x: np.ndarray, y: np.ndarray, search: _Search) -> Memorized:

@@ -59,7 +59,7 @@ def sigma_min(
         dtype: "float64", or "float32" for hardware without it (an estimate).
         memory_budget: bytes that may be used; None sets no limit. On the host "auto" and "gram" go by tiles for more
             than 8,192 rows, and where a budget holds no whole matrices; in a file in the folder of temporary ones where
-            it holds no triangle. "auto" then goes on by "qr" where the interval is wide only if the memory allows it.
+            it holds no triangle. "auto" goes on by "qr" where the interval is wide only if the budget allows it.
             With ``devices`` it is what each of them may use.
         devices: deal the squares of numbers out over these, such as ``jax.devices()`` of one process or, after
             ``jax.distributed.initialize``, of all, each of which calls this with the same J. "auto" is "gram" there.
@@ -101,9 +101,10 @@ def sigma_min(
         _checks.memory_budget(memory_budget)
         needs = plans.of_sigma_min(plans.Sizes.of(J), "host" if host else plans.compiled_for(J), certify)
         half = 1 if dtype == "float64" else 2
-        _checks.memory(
-            memory_budget, {name: size // half for name, size in needs.items()}, method, "sigma_min"
-        )
+        needs = {name: size // half for name, size in needs.items()}
+        if method == "auto" and needs["gram"] <= memory_budget < needs["auto"]:
+            method = "gram"
+        _checks.memory(memory_budget, needs, method, "sigma_min")
     if traced:
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)

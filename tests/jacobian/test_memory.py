@@ -88,7 +88,7 @@ def test_a_plan_halved_is_seen():
 
 
 @pytest.mark.parametrize(
-    ("mode", "instead"), [("reverse", "use mode='forward'"), ("forward", "pass fewer samples")]
+    ("mode", "instead"), [("reverse", "try mode='forward'"), ("forward", "pass fewer samples")]
 )
 def test_too_little_says_how_much_and_what_would_fit(mode, instead):
     f, params, x = CASES["wide"]

@@ -61,3 +61,10 @@ def test_a_budget_says_where_tiles_are(monkeypatch, tmp_path):
     assert made == [tmp_path]  # the proof; for the factor there is room
     with pytest.raises(nj.MemoryBudgetError, match=r"memorize with 'tiles in a file' needs .* nothing fits"):
         memorized(width=16, method="cholesky", memory_budget=1000)
+
+
+@pytest.mark.parametrize("missing", [1, 100, None])
+def test_a_budget_that_holds_no_factor_is_said_whatever_it_is(missing):
+    budget = 1 if missing is None else min(on_tiles.plan(40, 0)) - missing
+    with pytest.raises(nj.MemoryBudgetError, match=r"memorize with .* needs .* method='cg' takes no matrix"):
+        memorized(width=16, memory_budget=budget)

@@ -94,14 +94,22 @@ def test_numbers_of_the_spectrum_take_a_budget(number):
 
 def test_a_budget_too_small_for_the_condition_number_says_by_what_it_can_be_had():
     J = nj.jacobian.pairwise(*net((40, 8, 12)))
-    enough = plans.of_sigma_min(plans.Sizes.of(J), "host", False)
-    assert enough["gram"] < enough["auto"]
     with pytest.raises(
-        nj.MemoryBudgetError, match=r"nj.sigma_min\(J, method, certify=False\).* would fit: 'gram'"
+        nj.MemoryBudgetError, match=r"nj.sigma_min\(J, method, certify=False\).* nothing fits below"
     ):
-        nj.condition_number(J, memory_budget=enough["gram"])
-    s = nj.sigma_min(J, "gram", certify=False, memory_budget=enough["gram"])
-    assert s.sigma_max / s.value == pytest.approx(nj.condition_number(J))
+        nj.condition_number(J, memory_budget=1000)
+
+
+@pytest.mark.parametrize("certify", [True, False])
+def test_auto_is_gram_where_the_budget_holds_no_more(certify):
+    J = nj.jacobian.pairwise(*net((40, 8, 12)))
+    needs = plans.of_sigma_min(plans.Sizes.of(J), "host", certify)
+    assert needs["gram"] < needs["auto"]
+    found = nj.sigma_min(J, certify=certify, memory_budget=needs["gram"])
+    assert (found.method, found.status) == ("gram", "certified" if certify else "estimate")
+    assert found.value == nj.sigma_min(J, "gram", certify=certify).value
+    with pytest.raises(nj.MemoryBudgetError, match="sigma_min with 'auto' needs"):
+        nj.sigma_min(J, certify=certify, memory_budget=needs["gram"] - 1)
 
 
 class Delegating:
