@@ -50,7 +50,8 @@ def figure4() -> list[Claim]:
         (
             f"Figure 4 a: under the constraints the loss of KKT points is low at every ε from m = 2n/d = {wide[0]} on",
             f"½‖y‖² = {s['n'] / 2:g}; m = {at}, κ = 1 and ∞: {at_most(points)} at most at KKT points; "
-            f"with ε ≤ 1, by descent in the coordinates of the ball, at most {at_most(ball[0])} ({wide[0]}) and {at_most(ball[1])} ({wide[-1]})",
+            f"with ε ≤ 1, by descent in the coordinates of the ball, at most {at_most(ball[0])} "
+            f"({wide[0]}) and {at_most(ball[1])} ({wide[-1]})",
             seen(loss < low(s) for loss in points),
         ),
         (
