@@ -2,15 +2,16 @@
 
 Command:  python -m experiments.depth_width_fig1 --dataset synthetic|digits|mnist|cifar10|svhn [--samples N]
           [--depths …] [--widths …] [--epochs E] [--seeds S] [--raw-dir DIR] [--paper] [--quick] [--out DIR]
-Cost:     synthetic: seven minutes on one busy core; mnist 45, widths 4 to 12 of cifar10 48, of svhn 26. ``--quick`` about 15 s. Run again after an interruption: cells are kept.
+Cost:     synthetic: seven minutes on one busy core; mnist 45, widths 4 to 12 of cifar10 48, of svhn 26. ``--quick``
+          about 15 s. Run again after an interruption: cells are kept.
 Expected: J decreases with depth, with width and with training; the text lists where it does not, and by how much.
 Measured: ``--dataset synthetic``, 3 seeds: J falls with width and with training everywhere, and with depth after
           training but for width 4 (nets die) and a tie at width 8; at the start it rises in 15 of 20 steps of depth, 4
           of them by more than two standard errors, at widths 4 and 12 (experiments.depth_width_starts says why). Depth
           5, width 20: 0.220 of ½‖Y‖² at the start, 0.068 after training (docs/figures/depth_width_fig1_synthetic.*).
-          ``--dataset mnist``, 10,000 images: J falls with width everywhere and with training in 21 of 25 cells; with depth
-          it rises in all 20 steps at the start, 7 of them beyond two standard errors, and in 13 of 20 after training.
-          Depth 3, width 20: 0.520 at the start, 0.225 after training.
+          ``--dataset mnist``, 10,000 images: J falls with width everywhere and with training in 21 of 25 cells; with
+          depth it rises in all 20 steps at the start, 7 of them beyond two standard errors, and in 13 of 20 after
+          training. Depth 3, width 20: 0.520 at the start, 0.225 after training.
           ``--widths 4 8 12`` for ``cifar10``, 10,000 images, and ``svhn``: with width it falls but for one step; with
           depth it rises in 11 and 5 of 12 steps at the start, in 6 and 5 after training; with training in 12 and 14 of
           15 cells: at the paper's step size nets die, those with one hidden layer first. The mean over seeds decides
