@@ -47,7 +47,7 @@ class _Plan:
     computed: str = "float64"
     """The lowest precision in which apply_fn and its derivative compute, given float64."""
     uncoupled: bool = True
-    """Whether the rows are known to come from one sample each; else that is asked where the matrix is evaluated."""
+    """Whether rows are known to be finite, and of one sample each; else that is asked where the matrix is evaluated."""
     reverse_only: bool = False
     """Whether apply_fn has functions in it that only reverse mode can differentiate."""
 
@@ -161,11 +161,11 @@ def autodiff(
     samples, outputs = inputs.samples(given.x), inputs.outputs_of(apply_fn, params, given.x)
     columns = sum(int(jnp.size(leaf)) for leaf in inputs.chosen_leaves(params, chosen))
     plan = _Plan(apply_fn, chosen, mode, outputs, samples, columns, columns, samples, stored=True)
-    known = plan.samples == 1 or not _host.traced(given)
+    known = plan.samples > 1 and not _host.traced(given)
     read = _read(plan, given)
     plan = dataclasses.replace(plan, computed=read.computed, uncoupled=known, reverse_only=read.reverse_only)
     plan = dataclasses.replace(plan, **_pieces(plan, given, memory_budget, read)._asdict())
-    if not _host.traced(given):
+    if known:
         _refuse_unsound(plan, given)
     return AutodiffJacobian(*given, plan)
 

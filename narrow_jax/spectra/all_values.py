@@ -181,9 +181,10 @@ def _found(J: Any, memory_budget: int | None, what: str) -> tuple[SingularValues
     if not _host.traced(J):
         J = context.at_host(J)
         if context.on_cpu(J):
-            return _outward(
-                *context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
-            )
+            with solving.finite_entries():
+                return _outward(
+                    *context.as_numpy(lambda: _true_scale(_run(HOST, solving.evaluated(J)), J.encloses))
+                )
         program = _program(jnp.dtype("float64"), proven=not context.emulated())
         with context.concrete():
             return _outward(*jax.tree.map(np.asarray, program(J)[:2]))

@@ -109,11 +109,12 @@ def sigma_min(
         return _followed(J, *_traced(wide, method, certify, dtype, context.ambient())(J))
     J = context.at_host(J)
     if host:
-        return _outward(
-            context.as_numpy(
-                lambda: solving.solve(HOST, solving.evaluated(J), method, certify, J.encloses)[0]
+        with solving.finite_entries():
+            return _outward(
+                context.as_numpy(
+                    lambda: solving.solve(HOST, solving.evaluated(J), method, certify, J.encloses)[0]
+                )
             )
-        )
     certify = certify and not context.emulated()
     lasting = jnp.dtype(dtype if wide else "float64")
     program = _program(method, certify, dtype, lasting) if wide else _deficient(DEVICE, "float64", lasting)

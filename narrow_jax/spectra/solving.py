@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -103,6 +104,19 @@ def normal(lower: Computed, upper: Computed) -> tuple[Computed, Float[Computed, 
     smallest = max(NORMAL, float(limits.tiny))
     lower = xp.where(lower > smallest, xp.minimum(lower, float(limits.max)), 0.0)
     return lower, xp.where(xp.isnan(upper), np.inf, xp.maximum(upper, smallest))
+
+
+@contextlib.contextmanager
+def finite_entries() -> Iterator[None]:
+    """Say of a matrix that is not finite more than SciPy does."""
+    try:
+        yield
+    except ValueError as error:
+        if "infs or NaNs" not in str(error):
+            raise
+        raise ValueError(
+            "J has entries that are not finite: look at the model's predictions and derivatives there"
+        ) from error
 
 
 def suits_tiles(J: Jacobian, method: str, certify: bool, budget: int | None) -> bool:

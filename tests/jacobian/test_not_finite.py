@@ -43,8 +43,10 @@ def test_what_is_not_finite_is_refused(apply_fn, message, mode):
 
 def test_one_sample_too():
     row = X[np.isnan(np.asarray(logarithm(WEIGHTS, X))[:, 0])][:1]
-    with pytest.raises(ValueError, match="row 0 of apply_fn"):
-        nj.jacobian.autodiff(logarithm, WEIGHTS, row)
+    J = nj.jacobian.autodiff(logarithm, WEIGHTS, row)
+    for answer in (nj.sigma_min, nj.singular_values, nj.condition_number, nj.effective_rank):
+        with pytest.raises(ValueError, match="J has entries that are not finite"):
+            answer(J)
 
 
 def test_a_token_out_of_range_is_refused():
