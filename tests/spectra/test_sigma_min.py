@@ -308,9 +308,10 @@ def test_bad_input():
         nj.sigma_min(J, memory_budget=0)
     needs = plans.of_sigma_min(plans.Sizes.of(J), "host", True)
     with pytest.raises(
-        nj.MemoryBudgetError, match=rf"needs {needs['auto']:,} bytes .* 'gram' \({needs['gram']:,} bytes"
+        nj.MemoryBudgetError, match=rf"needs {needs['qr']:,} bytes .* 'gram' \({needs['gram']:,} bytes"
     ):
-        nj.sigma_min(J, memory_budget=needs["auto"] - 1)
+        nj.sigma_min(J, "qr", memory_budget=needs["qr"] - 1)
+    assert nj.sigma_min(J, memory_budget=needs["auto"] - 1).method == "gram"
     with pytest.raises(nj.MemoryBudgetError, match="nothing fits below"):
         nj.sigma_min(J, memory_budget=10)
     assert nj.sigma_min(J, "gram", memory_budget=needs["gram"]).status == "certified"
