@@ -317,12 +317,8 @@ def require_folder(folder: Path) -> None:
         ) from error
 
 
-KINDS: dict[str, type | UnionType] = {
-    "settings": dict,
-    "machines": list,
-    "seconds": int | float,
-    "cells": list,
-}
+KINDS: dict[str, type | UnionType]
+KINDS = {"settings": dict, "machines": list, "seconds": int | float, "cells": list}
 """What the file of a record has."""
 
 

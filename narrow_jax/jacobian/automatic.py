@@ -274,22 +274,21 @@ def _refuse_unsound(plan: _Plan, given: _Data) -> None:
     """Raise if a prediction or its slope is not finite, or a row is not what its sample alone gives."""
     with _wide(), context.concrete():
         found = _compared(_cast(context.at_host(given), "float64"), plan)
-        here = [np.asarray(rows.whole[0]) for rows in found]
+        here = [np.asarray(rows.whole)[0] for rows in found]
         beyond = [np.asarray(coupling.excess(rows, precision.eps(plan.computed))) for rows in found]
     for what, values in zip(("", "the derivative of "), here, strict=True):
         if not np.isfinite(values).all():
-            place = np.argwhere(~np.isfinite(values))[0]
-            row = f"row {place[0]} of " if values.shape == here[0].shape else ""
+            place = tuple(np.argwhere(~np.isfinite(values))[0])
+            row = f"row {place[0]} of " if values.ndim == 2 else ""
             raise ValueError(
-                f"{what}{row}apply_fn(params, x) is {values[tuple(place)]} in float64; expected finite "
-                "predictions and derivatives. Look for tokens out of an embedding's range, "
-                "logarithms or roots of what is not positive, and overflow"
+                f"{what}{row}apply_fn(params, x) is {values[place]} in float64; expected finite predictions and "
+                "derivatives. Look for tokens out of an embedding's range, logarithms or roots of what is not "
+                "positive, and overflow"
             )
     for what, rows, excess in zip(("", "the derivative of "), found, beyond, strict=True):
         if (excess > 0).any():
-            point = int(
-                np.argmax(excess.reshape(2, -1).max(axis=1) > 0)
-            )  # the params themselves, if they tell
+            # the params themselves, if they tell
+            point = int(np.argmax(excess.reshape(2, -1).max(axis=1) > 0))
             place = (point, *np.unravel_index(np.argmax(excess[point]), excess.shape[1:]))
             row = f"row {place[1]}" if excess.ndim == 3 else "a sum of rows"
             raise ValueError(
@@ -304,8 +303,8 @@ def _refuse_unsound(plan: _Plan, given: _Data) -> None:
 
 def _compared(data: _Data, plan: _Plan) -> tuple[coupling.Rows, coupling.Rows]:
     """Return the predictions and their slopes, at the params and beside them."""
-    points = [_rows(data, jnp.asarray(step), plan) for step in (0.0, coupling.STEP)]
-    values, slopes, values_alone, slopes_alone = (jnp.stack(both) for both in zip(*points, strict=True))
+    points = (_rows(data, jnp.asarray(step), plan) for step in (0.0, coupling.STEP))
+    values, slopes, values_alone, slopes_alone = map(jnp.stack, zip(*points, strict=True))
     return coupling.Rows(values, values_alone), coupling.Rows(slopes, slopes_alone)
 
 
@@ -350,10 +349,7 @@ def _evaluate(data: _Data, plan: _Plan, dtype: str) -> Stored | Recomputed:
 
 
 def _sound(data: _Data, plan: _Plan, dtype: str) -> Float[Array, ""]:
-    """Return 1, or NaN where samples are coupled or predictions are not finite.
-
-    What cannot be refused in a traced program must not look right.
-    """
+    """Return 1, or NaN where samples are coupled or predictions not finite: traced programs cannot refuse them."""
     eps = max(precision.eps(plan.computed), precision.eps(dtype))
     found = _compared(data, plan)
     coupled = [jnp.any(coupling.excess(rows, eps) > 0) for rows in found]

@@ -15,8 +15,7 @@ from narrow_jax.constraints import ball_coordinates, project, regime, report
 
 # units in the last place of the params lost in p + (q − p) and in the projection itself; measured 3
 ULPS = 8
-# one float32 step against another compilation of it, for updates of order 1
-RECOMPILED = 2e-6
+RECOMPILED = 2e-6  # one float32 step against another compilation of it, for updates of order 1
 # float64 trajectories of 12 steps through the same formulas in another order; measured 4e-15
 TRAJECTORY = 1e-12
 # a zoom line search branches on comparisons and L-BFGS amplifies roundings; measured 1e-11
